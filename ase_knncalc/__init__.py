@@ -1,0 +1,66 @@
+"""ASE calculator: GFN1-xTB plus a correction learned from labelled clusters.
+
+The public names are loaded when they are first used, so that ``import ase_knncalc`` stays fast.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ase_knncalc.calculator import KNNCalculator
+    from ase_knncalc.data import KeyMap, LabelledDataset, read_dataset
+    from ase_knncalc.metric import MLKR
+    from ase_knncalc.model import KNNModel, Neighbor, Prediction
+    from ase_knncalc.ranking import predict_frames
+    from ase_knncalc.settings import TrainingSettings
+    from ase_knncalc.store import list_models, load_model, save_model
+    from ase_knncalc.training import train
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "KNNCalculator": "calculator",
+    "KNNModel": "model",
+    "KeyMap": "data",
+    "LabelledDataset": "data",
+    "MLKR": "metric",
+    "Neighbor": "model",
+    "Prediction": "model",
+    "TrainingSettings": "settings",
+    "list_models": "store",
+    "load_model": "store",
+    "predict_frames": "ranking",
+    "read_dataset": "data",
+    "save_model": "store",
+    "train": "training",
+}
+
+__all__ = [
+    "MLKR",
+    "KNNCalculator",
+    "KNNModel",
+    "KeyMap",
+    "LabelledDataset",
+    "Neighbor",
+    "Prediction",
+    "TrainingSettings",
+    "__version__",
+    "list_models",
+    "load_model",
+    "predict_frames",
+    "read_dataset",
+    "save_model",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"ase_knncalc.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'ase_knncalc' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,287 @@
+"""ASE calculator: baseline plus learned correction.
+
+>>> from ase.build import molecule
+>>> from ase_knncalc import KNNCalculator
+>>> water = molecule("H2O")
+>>> water.calc = KNNCalculator("saw-wb97xd")
+>>> round(water.get_potential_energy(), 1)  # eV
+-2079.2
+>>> water.calc.results["energy_std"] < 0.1  # eV
+True
+>>> water.calc.results["neighbors"][0].composition
+'1w'
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+
+from ase_knncalc.baselines import Baseline, make_baseline
+from ase_knncalc.errors import BaselineError, NoveltyError, SettingsError
+from ase_knncalc.model import KNNModel
+from ase_knncalc.store import load_model
+from ase_knncalc.structure import structure_label
+
+OnNovelty = Literal["warn", "raise", "ignore"]
+
+# Keys of ``atoms.info`` that the energy depends on; ASE's own comparison does not look at them.
+_INFO_KEYS = ("charge", "multiplicity")
+
+
+class KNNCalculator(Calculator):
+    """Reference-level energies at the baseline's cost, with an uncertainty.
+
+    ``results`` holds, beside what ASE knows:
+
+    ====================  ======================================================================
+    ``energy``            predicted energy, eV (``free_energy`` is the same number)
+    ``forces``            eV/Å, where the model is smooth (``model.smooth``)
+    ``energy_std``        calibrated standard deviation of the energy, eV
+    ``novelty``           1 at the 99th percentile of held-out training structures
+    ``baseline_energy``   eV
+    ``delta``             the correction, eV
+    ``neighbors``         list of :class:`Neighbor`, nearest first
+    ``energy_interval``   (lower, upper) in eV, if ``coverage`` is set
+    ====================  ======================================================================
+
+    Parameters
+    ----------
+    model
+        Name of a shipped model, a file, or a :class:`KNNModel`.
+    baseline
+        ``"auto"``: the model's own method from whichever library is installed. Otherwise as for
+        :func:`make_baseline`; a method other than the model's is an error unless
+        ``allow_other_baseline`` is set.
+    charge, multiplicity
+        Of all structures; by default each structure's own, see
+        :func:`ase_knncalc.structure.resolve_charge`.
+    on_novelty
+        What to do when ``novelty`` exceeds ``novelty_threshold``: ``"warn"`` (once a calculator),
+        ``"raise"`` :class:`NoveltyError`, or ``"ignore"``.
+    novelty_threshold
+        See there.
+    coverage
+        Probability of ``results["energy_interval"]``; None leaves it out.
+    allow_other_baseline
+        Use the correction on top of a baseline that it was not made for.
+    atoms
+        Structure to attach to.
+
+    Raises
+    ------
+    ModelFileError
+        If the model is missing or damaged.
+    SettingsError
+        If an option makes no sense.
+    BaselineError
+        If the baseline is not installed or not the model's.
+    """
+
+    implemented_properties = ["energy", "free_energy"]  # noqa: RUF012 - ASE's convention
+    ignored_changes: ClassVar[set[str]] = set()
+    nolabel = True
+
+    default_parameters: ClassVar[dict[str, Any]] = {
+        "model": "saw-wb97xd",
+        "baseline": "auto",
+        "charge": None,
+        "multiplicity": None,
+        "on_novelty": "warn",
+        "novelty_threshold": 1.0,
+        "coverage": None,
+        "allow_other_baseline": False,
+    }
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | KNNModel = "saw-wb97xd",
+        *,
+        baseline: str | dict[str, str] | Baseline | Calculator | None = "auto",
+        charge: int | None = None,
+        multiplicity: int | None = None,
+        on_novelty: OnNovelty = "warn",
+        novelty_threshold: float = 1.0,
+        coverage: float | None = None,
+        allow_other_baseline: bool = False,
+        atoms: Atoms | None = None,
+    ) -> None:
+        self.model: KNNModel
+        self._warned = False
+        super().__init__(
+            atoms=atoms,
+            model=model,
+            baseline=baseline,
+            charge=charge,
+            multiplicity=multiplicity,
+            on_novelty=on_novelty,
+            novelty_threshold=novelty_threshold,
+            coverage=coverage,
+            allow_other_baseline=allow_other_baseline,
+        )
+
+    def set(self, **kwargs: Any) -> dict[str, Any]:
+        """Change parameters; results are dropped, and the model is read again if it changed.
+
+        Raises
+        ------
+        SettingsError
+            For an unknown parameter or a value that makes no sense.
+        """
+        unknown = sorted(set(kwargs) - set(self.default_parameters))
+        if unknown:
+            raise SettingsError(
+                f"unknown parameter {unknown[0]!r}; known are {', '.join(self.default_parameters)}"
+            )
+        wanted = {**self.parameters, **kwargs}
+        if wanted["on_novelty"] not in ("warn", "raise", "ignore"):
+            raise SettingsError(
+                f"on_novelty must be 'warn', 'raise' or 'ignore', got {wanted['on_novelty']!r}"
+            )
+        if not wanted["novelty_threshold"] > 0:
+            raise SettingsError(
+                f"novelty_threshold must be positive, got {wanted['novelty_threshold']!r}"
+            )
+        model_keys = ("model", "baseline", "allow_other_baseline")
+        reload = not hasattr(self, "model") or any(
+            key in kwargs and kwargs[key] is not self.parameters.get(key) for key in model_keys
+        )
+        if reload:
+            model = _resolve_model(
+                wanted["model"], wanted["baseline"], wanted["allow_other_baseline"]
+            )
+        else:
+            model = self.model
+        if wanted["coverage"] is not None:
+            model.calibration.multiple(wanted["coverage"])
+        self.model = model
+        self.implemented_properties = ["energy", "free_energy", "energy_std", "novelty"]
+        # Compared by identity where a value is an object: ASE's own `set` compares arrays badly.
+        changed = {
+            k: v
+            for k, v in kwargs.items()
+            if k not in self.parameters or self.parameters[k] is not v
+        }
+        self.parameters.update(changed)
+        if changed:
+            self.reset()
+        return changed
+
+    def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
+        """Changes since the last calculation, charge and multiplicity in ``info`` included."""
+        changes = list(super().check_state(atoms, tol=tol))
+        if self.atoms is not None:
+            changes += [
+                f"info.{key}"
+                for key in _INFO_KEYS
+                if not _same(self.atoms.info.get(key), atoms.info.get(key))
+            ]
+        return changes
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """Fill ``results`` for the structure (called by ASE).
+
+        Raises
+        ------
+        StructureError
+            If the model does not cover the structure.
+        BaselineError
+            If the baseline fails.
+        NoveltyError
+            If it is too novel and ``on_novelty="raise"``.
+        """
+        super().calculate(atoms, list(properties), list(system_changes))
+        p = self.parameters
+        prediction = self.model.predict(
+            self.atoms, charge=p["charge"], multiplicity=p["multiplicity"]
+        )
+        self._report_novelty(prediction.novelty)
+        energy = float(prediction.energy)
+        self.results = {
+            "energy": energy,
+            "free_energy": energy,
+            "energy_std": prediction.energy_std,
+            "novelty": prediction.novelty,
+            "baseline_energy": prediction.baseline_energy,
+            "delta": prediction.delta,
+            "neighbors": prediction.neighbors,
+        }
+        if p["coverage"] is not None:
+            self.results["energy_interval"] = prediction.energy_interval(p["coverage"])
+
+    def _report_novelty(self, novelty: float) -> None:
+        threshold, action = self.parameters["novelty_threshold"], self.parameters["on_novelty"]
+        if novelty <= threshold or action == "ignore" or (action == "warn" and self._warned):
+            return
+        text = (
+            f"{structure_label(self.atoms)} is far from the training data: novelty {novelty:.2f} "
+            f"exceeds {threshold:g} (1 is the 99th percentile of held-out training structures)"
+        )
+        if action == "raise":
+            self.results = {}
+            raise NoveltyError(f"{text}; add such structures to the training data")
+        self._warned = True
+        warnings.warn(
+            f"{text}; its energy_std is large and calibrated only near the data. Further warnings "
+            "of this calculator are off",
+            UserWarning,
+            stacklevel=2,
+        )
+
+    def todict(self, skip_default: bool = True) -> dict[str, Any]:
+        """Parameters as plain values, those that differ from the default only."""
+        plain = {}
+        for key, value in self.parameters.items():
+            if skip_default and value == self.default_parameters[key]:
+                continue
+            if isinstance(value, KNNModel):
+                value = value.info.provenance.get("name", "in memory")
+            elif isinstance(value, Baseline):
+                value = value.spec()
+            elif isinstance(value, Calculator):
+                value = type(value).__name__
+            elif isinstance(value, os.PathLike):
+                value = os.fspath(value)
+            plain[key] = value
+        return plain
+
+
+def _resolve_model(
+    given: str | os.PathLike[str] | KNNModel, baseline: Any, allow_other: bool
+) -> KNNModel:
+    if not isinstance(given, KNNModel):
+        model = load_model(given, baseline=baseline)
+    elif isinstance(baseline, str) and baseline == "auto" and given.baseline is not None:
+        return given
+    else:
+        if isinstance(baseline, str) and baseline == "auto":
+            chosen = make_baseline("auto", method=given.info.baseline.get("method", "none"))
+        else:
+            chosen = make_baseline(baseline)
+        model = given.with_baseline(chosen)
+    expected = model.info.baseline.get("method")
+    have = model.baseline.method if model.baseline is not None else "none"
+    if have != expected and not allow_other:
+        raise BaselineError(
+            f"the model corrects {expected}, not {have}: use baseline='auto', or set "
+            "allow_other_baseline=True if both give the same energies"
+        )
+    return model
+
+
+def _same(a: Any, b: Any) -> bool:
+    try:
+        return bool(np.array_equal(a, b))
+    except (TypeError, ValueError):
+        return False

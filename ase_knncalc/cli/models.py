@@ -1,0 +1,71 @@
+"""``knncalc info`` and ``knncalc models``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from ase.data import chemical_symbols
+
+from ase_knncalc.cli.common import KCAL_PER_MOL, JsonOption, print_json, print_table
+
+
+def info(
+    model: Annotated[str, typer.Argument(help="Name of a shipped model, or a model file.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a model was trained on, covers, and how accurate it is.
+
+    Example: knncalc info saw-wb97xd
+    """
+    from ase_knncalc.store import load_model
+
+    loaded = load_model(model, baseline=None)
+    about = loaded.info
+    if as_json:
+        print_json(
+            {
+                **about.to_dict(),
+                "elements": [chemical_symbols[z] for z in loaded.elements],
+                "descriptor": loaded.descriptor.to_dict(),
+                "trend": loaded.trend.kind,
+                "knn": loaded.knn.settings.to_dict(),
+            }
+        )
+        return
+    settings = loaded.knn.settings
+    rows = [
+        ["reference", about.reference],
+        ["baseline", about.baseline.get("method", "none")],
+        ["elements", " ".join(chemical_symbols[z] for z in loaded.elements)],
+        ["charges", " ".join(str(q) for q in about.charges)],
+        ["structures", about.n_structures],
+        ["compositions", about.provenance.get("compositions", "?")],
+        ["left out in training", len(about.provenance.get("omitted", []))],
+        ["atoms", f"{about.size_range[0]} to {about.size_range[1]}"],
+        ["descriptor", f"{loaded.descriptor.kind}, {loaded.descriptor.n_features} features"],
+        ["trend", loaded.trend.kind],
+        ["k-NN", f"k = {settings.k}, weights {settings.weights}, {len(loaded.mean)} → "
+                 f"{len(loaded.components)} dimensions"],
+        ["created", about.provenance.get("created", "?")],
+    ]  # fmt: skip
+    rows += [
+        [f"cross-validated {name}", f"{KCAL_PER_MOL * value:.3f} kcal/mol"]
+        for name, value in about.errors.items()
+    ]
+    rows += [["cite", text] for text in about.provenance.get("citations", [])[:5]]
+    print_table(str(model), ["", ""], rows)
+
+
+def models(as_json: JsonOption = False) -> None:
+    """List the shipped models.
+
+    Example: knncalc models
+    """
+    from ase_knncalc.store import list_models
+
+    names = list_models()
+    if as_json:
+        print_json(names)
+    else:
+        print("\n".join(names) or "no models are shipped with this installation")

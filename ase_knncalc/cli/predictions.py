@@ -1,0 +1,177 @@
+"""``knncalc predict`` and ``knncalc rank``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from ase_knncalc.cli.common import (
+    KCAL_PER_MOL,
+    BaselineOption,
+    JobsOption,
+    JsonOption,
+    ModelOption,
+    QuietOption,
+    csv_text,
+    print_json,
+    print_table,
+)
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from ase_knncalc.model import Prediction
+
+Structures = Annotated[list[Path], typer.Argument(help="Structures in any format ASE reads.")]
+CsvOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--csv", help="Also write the table as CSV."),
+]
+
+
+def predict(
+    structures: Structures,
+    model: ModelOption = "saw-wb97xd",
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--output", "-o", help="Write structures with predictions (extxyz, traj)."),
+    ] = None,
+    csv: CsvOption = None,
+    coverage: Annotated[float, typer.Option(help="Of the interval.")] = 0.9,
+    baseline: BaselineOption = "auto",
+    charge: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Total charge of every structure (default: each structure's own)."),
+    ] = None,
+    jobs: JobsOption = -1,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Predict energies with their uncertainty.
+
+    Example: knncalc predict clusters.xyz -m saw-wb97xd -o predicted.extxyz
+    """
+    frames, found = _run(structures, model, baseline, charge, jobs, quiet)
+    low, high = found.energy_interval(coverage)
+    columns = ["name", "energy_eV", "energy_std_eV", "low_eV", "high_eV", "novelty", "nearest"]
+    rows = [
+        [
+            atoms.info["name"],
+            found.energy[i],
+            found.energy_std[i],
+            low[i],
+            high[i],
+            found.novelty[i],
+            found.neighbors[i][0].name,
+        ]
+        for i, atoms in enumerate(frames)
+    ]
+    if output is not None:
+        from ase_knncalc.data import write_frames
+
+        write_frames(output, [annotate(a, p) for a, p in zip(frames, found, strict=True)])
+    _show(f"Predictions of {model}", columns, rows, csv, as_json)
+
+
+def rank(
+    structures: Structures,
+    model: ModelOption = "saw-wb97xd",
+    csv: CsvOption = None,
+    top: Annotated[int, typer.Option(help="Show the lowest N only (0: all).")] = 0,
+    baseline: BaselineOption = "auto",
+    charge: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Total charge of every structure (default: each structure's own)."),
+    ] = None,
+    jobs: JobsOption = -1,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Rank conformers of one composition by predicted energy.
+
+    Example: knncalc rank conformers.xyz --csv ranking.csv
+    """
+    import numpy as np
+
+    from ase_knncalc.errors import StructureError
+
+    frames, found = _run(structures, model, baseline, charge, jobs, quiet)
+    formulas = sorted({a.get_chemical_formula() for a in frames})
+    if len(formulas) > 1:
+        raise StructureError(
+            f"conformers of one composition are ranked, but the files hold {len(formulas)}: "
+            f"{', '.join(formulas[:5])}; rank each on its own"
+        )
+    order = np.argsort(found.energy, kind="stable")
+    lowest = found.energy[order[0]]
+    columns = [
+        "name",
+        "energy_eV",
+        "relative_kcal_mol",
+        "energy_std_kcal_mol",
+        "novelty",
+        "nearest",
+        "distance",
+    ]
+    rows = [
+        [
+            frames[i].info["name"],
+            found.energy[i],
+            KCAL_PER_MOL * (found.energy[i] - lowest),
+            KCAL_PER_MOL * found.energy_std[i],
+            found.novelty[i],
+            found.neighbors[i][0].name,
+            found.neighbors[i][0].distance,
+        ]
+        for i in order
+    ]
+    _show(f"{formulas[0]}, {len(rows)} conformers", columns, rows, csv, as_json, top)
+
+
+def annotate(atoms: Atoms, prediction: Prediction) -> Atoms:
+    """A copy of the structure that carries its prediction in ``info``."""
+    copy = atoms.copy()
+    copy.info["energy_predicted"] = float(prediction.energy)
+    copy.info["energy_std"] = float(prediction.energy_std)
+    copy.info["novelty"] = float(prediction.novelty)
+    return copy
+
+
+def _run(
+    paths: list[Path],
+    model_name: str,
+    baseline: str,
+    charge: int | None,
+    jobs: int,
+    quiet: bool,
+) -> tuple[list[Atoms], Prediction]:
+    from ase_knncalc.data import read_structures
+    from ase_knncalc.ranking import predict_frames
+    from ase_knncalc.store import load_model
+
+    model = load_model(model_name, baseline=baseline)
+    frames = read_structures(paths)
+    return frames, predict_frames(model, frames, charge=charge, n_jobs=jobs, progress=not quiet)
+
+
+def _show(
+    title: str,
+    columns: list[str],
+    rows: list[list[Any]],
+    csv: Path | None,
+    as_json: bool,
+    top: int = 0,
+) -> None:
+    if csv is not None:
+        from ase_knncalc.store import atomic_write
+
+        with atomic_write(csv) as handle:
+            handle.write(csv_text(columns, rows).encode("utf-8"))
+    shown = rows[:top] if top > 0 else rows
+    if as_json:
+        print_json([dict(zip(columns, row, strict=True)) for row in shown])
+        return
+    text = [[f"{x:.4f}" if isinstance(x, float) else x for x in row] for row in shown]
+    print_table(title, columns, text)

@@ -1,0 +1,89 @@
+"""``knncalc train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from ase_knncalc.cli.common import (
+    KCAL_PER_MOL,
+    BaselineKey,
+    BaselineOption,
+    JobsOption,
+    JsonOption,
+    QuietOption,
+    ReferenceKey,
+    print_json,
+    print_table,
+)
+
+
+def train(
+    data: Annotated[
+        list[Path], typer.Argument(help="Labelled structures: extxyz(.gz), db, traj, …")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Model file to write.")],
+    reference_key: ReferenceKey = "reference_energy",
+    baseline_key: BaselineKey = "baseline_energy",
+    monomers: Annotated[
+        Optional[list[Path]],  # noqa: UP045 - typer reads it at run time
+        typer.Option("--monomers", help="Monomers at both levels: the zero of binding energies."),
+    ] = None,
+    reference: Annotated[
+        str, typer.Option(help="Name of the reference level, kept in the model.")
+    ] = "",
+    baseline: BaselineOption = "auto",
+    trend: Annotated[str, typer.Option(help="Trend: sparse, linear or none.")] = "sparse",
+    k: Annotated[int, typer.Option("-k", help="Number of neighbours.")] = 10,
+    weights: Annotated[
+        str, typer.Option(help="auto, distance (1/d), uniform, kernel or kriging.")
+    ] = "auto",
+    components: Annotated[int, typer.Option(help="Dimensions of the learned metric.")] = 50,
+    cache: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Label cache (default: <output>.labels.h5); an interrupted run resumes."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of all random choices.")] = 0,
+    jobs: JobsOption = -1,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train a model on labelled structures.
+
+    Example: knncalc train clusters.extxyz.gz -r wb97xd_energy --monomers monomers.extxyz -o my.h5
+    """
+    from ase_knncalc.data import KeyMap
+    from ase_knncalc.settings import TrainingSettings
+    from ase_knncalc.store import save_model
+    from ase_knncalc.training import train as run
+
+    settings = TrainingSettings(
+        trend=trend, k=k, weights=weights, n_components=components, seed=seed
+    )
+    model = run(
+        data,
+        monomers=monomers or None,
+        baseline=baseline,
+        reference=reference or reference_key,
+        keys=KeyMap(reference_energy=reference_key, baseline_energy=baseline_key),
+        settings=settings,
+        cache=cache or output.with_name(f"{output.name}.labels.h5"),
+        n_jobs=jobs,
+        progress=not quiet,
+    )
+    save_model(model, output)
+    if as_json:
+        print_json({"model": str(output), **model.info.to_dict()})
+        return
+    rows = [
+        [name, f"{1000 * value:.2f}", f"{KCAL_PER_MOL * value:.3f}"]
+        for name, value in model.info.errors.items()
+    ]
+    print_table(
+        f"{output}: {model.info.n_structures} structures, "
+        f"{len(model.info.provenance['omitted'])} left out; cross-validated errors",
+        ["error", "meV", "kcal/mol"],
+        rows,
+    )

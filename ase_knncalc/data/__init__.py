@@ -1,0 +1,24 @@
+"""Labelled data: reading, checking, writing."""
+
+from __future__ import annotations
+
+from ase_knncalc.data.dataset import LabelledDataset, Omission, read_dataset, read_structures
+from ase_knncalc.data.frames import iter_frames, write_frames
+from ase_knncalc.data.jkqc import read_jkqc, read_jkqc_pair
+from ase_knncalc.data.keys import KeyMap
+from ase_knncalc.data.unitcheck import UnitSuspicion, check_units, mixed_units
+
+__all__ = [
+    "KeyMap",
+    "LabelledDataset",
+    "Omission",
+    "UnitSuspicion",
+    "check_units",
+    "iter_frames",
+    "mixed_units",
+    "read_dataset",
+    "read_jkqc",
+    "read_jkqc_pair",
+    "read_structures",
+    "write_frames",
+]

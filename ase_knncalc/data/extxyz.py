@@ -1,0 +1,251 @@
+"""Streamed reading of (extended) XYZ, plain or gzip.
+
+``ase.io.read`` first maps the whole file and then seeks back to every frame; on a gzip stream each
+step back decompresses from the start. Here the text is cut into frames as it comes, so a file of
+any length needs the memory of one frame. Frames of the usual kind (symbol, positions and real
+columns) are parsed directly; all others go to ASE's parser, one at a time. Both give what ASE
+gives, except for the identifiers in ``text_keys``, which stay text (ASE makes the number 1 of
+``name=0001``).
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import re
+import zlib
+from collections.abc import Collection, Iterator
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import all_properties
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.data import atomic_numbers
+from ase.io.extxyz import key_val_str_to_dict, read_xyz
+
+from ase_knncalc.errors import DataError
+
+# Values that ASE writes as identifiers or free text and that must not turn into numbers.
+TEXT_KEYS = ("name", "composition", "source", "citation")
+
+_TOKEN = re.compile(
+    r"""([^\s="'{}\[\]]+)\s*=\s*("(?:[^"\\]|\\.)*"|'[^'\\]*'|\{[^}\\]*\}|\[[^\]\\]*\]|[^\s"'{}\[\]\\=]+)(?=\s|$)"""
+)
+_INTEGER = re.compile(r"[+-]?\d{1,18}\Z")
+_REAL = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\Z")
+_ESCAPED = re.compile(r"\\(.)")
+
+_PER_ATOM_RESULTS = ("forces",)
+_PER_FRAME_RESULTS = ("energy", "free_energy")
+# Columns that ASE treats in a way of its own (constraints, charges of the Atoms constructor, …).
+_SPECIAL_COLUMNS = {
+    *(set(all_properties) - set(_PER_ATOM_RESULTS)),
+    *("Z", "charge", "move_mask", "initial_charges", "numbers", "positions", "symbols"),
+}
+_SPECIAL_KEYS = {*(set(all_properties) - set(_PER_FRAME_RESULTS)), "Lattice"}
+
+
+def open_text(path: Path) -> TextIO:
+    """Open a text file for reading, decompressing it if its name ends in ``.gz``."""
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8")
+    return open(path, encoding="utf-8")
+
+
+def iter_extxyz(
+    path: Path,
+    frames: slice = slice(None),
+    text_keys: Collection[str] = TEXT_KEYS,
+) -> Iterator[tuple[int, Atoms]]:
+    """Frames of an XYZ file with their numbers, one at a time.
+
+    Parameters
+    ----------
+    path
+        ``.xyz`` or ``.extxyz``, plain or ``.gz``.
+    frames
+        Which frames, without negative numbers. Frames left out are skipped unparsed.
+    text_keys
+        Keys of the comment line whose values stay text.
+
+    Raises
+    ------
+    DataError
+        With the number of the frame and of its first line, if the file cannot be decompressed or
+        a frame cannot be parsed. Frames before it have been given out by then.
+    """
+    wanted = islice(_cut(path), frames.start, frames.stop, frames.step)
+    for number, line, header, comment, rows in wanted:
+        try:
+            atoms = _parse_frame(header, comment, rows, text_keys)
+        except Exception as e:  # whatever ASE and numpy raise on damaged text
+            raise DataError(
+                f"{path}: frame {number} (line {line}) cannot be read as extended XYZ: {e}"
+            ) from e
+        yield number, atoms
+
+
+def count_extxyz(path: Path) -> int:
+    """Number of frames in an XYZ file, without parsing them."""
+    return sum(1 for _ in _cut(path))
+
+
+def _cut(path: Path) -> Iterator[tuple[int, int, str, str, list[str]]]:
+    """Yield (frame number, line number, first line, comment, atom lines) of each frame."""
+    number = 0
+    line_number = 0
+    try:
+        with open_text(path) as stream:
+            line = stream.readline()
+            while line:
+                line_number += 1
+                if not line.strip():
+                    # ASE stops at an empty line, and with it drops the rest of the file.
+                    line = stream.readline()
+                    continue
+                first = line_number
+                try:
+                    n_atoms = int(line)
+                except ValueError:
+                    n_atoms = -1
+                if n_atoms < 0:
+                    raise DataError(
+                        f"{path}: frame {number} (line {first}) should begin with a number of "
+                        f"atoms, but there is {_shorten(line)}"
+                    )
+                header, comment = line, stream.readline()
+                rows = list(islice(stream, n_atoms))
+                if not comment or len(rows) < n_atoms:
+                    raise DataError(
+                        f"{path}: frame {number} (line {first}) is cut off: it should have "
+                        f"{n_atoms} atoms, and the file ends after {len(rows)}"
+                    )
+                line_number += 1 + n_atoms
+                line = stream.readline()
+                while line.lstrip().startswith("VEC"):  # cell vectors as ADF writes them
+                    rows.append(line)
+                    line_number += 1
+                    line = stream.readline()
+                yield number, first, header, comment, rows
+                number += 1
+    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as e:
+        raise DataError(
+            f"{path}: cannot be read beyond frame {number} (line {line_number}): "
+            f"{getattr(e, 'strerror', None) or e}"
+        ) from e
+
+
+def _shorten(line: str, length: int = 40) -> str:
+    line = line.strip()
+    return repr(line if len(line) <= length else line[:length] + "…")
+
+
+def _parse_frame(header: str, comment: str, rows: list[str], text_keys: Collection[str]) -> Atoms:
+    # A copy: the frame may take entries out.
+    info = parse_comment(comment, text_keys)
+    atoms = _parse_plain(int(header), dict(info), rows)
+    if atoms is not None:
+        return atoms
+    text = header + comment + "".join(rows)
+    if not text.endswith("\n"):
+        text += "\n"
+    return next(read_xyz(io.StringIO(text), 0, properties_parser=lambda _: info))
+
+
+def _parse_plain(n_atoms: int, info: dict[str, Any], rows: list[str]) -> Atoms | None:
+    """A molecule with real columns only, or None for ASE's parser to do."""
+    columns = _plain_columns(info.pop("Properties", "species:S:1:pos:R:3"))
+    if columns is None or len(rows) != n_atoms or not _SPECIAL_KEYS.isdisjoint(info):
+        return None
+    pbc = info.pop("pbc", False)
+    width = 1 + sum(columns.values())
+    fields = [row.split() for row in rows]
+    if any(len(row) < width for row in fields):
+        raise ValueError(f"an atom line has less than {width} columns")
+    try:
+        numbers = [atomic_numbers[row[0].capitalize()] for row in fields]
+    except KeyError as e:
+        raise ValueError(f"{e.args[0]!r} is not a chemical symbol") from None
+    values = np.array([[float(x) for x in row[1:width]] for row in fields], dtype=float)
+    values = values.reshape(n_atoms, width - 1)
+
+    positions = None
+    arrays = {}
+    start = 0
+    for name, count in columns.items():
+        block = values[:, start : start + count]
+        start += count
+        if name == "pos":
+            positions = block
+        else:
+            arrays[name] = (block if count > 1 else block[:, 0]).copy()
+    results = {key: info.pop(key) for key in _PER_FRAME_RESULTS if key in info}
+    results |= {key: arrays.pop(key) for key in _PER_ATOM_RESULTS if key in arrays}
+
+    atoms = Atoms(numbers, positions, pbc=pbc, info=info)
+    for name, array in arrays.items():
+        atoms.new_array(name, array)
+    if results:
+        atoms.calc = SinglePointCalculator(atoms, **results)
+    return atoms
+
+
+@lru_cache(maxsize=64)
+def _plain_columns(properties: str) -> dict[str, int] | None:
+    """Names and widths of the real columns behind the symbol, or None if there are others."""
+    words = properties.split(":") if isinstance(properties, str) else []
+    if len(words) % 3 or words[:3] != ["species", "S", "1"]:
+        return None
+    columns: dict[str, int] = {}
+    for name, kind, count in zip(words[3::3], words[4::3], words[5::3], strict=True):
+        if kind != "R" or not count.isdigit() or name in _SPECIAL_COLUMNS or name in columns:
+            return None
+        columns[name] = int(count)
+    # A column called "energy" would be per atom, which ASE rejects or not by its version.
+    if columns.get("pos") != 3 or not set(_PER_FRAME_RESULTS).isdisjoint(columns):
+        return None
+    return columns
+
+
+def parse_comment(comment: str, text_keys: Collection[str] = TEXT_KEYS) -> dict[str, Any]:
+    """Key-value pairs of a comment line, as ASE reads them but for ``text_keys``."""
+    info: dict[str, Any] = {}
+    end = 0
+    comment = comment.strip()
+    for match in _TOKEN.finditer(comment):
+        if comment[end : match.start()].strip():
+            return _parse_unusual(comment, text_keys)
+        end = match.end()
+        key, value = match.groups()
+        if key in text_keys or key == "Properties":
+            info[key] = _text(value)
+        elif _INTEGER.match(value):
+            info[key] = int(value)
+        elif _REAL.match(value):
+            info[key] = float(value)
+        elif key == "pbc" and value == '"F F F"':
+            info[key] = [False, False, False]
+        else:
+            info.update(key_val_str_to_dict(match.group()))
+    if comment[end:].strip():
+        return _parse_unusual(comment, text_keys)
+    return info
+
+
+def _parse_unusual(comment: str, text_keys: Collection[str]) -> dict[str, Any]:
+    info = key_val_str_to_dict(comment)
+    for match in _TOKEN.finditer(comment):
+        key, value = match.groups()
+        if key in text_keys and key in info:
+            info[key] = _text(value)
+    return info
+
+
+def _text(value: str) -> str:
+    if value[0] in "\"'{[":
+        value = value[1:-1]
+    return _ESCAPED.sub(r"\1", value)

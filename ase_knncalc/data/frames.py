@@ -1,0 +1,392 @@
+"""Reading and writing files of labelled structures.
+
+:func:`iter_frames` gives the frames of any supported file one at a time, as they are in the file;
+:class:`KeyMap` says under which names, and in which units, the labels are found there.
+:func:`write_frames` writes a file whole or not at all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import gzip
+import io
+import operator
+import os
+import re
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.io.formats import string2index
+
+from ase_knncalc.data.extxyz import TEXT_KEYS, count_extxyz, iter_extxyz
+from ase_knncalc.errors import DataError, SettingsError
+
+ErrorHandler = Callable[[Path, DataError], None]
+
+_XYZ_SUFFIXES = (".xyz", ".extxyz", ".xyz.gz", ".extxyz.gz")
+_PICKLE_SUFFIXES = (".pkl", ".pickle")
+_OUTPUT_SUFFIXES = (".out", ".log")
+
+# ORCA prints "Total Charge  Charge .... -1" and "Multiplicity  Mult .... 1", Gaussian
+# "Charge = -1 Multiplicity = 1". ASE reads neither, and an anion read as neutral would be a
+# wrong label without a sign of it.
+_ORCA_CHARGE = re.compile(r"^\s*Total Charge\s+Charge\s+\.{3,}\s+(-?\d+)", re.MULTILINE)
+_ORCA_MULTIPLICITY = re.compile(r"^\s*Multiplicity\s+Mult\s+\.{3,}\s+(\d+)", re.MULTILINE)
+_GAUSSIAN_CHARGE = re.compile(r"^\s*Charge\s*=\s*(-?\d+)\s+Multiplicity\s*=\s*(\d+)", re.MULTILINE)
+
+
+def has_suffix(path: Path, suffixes: Sequence[str]) -> bool:
+    """Whether the file's name ends in one of ``suffixes``, in any case."""
+    return path.name.lower().endswith(tuple(suffixes))
+
+
+def file_stem(path: Path) -> str:
+    """The file's name without its (double) suffix: ``clusters`` of ``clusters.extxyz.gz``."""
+    name = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
+    return Path(name).stem or path.name
+
+
+def is_jkqc(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is read as a JKQC database, whose labels come in eV whatever the key map."""
+    return has_suffix(Path(path), _PICKLE_SUFFIXES)
+
+
+# ---------------------------------------------------------------------------------------- reading
+
+
+def iter_frames(
+    path: str | os.PathLike[str],
+    index: str | int | slice = ":",
+    *,
+    text_keys: Collection[str] = TEXT_KEYS,
+    on_error: ErrorHandler | None = None,
+) -> Iterator[Atoms]:
+    """Frames of a file, one at a time.
+
+    Parameters
+    ----------
+    path
+        ``.xyz`` and ``.extxyz`` (plain or ``.gz``; streamed: a long file needs the memory of one
+        frame), ``.traj``, ``.db`` (ASE database; key-value pairs and data go to ``info``),
+        ``.pkl`` (JKQC, see :func:`~ase_knncalc.data.jkqc.read_jkqc`; its energies arrive in eV), a
+        folder of ORCA or Gaussian outputs (``*.out``, ``*.log``; the last structure of each, in
+        the order of their names), and what else ``ase.io.iread`` reads.
+    index
+        Frame number, slice, or text of either such as ``"-1"`` or ``"100:200:2"``.
+    text_keys
+        Keys of extended XYZ comment lines that stay text: ASE reads ``name=0001`` as the number 1.
+    on_error
+        Called with the path and the error for each unreadable output in a folder, which is then
+        left out; without it the error is raised.
+
+    Yields
+    ------
+    ase.Atoms
+        As in the file. Energies and forces under ASE's own names (``energy``, ``forces``) are in
+        a ``SinglePointCalculator``, where :class:`KeyMap` finds them.
+
+    Raises
+    ------
+    DataError
+        The file is missing, empty, of no known format or damaged (with the frame's number), or
+        there is no frame ``index``.
+    """
+    for _, atoms in enumerate_frames(path, index, text_keys=text_keys, on_error=on_error):
+        yield atoms
+
+
+def enumerate_frames(
+    path: str | os.PathLike[str],
+    index: str | int | slice = ":",
+    *,
+    text_keys: Collection[str] = TEXT_KEYS,
+    on_error: ErrorHandler | None = None,
+) -> Iterator[tuple[int, Atoms]]:
+    """As :func:`iter_frames`, with the number that each frame has in its file."""
+    path = Path(path)
+    frames = _as_slice(index)
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder")
+    if path.is_file() and path.stat().st_size == 0:
+        raise DataError(f"{path}: the file is empty")
+    given = 0
+    try:
+        for number, atoms in _open_frames(path, frames, text_keys, on_error):
+            given += 1
+            yield number, atoms
+    except (DataError, SettingsError, GeneratorExit):
+        raise
+    except Exception as e:  # ASE's readers raise anything from KeyError to AssertionError
+        detail = str(e) or type(e).__name__
+        raise DataError(f"{path}: cannot be read after {given} frames: {detail}") from e
+    if not given and frames != slice(None):
+        raise DataError(f"{path}: there is no frame {index!r} in the file")
+    if not given and on_error is None:
+        raise DataError(f"{path}: there are no frames in it")
+
+
+def _as_slice(index: str | int | slice) -> slice:
+    try:
+        found = string2index(index) if isinstance(index, str) else index
+        if isinstance(found, slice):
+            range(10)[found]  # refuses a step of 0 and anything but integers
+            return found
+        number = operator.index(int(found) if isinstance(found, str) else found)
+    except (TypeError, ValueError):
+        raise SettingsError(
+            f"index={index!r} is neither a frame number nor a slice such as '10:20'"
+        ) from None
+    return slice(number, number + 1 if number != -1 else None)
+
+
+def _open_frames(
+    path: Path, frames: slice, text_keys: Collection[str], on_error: ErrorHandler | None
+) -> Iterator[tuple[int, Atoms]]:
+    if path.is_dir():
+        return _iter_outputs(path, frames, on_error)
+    if has_suffix(path, _XYZ_SUFFIXES):
+        forward = _forward(frames, lambda: count_extxyz(path))
+        return _ordered(frames, iter_extxyz(path, forward, text_keys))
+    if has_suffix(path, (".traj",)):
+        return _iter_trajectory(path, frames)
+    if has_suffix(path, (".db",)):
+        return _iter_database(path, frames)
+    if has_suffix(path, _PICKLE_SUFFIXES):
+        from ase_knncalc.data.jkqc import read_jkqc
+
+        return iter(list(enumerate(read_jkqc(path)))[frames])
+    return _iter_other(path, frames)
+
+
+def _forward(frames: slice, count: Callable[[], int]) -> slice:
+    """The same frames as a slice without negative numbers; ``count`` is called if it has any."""
+    if all(part is None or part >= 0 for part in (frames.start, frames.stop, frames.step)):
+        return frames
+    numbers = range(*frames.indices(count()))
+    if not numbers:
+        return slice(0, 0)
+    if numbers.step < 0:
+        numbers = numbers[::-1]
+    return slice(numbers[0], numbers[-1] + 1, numbers.step)
+
+
+def _ordered(frames: slice, forward: Iterator[tuple[int, Atoms]]) -> Iterator[tuple[int, Atoms]]:
+    """Turn round what was read forwards if the slice runs backwards."""
+    if frames.step is not None and frames.step < 0:
+        return reversed(list(forward))
+    return forward
+
+
+def _iter_trajectory(path: Path, frames: slice) -> Iterator[tuple[int, Atoms]]:
+    from ase.io.trajectory import TrajectoryReader
+
+    with TrajectoryReader(str(path)) as trajectory:
+        for number in range(*frames.indices(len(trajectory))):
+            try:
+                atoms = trajectory[number]
+            except Exception as e:
+                raise DataError(f"{path}: frame {number} cannot be read: {e}") from e
+            for key, value in list(atoms.info.items()):
+                if key.endswith("_forces") and np.shape(value) == (len(atoms), 3):
+                    atoms.new_array(key, np.array(atoms.info.pop(key), dtype=float))
+            yield number, atoms
+
+
+def _iter_database(path: Path, frames: slice) -> Iterator[tuple[int, Atoms]]:
+    from ase.db import connect
+
+    with connect(str(path)) as database:
+        forward = _forward(frames, database.count)
+        rows = islice(
+            enumerate(database.select(sort="id")), forward.start, forward.stop, forward.step
+        )
+        yield from _ordered(frames, ((i, _from_row(row, path)) for i, row in rows))
+
+
+def _from_row(row: Any, path: Path) -> Atoms:
+    try:
+        atoms = row.toatoms()
+        atoms.info.update(row.key_value_pairs)
+        atoms.info.update(row.data)
+    except Exception as e:
+        raise DataError(f"{path}: row {row.get('id')} cannot be read: {e}") from e
+    return atoms
+
+
+def _iter_outputs(
+    path: Path, frames: slice, on_error: ErrorHandler | None
+) -> Iterator[tuple[int, Atoms]]:
+    files = sorted(p for p in path.iterdir() if p.is_file() and has_suffix(p, _OUTPUT_SUFFIXES))
+    if not files:
+        raise DataError(f"{path}: the folder holds no output files (*.out, *.log)")
+    for number, file in list(enumerate(files))[frames]:
+        try:
+            atoms = _read_output(file)
+        except DataError as e:
+            if on_error is None:
+                raise
+            on_error(file, e)
+            continue
+        yield number, atoms
+
+
+def _read_output(file: Path) -> Atoms:
+    from ase.io import read
+
+    try:
+        atoms = read(str(file), index=-1, do_not_split_by_at_sign=True)
+    except Exception as e:  # see iter_frames
+        detail = str(e) or type(e).__name__
+        raise DataError(f"{file}: cannot be read as an ORCA or Gaussian output: {detail}") from e
+    _add_charge(atoms, file)
+    atoms.info.setdefault("name", file_stem(file))
+    atoms.info.setdefault("source", file.name)
+    return atoms
+
+
+def _add_charge(atoms: Atoms, file: Path) -> None:
+    """Take charge and multiplicity, which ASE leaves in the text of an output."""
+    text = file.read_text(encoding="utf-8", errors="replace")
+    charges = _ORCA_CHARGE.findall(text)
+    multiplicities = _ORCA_MULTIPLICITY.findall(text)
+    if not charges:
+        found = _GAUSSIAN_CHARGE.findall(text)
+        charges = [charge for charge, _ in found]
+        multiplicities = [multiplicity for _, multiplicity in found]
+    if charges:
+        atoms.info.setdefault("charge", int(charges[-1]))
+    if multiplicities:
+        atoms.info.setdefault("multiplicity", int(multiplicities[-1]))
+
+
+def _iter_other(path: Path, frames: slice) -> Iterator[tuple[int, Atoms]]:
+    from ase.io import iread
+
+    def read() -> Iterator[Atoms]:
+        return iread(str(path), index=":", do_not_split_by_at_sign=True)
+
+    forward = _forward(frames, lambda: sum(1 for _ in read()))
+    numbered = islice(enumerate(read()), forward.start, forward.stop, forward.step)
+    for number, atoms in _ordered(frames, numbered):
+        if has_suffix(path, _OUTPUT_SUFFIXES):
+            _add_charge(atoms, path)
+        yield number, atoms
+
+
+# ---------------------------------------------------------------------------------------- writing
+
+
+def write_frames(path: str | os.PathLike[str], frames: Iterable[Atoms]) -> None:
+    """Write frames to a file that is complete or is not there.
+
+    The frames go to a file beside ``path`` that takes its place at the end, so that an interrupted
+    run leaves an old file as it was.
+
+    Parameters
+    ----------
+    path
+        ``.extxyz``, ``.xyz`` (plain or ``.gz``), ``.traj``, or ``.csv`` (a table of the scalars).
+        Extended XYZ holds positions and forces to 1e-8 and energies in full.
+    frames
+        Structures with labels in ``info`` and ``arrays``.
+
+    Raises
+    ------
+    DataError
+        Unknown suffix, no frames, or the file cannot be written.
+    """
+    path = Path(path)
+    frames = list(frames)
+    if not frames:
+        raise DataError(f"{path}: there are no frames to write")
+    if has_suffix(path, _XYZ_SUFFIXES):
+        write = _write_extxyz
+    elif has_suffix(path, (".traj",)):
+        write = _write_trajectory
+    elif has_suffix(path, (".csv",)):
+        write = _write_csv
+    else:
+        raise DataError(
+            f"{path}: frames are written as .extxyz, .xyz (plain or .gz), .traj or .csv"
+        )
+    try:
+        with _replacing(path) as temporary:
+            write(temporary, frames)
+    except OSError as e:
+        raise DataError(f"{path}: cannot be written: {e.strerror or e}") from e
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A new path beside ``path`` that is moved over it if the block ends well."""
+    # The suffix stays: it decides on compression.
+    descriptor, name = tempfile.mkstemp(
+        dir=path.parent, prefix=".", suffix=f".part{''.join(path.suffixes[-2:])}"
+    )
+    temporary = Path(name)
+    try:
+        os.close(descriptor)
+        yield temporary
+        with open(temporary, "rb+") as handle:
+            os.fsync(handle.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)  # mkstemp makes files for the owner only
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_extxyz(path: Path, frames: Sequence[Atoms]) -> None:
+    from ase.io.extxyz import write_xyz
+
+    with open(path, "wb") as raw, contextlib.ExitStack() as stack:
+        binary: Any = raw
+        if path.suffix == ".gz":
+            # Neither time nor name in the header: the same frames give the same bytes.
+            binary = stack.enter_context(gzip.GzipFile("", "wb", fileobj=raw, mtime=0))
+        text = stack.enter_context(io.TextIOWrapper(binary, encoding="utf-8", newline="\n"))
+        for atoms in frames:
+            copy = atoms.copy()
+            copy.info = {k: _writable(v) for k, v in atoms.info.items() if v is not None}
+            copy.calc = atoms.calc
+            write_xyz(text, [copy])
+
+
+def _writable(value: Any) -> Any:
+    """Text as ASE's comment line can hold it: on one line, with backslashes that it reads back."""
+    if not isinstance(value, str):
+        return value
+    return " ".join(value.splitlines()).replace("\\", "\\\\")
+
+
+def _write_trajectory(path: Path, frames: Sequence[Atoms]) -> None:
+    from ase.io.trajectory import TrajectoryWriter
+
+    with TrajectoryWriter(str(path), mode="w") as trajectory:
+        for atoms in frames:
+            copy = atoms.copy()
+            copy.calc = atoms.calc
+            # The format has no place for other arrays than ASE's own.
+            copy.info |= {k: v for k, v in atoms.arrays.items() if k.endswith("_forces")}
+            trajectory.write(copy)
+
+
+def _write_csv(path: Path, frames: Sequence[Atoms]) -> None:
+    scalars = (str, int, float, bool, np.generic)
+    first = ["name", "composition", "charge", "multiplicity"]
+    found = {key for atoms in frames for key, v in atoms.info.items() if isinstance(v, scalars)}
+    columns = [*(key for key in first if key in found), *sorted(found - set(first))]
+    with open(path, "w", encoding="utf-8", newline="") as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(["formula", "n_atoms", *columns])
+        for atoms in frames:
+            values = [atoms.info.get(key) for key in columns]
+            cells = [v if isinstance(v, scalars) else "" for v in values]
+            writer.writerow([atoms.get_chemical_formula(), len(atoms), *cells])

@@ -1,0 +1,197 @@
+"""Under which names, and in which units, a file holds its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ase import Atoms, units
+from ase.calculators.calculator import BaseCalculator, PropertyNotImplementedError
+
+from ase_knncalc.errors import DataError, SettingsError
+
+ENERGY_UNITS: dict[str, float] = {
+    "eV": 1.0,
+    "Hartree": units.Hartree,
+    "kcal/mol": units.kcal / units.mol,
+    "kJ/mol": units.kJ / units.mol,
+}
+"""Energy units that :class:`KeyMap` knows, in eV."""
+
+FORCE_UNITS: dict[str, float] = {
+    "eV/Å": 1.0,
+    "Hartree/Bohr": units.Hartree / units.Bohr,
+    "Hartree/Å": units.Hartree,
+    "kcal/mol/Å": units.kcal / units.mol,
+}
+"""Force units that :class:`KeyMap` knows, in eV/Å."""
+
+
+@dataclass(frozen=True)
+class KeyMap:
+    """Names of the labels in a file, and their units.
+
+    Energies are looked for in ``info`` and then among the results of the attached
+    ``SinglePointCalculator`` (``energy`` is there), forces in ``arrays``, ``info`` (databases keep
+    arrays there) and the results.
+
+    Parameters
+    ----------
+    reference_energy, baseline_energy
+        Keys of the energies, such as ``"wb97xd_energy"`` and ``"gfn1_energy"``.
+    reference_forces, baseline_forces
+        Keys of the forces. If the key of the energy is given and this one is left as it is, the
+        matching name is tried: ``wb97xd_forces`` for ``wb97xd_energy``, ``forces`` for ``energy``.
+        Forces under the default name are not taken then: they may be of another method.
+    name, composition, charge, multiplicity
+        Keys in ``info`` of what describes a frame.
+    energy_unit
+        Unit of both energies in the file: ``"eV"``, ``"Hartree"``, ``"kcal/mol"`` or ``"kJ/mol"``.
+    force_unit
+        Unit of both forces: ``"eV/Å"``, ``"Hartree/Bohr"``, ``"Hartree/Å"`` or ``"kcal/mol/Å"``.
+        Left out, it is eV/Å beside energies in eV; beside others it has to be said if there are
+        forces.
+
+    Raises
+    ------
+    SettingsError
+        Unknown unit or empty key.
+    """
+
+    reference_energy: str = "reference_energy"
+    reference_forces: str = "reference_forces"
+    baseline_energy: str = "baseline_energy"
+    baseline_forces: str = "baseline_forces"
+    name: str = "name"
+    composition: str = "composition"
+    charge: str = "charge"
+    multiplicity: str = "multiplicity"
+    energy_unit: str = "eV"
+    force_unit: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.energy_unit not in ENERGY_UNITS:
+            raise SettingsError(
+                f"energy_unit={self.energy_unit!r} is unknown; choose {_choices(ENERGY_UNITS)}"
+            )
+        if self.force_unit is not None and self.force_unit not in FORCE_UNITS:
+            raise SettingsError(
+                f"force_unit={self.force_unit!r} is unknown; choose {_choices(FORCE_UNITS)}"
+            )
+        for field in self.__dataclass_fields__:
+            if field != "force_unit" and not getattr(self, field):
+                raise SettingsError(f"{field} is an empty key; leave it out for the default")
+
+    @property
+    def text_keys(self) -> tuple[str, ...]:
+        """Keys whose values stay text when extended XYZ is read."""
+        return (self.name, self.composition, "name", "composition", "source", "citation")
+
+    def forces_key(self, level: str) -> str | None:
+        """Key of the forces of ``level``, ``"reference"`` or ``"baseline"``."""
+        energy_key = getattr(self, f"{level}_energy")
+        forces_key = getattr(self, f"{level}_forces")
+        if energy_key == f"{level}_energy" or forces_key != f"{level}_forces":
+            return forces_key
+        if energy_key in ("energy", "free_energy"):
+            return "forces"
+        if energy_key.endswith("_energy"):
+            return energy_key.removesuffix("energy") + "forces"
+        return None
+
+    def energy(self, atoms: Atoms, level: str) -> float | None:
+        """Energy of ``level`` in eV, or None if the frame has none.
+
+        Raises
+        ------
+        DataError
+            What is under the key is not one number.
+        """
+        key = getattr(self, f"{level}_energy")
+        value = find_label(atoms, key)
+        if value is None:
+            return None
+        if isinstance(value, (bool, np.bool_, str)) or np.size(value) != 1:
+            raise DataError(f"{key!r} should be one number, but it is {_describe(value)}")
+        try:
+            energy = float(np.asarray(value, dtype=float).reshape(()))
+        except (TypeError, ValueError):
+            raise DataError(f"{key!r} should be one number, but it is {_describe(value)}") from None
+        return energy * ENERGY_UNITS[self.energy_unit]
+
+    def forces(self, atoms: Atoms, level: str) -> np.ndarray | None:
+        """Forces of ``level``, shape (n_atoms, 3) in eV/Å, or None if the frame has none.
+
+        Raises
+        ------
+        DataError
+            What is under the key has another shape or is no number, or its unit is not known.
+        """
+        key = self.forces_key(level)
+        value = None if key is None else find_label(atoms, key)
+        if value is None:
+            return None
+        if self.force_unit is None and self.energy_unit != "eV":
+            raise SettingsError(
+                f"energies are in {self.energy_unit}, and the unit of the forces {key!r} is not "
+                f"said; give force_unit, one of {_choices(FORCE_UNITS)}"
+            )
+        try:
+            forces = np.array(value, dtype=float)
+        except (TypeError, ValueError):
+            raise DataError(f"{key!r} should be forces, but it is {_describe(value)}") from None
+        if forces.shape != (len(atoms), 3):
+            raise DataError(
+                f"{key!r} has shape {forces.shape}, but forces on {len(atoms)} atoms have shape "
+                f"({len(atoms)}, 3)"
+            )
+        return forces * FORCE_UNITS[self.force_unit or "eV/Å"]
+
+    def consumed(self) -> set[str]:
+        """Keys of a file that become canonical ones."""
+        keys = {getattr(self, f) for f in self.__dataclass_fields__ if not f.endswith("_unit")}
+        return keys | {key for level in LEVELS if (key := self.forces_key(level)) is not None}
+
+
+LEVELS = ("reference", "baseline")
+
+
+def find_label(atoms: Atoms, key: str) -> Any:
+    """What a frame holds under ``key``: in ``info``, ``arrays`` or its calculator's results."""
+    if key in atoms.info:
+        return atoms.info[key]
+    if key in atoms.arrays:
+        return atoms.arrays[key]
+    calculator = atoms.calc
+    if isinstance(calculator, BaseCalculator):
+        # Not .results: those may belong to positions that the frame had before.
+        try:
+            return calculator.get_property(key, atoms, allow_calculation=False)
+        except (PropertyNotImplementedError, KeyError):
+            return None
+    return getattr(calculator, "results", {}).get(key)
+
+
+def label_keys(frames: Iterable[Atoms]) -> list[str]:
+    """Names of everything in the frames that could be an energy, sorted."""
+    found: set[str] = set()
+    for atoms in frames:
+        for key, value in atoms.info.items():
+            if isinstance(value, (int, float, np.number)) and not isinstance(value, bool):
+                found.add(key)
+        results = getattr(atoms.calc, "results", {})
+        found.update(key for key in ("energy", "free_energy") if results.get(key) is not None)
+    return sorted(found)
+
+
+def _choices(table: dict[str, float]) -> str:
+    return ", ".join(table)
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape}"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"

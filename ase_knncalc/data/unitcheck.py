@@ -1,0 +1,212 @@
+"""Detecting energies that are in another unit than they should be, when that is beyond doubt.
+
+Total energies are sums over atoms to within a percent, and 27.2 or 23.06 is not within a percent
+of 1. That shows two mistakes:
+
+- *Some frames in another unit than the rest*: against a robust element-wise fit of the column, they
+  are off by one of the known factors.
+- *The whole column in another unit*: all-electron total energies are nearly the same for every
+  method (H₂SO₄: −700.1 Hartree), so that a column in Hartree, kcal/mol or kJ/mol lies at a known
+  multiple of a table of atomic energies.
+
+Energies without such additivity (heats of formation, binding energies, ...) and those of
+valence electrons only (xTB) pass: nothing certain can be said about them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms, units
+
+from ase_knncalc.errors import DataError
+
+# One eV in other units.
+_PER_EV = {
+    "eV": 1.0,
+    "Hartree": 1.0 / units.Hartree,
+    "kcal/mol": units.mol / units.kcal,
+    "kJ/mol": units.mol / units.kJ,
+}
+
+# What an atom adds to an all-electron total energy, Hartree: non-relativistic atomic energies with
+# a typical share of correlation and bonding (exact for H2O, CH4, NH3, H2SO4 to 0.3 %).
+_ATOM_IN_MOLECULE = {
+    1: -0.585, 2: -2.90, 3: -7.49, 4: -14.67, 5: -24.72, 6: -38.05, 7: -54.75, 8: -75.20,
+    9: -99.80, 10: -128.9, 11: -162.2, 12: -200.0, 13: -242.4, 14: -289.4, 15: -341.3, 16: -398.1,
+    17: -460.2, 18: -527.5,
+}  # fmt: skip
+
+_TABLE_TOLERANCE = 0.015
+_MIN_FRAMES = 8
+_MIN_SHARE = 0.6
+
+
+@dataclass(frozen=True)
+class UnitSuspicion:
+    """Frames whose energies are beyond doubt in another unit than the other frames'."""
+
+    indices: tuple[int, ...]
+    factor: float
+    """Their energies are those that the other frames predict, times this."""
+    looks_like: str
+    """Such as ``"Hartree among eV"``."""
+
+
+def check_units(frames: Sequence[Atoms]) -> None:
+    """Refuse frames whose energies are in mixed or wrong units.
+
+    Parameters
+    ----------
+    frames
+        Structures with ``info["reference_energy"]`` and ``info["baseline_energy"]`` (each where it
+        is known), meant to be in eV.
+
+    Raises
+    ------
+    DataError
+        Beyond doubt, some or all of one kind of energies are not in eV. The message gives the
+        unit that they look like, and the first of the frames.
+    """
+    counts, elements = _count_elements(frames)
+    for level in ("reference", "baseline"):
+        energies = np.array([a.info.get(f"{level}_energy", np.nan) for a in frames], dtype=float)
+        wrong = column_unit(energies, counts, elements)
+        if wrong is not None:
+            raise DataError(
+                f"the {level} energies look like total energies in {wrong}, not in eV (all of "
+                f"them are {_PER_EV[wrong]:.5g} times what the elements suggest); say so with "
+                f"KeyMap(energy_unit={wrong!r}), or convert them to eV"
+            )
+        for found in mixed_units(energies, counts):
+            names = [str(frames[i].info.get("name", i)) for i in found.indices[:3]]
+            size = found.factor if found.factor > 1 else 1.0 / found.factor
+            relation = "larger" if found.factor > 1 else "smaller"
+            raise DataError(
+                f"{level} energies of {len(found.indices)} of {len(frames)} frames are {relation} "
+                f"by a factor of {size:.6g} than the other frames suggest: {found.looks_like}? "
+                f"Convert them to eV or leave them out (the first: {', '.join(names)})"
+            )
+
+
+def _count_elements(frames: Sequence[Atoms]) -> tuple[np.ndarray, np.ndarray]:
+    """Atoms of each element, shape (n_frames, n_elements), and the elements' numbers."""
+    elements = np.unique(np.concatenate([np.zeros(0, int), *(a.numbers for a in frames)]))
+    counts = np.zeros((len(frames), len(elements)))
+    for row, atoms in zip(counts, frames, strict=True):
+        present, number = np.unique(atoms.numbers, return_counts=True)
+        row[np.searchsorted(elements, present)] = number
+    return counts, elements.astype(int)
+
+
+def column_unit(energies: np.ndarray, counts: np.ndarray, elements: np.ndarray) -> str | None:
+    """Unit of a whole column of all-electron total energies if it surely is not eV.
+
+    Parameters
+    ----------
+    energies
+        Shape (n_frames,); NaN where there is none.
+    counts
+        Atoms of each element, shape (n_frames, n_elements).
+    elements
+        Atomic numbers, shape (n_elements,).
+
+    Returns
+    -------
+    str or None
+        ``"Hartree"``, ``"kcal/mol"``, ``"kJ/mol"``, or None if that is not beyond doubt.
+    """
+    if any(z not in _ATOM_IN_MOLECULE for z in elements.tolist()):
+        return None
+    expected = counts @ np.array([_ATOM_IN_MOLECULE[z] for z in elements.tolist()]) * units.Hartree
+    # Hydrogen alone varies by a tenth between molecules.
+    heavy = counts[:, elements > 1].sum(axis=1) > 0
+    known = np.isfinite(energies) & heavy
+    if not known.any():
+        return None
+    ratios = energies[known] / expected[known]
+    # Valence-only energies come to any ratio below one, depending on the elements. One formula may
+    # hit that of Hartree by chance; two of different make-up will not.
+    compositions = counts[known] / counts[known].sum(axis=1, keepdims=True)
+    n_compositions = len(np.unique(np.round(compositions, 6), axis=0))
+    for unit, factor in _PER_EV.items():
+        if unit == "eV" or (factor < 1 and n_compositions < 2):
+            continue
+        if np.all(np.abs(ratios / factor - 1.0) < _TABLE_TOLERANCE):
+            return unit
+    return None
+
+
+def mixed_units(energies: np.ndarray, counts: np.ndarray) -> list[UnitSuspicion]:
+    """Frames whose energies are in another unit than those of most others.
+
+    Most frames must follow an element-wise sum within 2 %; those are looked at which miss it by
+    the factor between two units, to within three times that scatter.
+
+    Parameters
+    ----------
+    energies
+        Shape (n_frames,); NaN where there is none.
+    counts
+        Atoms of each element, shape (n_frames, n_elements).
+
+    Returns
+    -------
+    list of UnitSuspicion
+        Empty unless beyond doubt.
+    """
+    known = np.flatnonzero(np.isfinite(energies) & (energies != 0.0))
+    if len(known) < _MIN_FRAMES:
+        return []
+    predicted = _additive_fit(energies[known], counts[known])
+    ratios = energies[known] / np.where(predicted == 0.0, np.nan, predicted)
+    usual = np.abs(ratios - 1.0) < 0.1
+    if usual.mean() < _MIN_SHARE:
+        return []
+    scatter = float(np.quantile(np.abs(ratios[usual] - 1.0), 0.95))
+    if scatter > 0.02:
+        return []
+    found: dict[tuple[str, str], list[int]] = {}
+    tolerance = max(0.005, 3.0 * scatter)
+    for place in np.flatnonzero(~usual):
+        pair = _unit_pair(float(ratios[place]), tolerance)
+        if pair is not None:
+            found.setdefault(pair, []).append(int(known[place]))
+    return [
+        UnitSuspicion(tuple(indices), _PER_EV[odd] / _PER_EV[rest], f"{odd} among {rest}")
+        for (odd, rest), indices in found.items()
+    ]
+
+
+def _unit_pair(ratio: float, tolerance: float) -> tuple[str, str] | None:
+    """Units (of the odd frame, of the rest) whose factor is ``ratio``; those with eV first."""
+    pairs = [(odd, rest) for odd in _PER_EV for rest in _PER_EV if odd != rest]
+    for odd, rest in sorted(pairs, key=lambda pair: "eV" not in pair):
+        if abs(ratio * _PER_EV[rest] / _PER_EV[odd] - 1.0) < tolerance:
+            return odd, rest
+    return None
+
+
+def _additive_fit(energies: np.ndarray, counts: np.ndarray, rounds: int = 50) -> np.ndarray:
+    """Sum over atoms that most energies follow: least absolute relative deviations.
+
+    Iteratively reweighted least squares on energies per atom, so that neither large structures
+    nor frames in a wrong unit pull the fit.
+    """
+    atoms = counts.sum(axis=1)
+    x = counts / atoms[:, None]
+    y = energies / atoms
+    weights = np.ones(len(y))
+    coefficients = np.zeros(x.shape[1])
+    for _ in range(rounds):
+        root = np.sqrt(weights)
+        new = np.linalg.lstsq(x * root[:, None], y * root, rcond=None)[0]
+        settled = np.allclose(new, coefficients, rtol=1e-8, atol=1e-12)
+        coefficients = new
+        if settled:
+            break
+        deviation = np.abs(y - x @ coefficients)
+        weights = 1.0 / np.maximum(deviation, 1e-6 * np.abs(y).max() + 1e-12)
+    return counts @ coefficients

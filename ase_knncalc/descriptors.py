@@ -1,0 +1,326 @@
+"""Descriptors: from numbers and positions to arrays.
+
+A descriptor gives one row of features per atom; their sum over atoms is the *global* descriptor of
+the structure. The default is FCHL19 [1]_ as qmllib computes it.
+
+References
+----------
+.. [1] A. S. Christensen, L. A. Bratholm, F. A. Faber, O. A. von Lilienfeld,
+   *FCHL revisited: Faster and more accurate quantum machine learning*,
+   J. Chem. Phys. 152, 044107 (2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from ase.data import atomic_numbers, chemical_symbols
+
+from ase_knncalc.errors import SettingsError, UnknownElementError
+
+FloatArray = np.ndarray
+IntArray = np.ndarray
+
+
+class Descriptor(Protocol):
+    """What the model needs of a descriptor: settings that can be stored, rows, and derivatives."""
+
+    kind: ClassVar[str]
+
+    @property
+    def elements(self) -> tuple[int, ...]:
+        """Atomic numbers the descriptor distinguishes, ascending."""
+
+    @property
+    def n_features(self) -> int:
+        """Length of one atom's row."""
+
+    def local(self, numbers: IntArray, positions: FloatArray) -> FloatArray:
+        """Rows, shape (n_atoms, n_features)."""
+
+    def local_with_gradient(
+        self, numbers: IntArray, positions: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Rows and their derivatives, shape (n_atoms, n_features, n_atoms, 3), 1/Å."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Settings as plain numbers and strings."""
+
+
+@dataclass(frozen=True)
+class FCHL19:
+    """FCHL19 atomic descriptor (two- and three-body histograms, by element pairs).
+
+    Parameters
+    ----------
+    elements
+        Atomic numbers the descriptor distinguishes, in ascending order.
+    rcut, acut
+        Cutoff of the two- and three-body terms (Å).
+    n_rs2, n_rs3
+        Number of radial basis functions of the two- and three-body terms.
+    eta2, eta3
+        Widths of the radial Gaussians (1/Å²).
+    zeta
+        Width of the angular Gaussian.
+    two_body_decay, three_body_decay, three_body_weight
+        Exponents of the power-law damping and weight of the three-body part.
+    """
+
+    kind: ClassVar[str] = "fchl19"
+
+    elements: tuple[int, ...]
+    rcut: float = 8.0
+    acut: float = 8.0
+    n_rs2: int = 24
+    n_rs3: int = 20
+    eta2: float = 0.32
+    eta3: float = 2.7
+    zeta: float = float(np.pi)
+    two_body_decay: float = 1.8
+    three_body_decay: float = 0.57
+    three_body_weight: float = 13.4
+
+    def __post_init__(self) -> None:
+        elements = tuple(sorted({int(z) for z in self.elements}))
+        object.__setattr__(self, "elements", elements)
+        if not elements or elements[0] < 1 or elements[-1] >= len(chemical_symbols):
+            raise SettingsError(
+                f"elements must be atomic numbers from 1 to {len(chemical_symbols) - 1}, "
+                f"got {list(self.elements)}"
+            )
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.name != "elements" and not (np.isfinite(value) and value > 0):
+                raise SettingsError(f"FCHL19: {f.name} must be positive, got {value!r}")
+
+    @property
+    def n_features(self) -> int:
+        """Length of one atom's row."""
+        n = len(self.elements)
+        return n * self.n_rs2 + n * (n + 1) * self.n_rs3
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "elements": list(self.elements),
+            "nRs2": self.n_rs2,
+            "nRs3": self.n_rs3,
+            "nFourier": 1,
+            "eta2": self.eta2,
+            "eta3": self.eta3,
+            "zeta": self.zeta,
+            "rcut": self.rcut,
+            "acut": self.acut,
+            "two_body_decay": self.two_body_decay,
+            "three_body_decay": self.three_body_decay,
+            "three_body_weight": self.three_body_weight,
+        }
+
+    def local(self, numbers: IntArray, positions: FloatArray) -> FloatArray:
+        """Rows of all atoms.
+
+        Parameters
+        ----------
+        numbers
+            Atomic numbers, shape (n_atoms,).
+        positions
+            Cartesian coordinates in Å, shape (n_atoms, 3).
+
+        Returns
+        -------
+        ndarray of float64, shape (n_atoms, n_features)
+
+        Raises
+        ------
+        UnknownElementError
+            If an atom is of an element outside ``elements``.
+        """
+        from qmllib.representations import generate_fchl19
+
+        # qmllib reads out of bounds for an element that it was not told of.
+        require_elements(numbers, self.elements)
+        return np.asarray(
+            generate_fchl19(
+                np.asarray(numbers, dtype=np.int32),
+                np.ascontiguousarray(positions, dtype=np.float64),
+                **self._options(),
+            )
+        )
+
+    def local_with_gradient(
+        self, numbers: IntArray, positions: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Rows as from :meth:`local`, and their derivatives.
+
+        Returns
+        -------
+        rows : ndarray, shape (n_atoms, n_features)
+        gradient : ndarray, shape (n_atoms, n_features, n_atoms, 3)
+            ``gradient[i, p, a, c]`` is d row[i, p] / d position[a, c] in 1/Å.
+        """
+        from qmllib.representations import generate_fchl19
+
+        require_elements(numbers, self.elements)
+        rows, gradient = generate_fchl19(
+            np.asarray(numbers, dtype=np.int32),
+            np.ascontiguousarray(positions, dtype=np.float64),
+            gradients=True,
+            **self._options(),
+        )
+        return np.asarray(rows), np.asarray(gradient)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Settings as plain numbers and strings, with the kind of descriptor."""
+        return {"kind": self.kind, **asdict(self), "elements": list(self.elements)}
+
+
+DESCRIPTORS: dict[str, type[FCHL19]] = {FCHL19.kind: FCHL19}
+
+
+def descriptor_from_dict(settings: dict[str, Any]) -> Descriptor:
+    """Rebuild a descriptor from :meth:`FCHL19.to_dict`.
+
+    Raises
+    ------
+    SettingsError
+        If the kind or an option is unknown.
+    """
+    options = dict(settings)
+    kind = options.pop("kind", None)
+    if kind not in DESCRIPTORS:
+        raise SettingsError(f"unknown descriptor {kind!r}; known are {sorted(DESCRIPTORS)}")
+    try:
+        return DESCRIPTORS[kind](**{**options, "elements": tuple(options["elements"])})
+    except (TypeError, KeyError) as e:
+        raise SettingsError(f"descriptor {kind!r}: {e}") from e
+
+
+def require_elements(numbers: IntArray, elements: Sequence[int]) -> None:
+    """Raise :class:`UnknownElementError` unless all numbers are among ``elements``."""
+    unknown = sorted(set(np.asarray(numbers).tolist()) - set(elements))
+    if unknown:
+        raise UnknownElementError(
+            f"element(s) {', '.join(chemical_symbols[z] for z in unknown)} not covered: "
+            f"the model knows {', '.join(chemical_symbols[z] for z in elements)}"
+        )
+
+
+def parse_elements(symbols: Sequence[str | int]) -> tuple[int, ...]:
+    """Atomic numbers of symbols or numbers, ascending and without repeats."""
+    try:
+        return tuple(sorted({s if isinstance(s, int) else atomic_numbers[s] for s in symbols}))
+    except KeyError as e:
+        raise SettingsError(f"{e.args[0]!r} is not an element symbol") from e
+
+
+@dataclass(frozen=True)
+class FeatureBatch:
+    """Descriptors of several structures, all atoms stacked.
+
+    Attributes
+    ----------
+    numbers : ndarray of int, shape (n_atoms_total,)
+    local : ndarray, shape (n_atoms_total, n_features)
+    starts : ndarray of int, shape (n_structures + 1,)
+        Structure ``s`` owns the atoms ``starts[s]:starts[s + 1]``.
+    charges : ndarray of int, shape (n_structures,)
+    """
+
+    numbers: IntArray
+    local: FloatArray
+    starts: IntArray
+    charges: IntArray
+    _summed: list[FloatArray] = field(default_factory=list, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.charges)
+
+    @property
+    def sizes(self) -> IntArray:
+        """Number of atoms of each structure, shape (n_structures,)."""
+        return np.diff(self.starts)
+
+    def summed(self) -> FloatArray:
+        """Global descriptors: rows summed over atoms in float64, (n_structures, n_features)."""
+        if not self._summed:
+            self._summed.append(self.sum_atoms(self.local))
+        return self._summed[0]
+
+    def sum_atoms(self, values: FloatArray) -> FloatArray:
+        """Sum per-atom values (n_atoms_total, …) over each structure, in float64."""
+        return np.add.reduceat(values, self.starts[:-1], axis=0, dtype=np.float64)
+
+    def counts(self, elements: Sequence[int]) -> FloatArray:
+        """Atoms of each element, shape (n_structures, n_elements)."""
+        return self.sum_atoms(
+            (self.numbers[:, None] == np.asarray(elements)[None, :]).astype(np.float64)
+        )
+
+    @staticmethod
+    def concatenate(parts: Sequence[FeatureBatch]) -> FeatureBatch:
+        """Several batches as one, in their order."""
+        sizes = np.concatenate([p.sizes for p in parts])
+        return FeatureBatch(
+            np.concatenate([p.numbers for p in parts]),
+            np.concatenate([p.local for p in parts]),
+            np.concatenate([[0], np.cumsum(sizes)]),
+            np.concatenate([p.charges for p in parts]),
+        )
+
+    def select(self, indices: Sequence[int] | IntArray) -> FeatureBatch:
+        """The structures of the given indices, in that order."""
+        indices = np.asarray(indices, dtype=np.intp)
+        sizes = self.sizes[indices]
+        starts = np.concatenate([[0], np.cumsum(sizes)])
+        atoms = np.repeat(self.starts[indices] - starts[:-1], sizes) + np.arange(starts[-1])
+        return FeatureBatch(self.numbers[atoms], self.local[atoms], starts, self.charges[indices])
+
+    def batches(self, max_atoms: int = 20_000) -> Iterator[tuple[slice, FeatureBatch]]:
+        """Cut into consecutive parts of at most ``max_atoms`` atoms (at least one structure)."""
+        first = 0
+        while first < len(self):
+            limit = self.starts[first] + max_atoms
+            last = max(first + 1, int(np.searchsorted(self.starts, limit, side="right")) - 1)
+            a, b = self.starts[first], self.starts[last]
+            yield (
+                slice(first, last),
+                FeatureBatch(
+                    self.numbers[a:b],
+                    self.local[a:b],
+                    self.starts[first : last + 1] - a,
+                    self.charges[first:last],
+                ),
+            )
+            first = last
+
+
+def featurize(
+    descriptor: Descriptor,
+    structures: Sequence[tuple[IntArray, FloatArray, int]],
+    dtype: str = "float64",
+) -> FeatureBatch:
+    """Descriptors of structures given as (numbers, positions, charge).
+
+    Parameters
+    ----------
+    descriptor
+        Computes the rows.
+    structures
+        ``numbers`` (n_atoms,), ``positions`` (n_atoms, 3) in Å and total charge of each.
+    dtype
+        Of the stored rows; float32 halves the memory of a training set.
+    """
+    sizes = [len(numbers) for numbers, _, _ in structures]
+    starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.intp)])
+    local = np.empty((starts[-1], descriptor.n_features), dtype=dtype)
+    for s, (numbers, positions, _) in enumerate(structures):
+        local[starts[s] : starts[s + 1]] = descriptor.local(numbers, positions)
+    return FeatureBatch(
+        np.concatenate([np.asarray(n, dtype=np.intp) for n, _, _ in structures]),
+        local,
+        starts,
+        np.asarray([charge for _, _, charge in structures], dtype=np.intp),
+    )

@@ -1,0 +1,205 @@
+"""Energies that were paid for once are kept: a cache that survives a kill at any moment.
+
+Every label is appended to a journal (one JSON line, flushed to disk) as soon as it is known.
+Closing the cache, or opening it again, folds the journal into the HDF5 file; a line that a kill
+tore in two is dropped, everything before it is kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+from ase import Atoms
+
+from ase_knncalc.errors import DataError, ModelFileError
+from ase_knncalc.store import read_container, write_container
+
+FloatArray = np.ndarray
+
+
+@dataclass(frozen=True)
+class CachedLabel:
+    """Outcome of one calculation: an energy (eV) and maybe forces (eV/Å), or an error text."""
+
+    energy: float | None
+    forces: FloatArray | None = None
+    error: str = ""
+
+
+def label_key(atoms: Atoms, charge: int, multiplicity: int, method: dict[str, Any]) -> str:
+    """Digest of everything a single-point result depends on."""
+    digest = hashlib.sha256()
+    digest.update(json.dumps(method, sort_keys=True).encode("utf-8"))
+    digest.update(np.array([charge, multiplicity], dtype="<i8").tobytes())
+    digest.update(np.asarray(atoms.numbers, dtype="<i8").tobytes())
+    digest.update(np.ascontiguousarray(atoms.positions, dtype="<f8").tobytes())
+    return digest.hexdigest()
+
+
+class LabelCache:
+    """Map from :func:`label_key` to :class:`CachedLabel`, kept in a file.
+
+    Parameters
+    ----------
+    path
+        HDF5 file; its journal lies beside it as ``<path>.journal``. None keeps labels in memory.
+
+    Raises
+    ------
+    ModelFileError
+        If the file is damaged or not a cache.
+    DataError
+        If another process has the cache open.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None) -> None:
+        self.path = None if path is None else Path(path)
+        self._labels: dict[str, CachedLabel] = {}
+        self._journal: IO[bytes] | None = None
+        if self.path is None:
+            return
+        try:
+            self._journal = open(self._journal_path, "ab+")  # noqa: SIM115
+        except OSError as e:
+            raise ModelFileError(f"cannot open {self._journal_path}: {e.strerror}") from e
+        self._lock()
+        if self.path.exists():
+            self._read_file()
+        self._read_journal()
+        self._fold()
+
+    @property
+    def _journal_path(self) -> Path:
+        assert self.path is not None
+        return self.path.with_name(self.path.name + ".journal")
+
+    def _lock(self) -> None:
+        assert self._journal is not None
+        try:
+            import fcntl
+        except ImportError:  # not a POSIX system
+            return
+        try:
+            fcntl.flock(self._journal.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            self._journal.close()
+            raise DataError(
+                f"label cache {self.path} is in use by another process; wait for it or give "
+                "another file"
+            ) from e
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def get(self, key: str) -> CachedLabel | None:
+        """The label of that key, or None."""
+        return self._labels.get(key)
+
+    def put(self, key: str, label: CachedLabel) -> None:
+        """Keep a label; it is on disk when this returns."""
+        self._labels[key] = label
+        if self._journal is None:
+            return
+        record = {"key": key, "energy": label.energy, "error": label.error}
+        if label.forces is not None:
+            record["forces"] = np.asarray(label.forces).tolist()
+        try:
+            self._journal.write(json.dumps(record).encode("utf-8") + b"\n")
+            self._journal.flush()
+            os.fsync(self._journal.fileno())
+        except OSError as e:
+            raise ModelFileError(f"cannot write {self._journal_path}: {e.strerror}") from e
+
+    def close(self) -> None:
+        """Fold the journal into the file and release it."""
+        if self._journal is None:
+            return
+        self._fold()
+        self._journal.close()
+        self._journal = None
+        with contextlib.suppress(OSError):
+            self._journal_path.unlink()
+
+    def __enter__(self) -> LabelCache:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _read_journal(self) -> None:
+        assert self._journal is not None
+        self._journal.seek(0)
+        for line in self._journal:
+            if not line.endswith(b"\n"):
+                break
+            try:
+                record = json.loads(line)
+                forces = record.get("forces")
+                self._labels[record["key"]] = CachedLabel(
+                    record["energy"],
+                    None if forces is None else np.array(forces, dtype=np.float64),
+                    record["error"],
+                )
+            except (ValueError, KeyError, TypeError):
+                continue
+
+    def _fold(self) -> None:
+        """Write everything to the file, then empty the journal (in this order)."""
+        assert self._journal is not None
+        assert self.path is not None
+        if os.fstat(self._journal.fileno()).st_size == 0:
+            return
+        keys = sorted(self._labels)
+        labels = [self._labels[k] for k in keys]
+        forces = [np.zeros((0, 3)) if x.forces is None else x.forces for x in labels]
+        errors = [x.error.encode("utf-8") for x in labels]
+        write_container(
+            self.path,
+            "labels",
+            {"count": len(keys)},
+            {
+                "labels/keys": np.array(keys, dtype="S64"),
+                "labels/energies": np.array(
+                    [np.nan if x.energy is None else x.energy for x in labels], dtype=np.float64
+                ),
+                "labels/errors": np.array(errors, dtype=f"S{max([1, *map(len, errors)])}"),
+                "labels/forces": np.concatenate([np.zeros((0, 3)), *forces]),
+                "labels/starts": np.cumsum([0, *map(len, forces)], dtype=np.int64),
+            },
+        )
+        self._journal.truncate(0)
+
+    def _read_file(self) -> None:
+        assert self.path is not None
+        _, arrays = read_container(self.path, "labels")
+        try:
+            starts = arrays["labels/starts"]
+            for i, (key, energy, error) in enumerate(
+                zip(
+                    arrays["labels/keys"].tolist(),
+                    arrays["labels/energies"].tolist(),
+                    arrays["labels/errors"].tolist(),
+                    strict=True,
+                )
+            ):
+                forces = arrays["labels/forces"][starts[i] : starts[i + 1]]
+                self._labels[key.decode("ascii")] = CachedLabel(
+                    None if np.isnan(energy) else energy,
+                    forces if len(forces) else None,
+                    error.decode("utf-8"),
+                )
+        except (KeyError, ValueError, IndexError) as e:
+            raise ModelFileError(f"{self.path}: items of the label cache do not fit: {e}") from e

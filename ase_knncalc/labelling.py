@@ -1,0 +1,122 @@
+"""Baseline labels of many structures: in parallel, with progress, each one paid for once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+
+from ase_knncalc.baselines import Baseline, make_baseline
+from ase_knncalc.errors import BaselineError
+from ase_knncalc.labelcache import CachedLabel, LabelCache, label_key
+from ase_knncalc.progress import track
+from ase_knncalc.structure import resolve_charge
+
+FloatArray = np.ndarray
+
+
+@dataclass(frozen=True)
+class BaselineLabels:
+    """Baseline results in the order of the structures.
+
+    Attributes
+    ----------
+    energies : ndarray, shape (n,)
+        eV, NaN where the calculation failed.
+    forces : list of ndarray or None
+        eV/Å, where they were asked for.
+    errors : list of str
+        Empty where the calculation succeeded.
+    computed : int
+        How many were not in the cache.
+    """
+
+    energies: FloatArray
+    forces: list[FloatArray | None]
+    errors: list[str]
+    computed: int
+
+
+def baseline_labels(
+    frames: Sequence[Atoms],
+    baseline: Baseline,
+    *,
+    forces: Sequence[bool] | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    n_jobs: int = -1,
+    progress: bool = False,
+) -> BaselineLabels:
+    """Single-point energies (and forces) of structures with the baseline.
+
+    Parameters
+    ----------
+    frames
+        Structures; charge and multiplicity as :func:`resolve_charge` finds them.
+    baseline
+        The method. An ASE calculator runs in this process; xTB runs in ``n_jobs`` processes.
+    forces
+        For each frame, whether forces are wanted too.
+    cache
+        HDF5 file of finished labels; an interrupted run goes on where it was.
+    n_jobs
+        Processes, as joblib counts them (−1: all cores).
+    progress
+        Whether to show a progress bar.
+    """
+    wanted = [False] * len(frames) if forces is None else list(forces)
+    spec = baseline.spec()
+    states = [resolve_charge(atoms) for atoms in frames]
+    keys = [label_key(a, *state, spec) for a, state in zip(frames, states, strict=True)]
+    with LabelCache(cache) as known:
+        missing: dict[str, int] = {}
+        for i, key in enumerate(keys):
+            found = known.get(key)
+            short = found is None or (wanted[i] and found.forces is None and not found.error)
+            if short and (key not in missing or wanted[i]):
+                missing[key] = i
+        jobs = [(key, frames[i].copy(), *states[i], wanted[i]) for key, i in missing.items()]
+        results = _run(jobs, baseline, n_jobs)
+        for key, label in track(results, total=len(jobs), text=f"{baseline.method}", show=progress):
+            known.put(key, label)
+        labels = [known.get(key) for key in keys]
+    assert all(label is not None for label in labels)
+    final = [label for label in labels if label is not None]
+    return BaselineLabels(
+        np.array([np.nan if x.energy is None else x.energy for x in final], dtype=np.float64),
+        [x.forces for x in final],
+        [x.error for x in final],
+        len(jobs),
+    )
+
+
+_Job = tuple[str, Atoms, int, int, bool]
+
+
+def _run(jobs: list[_Job], baseline: Baseline, n_jobs: int) -> Iterator[tuple[str, CachedLabel]]:
+    # An ASE calculator may hold files or licences: it is neither pickled nor shared.
+    if baseline.library == "ase" or n_jobs == 1 or len(jobs) < 2:
+        for job in jobs:
+            yield job[0], _single_point(baseline, job)
+        return
+    from joblib import Parallel, delayed
+
+    spec = baseline.spec()
+    parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size="auto")
+    yield from parallel(delayed(_worker)(spec, job) for job in jobs)
+
+
+def _worker(spec: dict[str, str], job: _Job) -> tuple[str, CachedLabel]:
+    return job[0], _single_point(make_baseline(spec), job)
+
+
+def _single_point(baseline: Baseline, job: _Job) -> CachedLabel:
+    _, atoms, charge, multiplicity, with_forces = job
+    try:
+        if with_forces:
+            return CachedLabel(*baseline.energy_and_forces(atoms, charge, multiplicity))
+        return CachedLabel(baseline.energy(atoms, charge, multiplicity))
+    except BaselineError as e:
+        return CachedLabel(None, None, str(e))

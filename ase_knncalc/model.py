@@ -1,0 +1,425 @@
+"""The model: one equation, E(x) = E_base(x) + T(x) + K(x), and what is known of its error.
+
+``T`` is the trend (:mod:`ase_knncalc.trend`), ``K`` the k-NN term (:mod:`ase_knncalc.neighbors`),
+the error estimate comes from :mod:`ase_knncalc.uncertainty`. This module knows neither files nor
+any particular baseline: a baseline is handed to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from ase_knncalc.baselines import Baseline
+from ase_knncalc.descriptors import Descriptor, FeatureBatch, featurize, require_elements
+from ase_knncalc.errors import BaselineError, ChargeError, SettingsError
+from ase_knncalc.neighbors import KNNEstimate, KNNTerm
+from ase_knncalc.structure import check_structure, resolve_charge
+from ase_knncalc.trend import Trend
+from ase_knncalc.uncertainty import Calibration, Signals
+
+FloatArray = np.ndarray
+IntArray = np.ndarray
+
+
+@dataclass(frozen=True)
+class Neighbor:
+    """A training structure near the one asked for.
+
+    Attributes
+    ----------
+    name, composition : str
+        As in the training data.
+    distance : float
+        In the learned metric.
+    weight : float
+        Its share in the k-NN term.
+    residual : float
+        What the trend left over there (cross-validated), eV.
+    index : int
+        Its place in the model's index.
+    """
+
+    name: str
+    composition: str
+    distance: float
+    weight: float
+    residual: float
+    index: int
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model was made from and covers; kept in the file as it is.
+
+    Attributes
+    ----------
+    baseline : dict
+        Method, library and settings of the baseline (:meth:`Baseline.spec`).
+    reference : str
+        Name of the high level.
+    charges : list of int
+        Total charges of the training structures.
+    n_structures : int
+    size_range : list of int
+        Fewest and most atoms of a training structure.
+    errors : dict
+        Cross-validated errors in eV, by name.
+    provenance : dict
+        Sources, citations, counts, omitted frames, seeds, date, versions.
+    monomers : dict
+        For each monomer ``{"numbers", "charge", "reference_energy", "baseline_energy"}``.
+    """
+
+    baseline: dict[str, Any]
+    reference: str
+    charges: list[int]
+    n_structures: int
+    size_range: list[int]
+    errors: dict[str, float] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    monomers: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as in the file."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Energy of one structure (scalars) or of several (arrays along the first axis).
+
+    A prediction of several structures has a length, can be indexed and iterated over.
+
+    Attributes
+    ----------
+    delta : float or ndarray
+        Correction T + K, eV.
+    trend, knn : float or ndarray
+        The two terms of the correction, eV.
+    energy_std : float or ndarray
+        Calibrated standard deviation of the energy, eV.
+    novelty : float or ndarray
+        1 at the 99th percentile of held-out training structures; above it, few training data
+        are like this.
+    neighbors : list of Neighbor, or list of such lists
+        The k nearest training structures, nearest first.
+    baseline_energy : float, ndarray or None
+        eV; None where no baseline was at hand.
+    delta_forces, baseline_forces : ndarray (n_atoms, 3), list of such, or None
+        eV/Å, when asked for.
+    """
+
+    delta: Any
+    trend: Any
+    knn: Any
+    energy_std: Any
+    novelty: Any
+    neighbors: Any
+    calibration: Calibration = field(repr=False)
+    baseline_energy: Any = None
+    delta_forces: Any = None
+    baseline_forces: Any = None
+
+    @property
+    def energy(self) -> Any:
+        """Predicted energy in eV: baseline plus correction.
+
+        Raises
+        ------
+        BaselineError
+            If only the correction is known, since no baseline was at hand.
+        """
+        if self.baseline_energy is None:
+            raise BaselineError(
+                "this prediction holds only the correction (`delta`): the model has no baseline "
+                "attached. Use load_model(..., baseline='auto') or predict(..., baseline_energy=…)"
+            )
+        return self.baseline_energy + self.delta
+
+    @property
+    def forces(self) -> Any:
+        """Predicted forces in eV/Å, shape (n_atoms, 3), or None when not asked for."""
+        if self.delta_forces is None or self.baseline_forces is None:
+            return None
+        if isinstance(self.delta_forces, list):
+            return [b + d for b, d in zip(self.baseline_forces, self.delta_forces, strict=True)]
+        return self.baseline_forces + self.delta_forces
+
+    def energy_interval(self, coverage: float = 0.9) -> tuple[Any, Any]:
+        """Lower and upper bound (eV) that hold the reference energy with the given probability.
+
+        Raises
+        ------
+        SettingsError
+            If the coverage lies outside what was calibrated (0.5 to 0.99).
+        """
+        half = self.calibration.multiple(coverage) * self.energy_std
+        return self.energy - half, self.energy + half
+
+    def __len__(self) -> int:
+        if np.ndim(self.delta) == 0:
+            raise TypeError("the prediction of a single structure has no length")
+        return len(self.delta)
+
+    def __getitem__(self, item: int) -> Prediction:
+        if np.ndim(self.delta) == 0:
+            raise TypeError("the prediction of a single structure cannot be indexed")
+        shared = {"calibration": self.calibration}
+        values = {
+            f.name: _entry(getattr(self, f.name), item)
+            for f in fields(self)
+            if f.name not in shared
+        }
+        return Prediction(**values, **shared)
+
+    def __iter__(self) -> Iterator[Prediction]:
+        return (self[i] for i in range(len(self)))
+
+
+@dataclass(frozen=True)
+class KNNModel:
+    """A trained correction, ready to predict.
+
+    Made by :func:`ase_knncalc.train`, read by :func:`ase_knncalc.load_model`.
+
+    Attributes
+    ----------
+    descriptor : Descriptor
+    trend : Trend
+    components, mean : ndarray, shape (n_components, n_features) and (n_features,)
+        The learned metric: a structure with global descriptor g lies at components @ (g − mean).
+    knn : KNNTerm
+        Projected training structures with their residuals.
+    names, compositions : ndarray of bytes, shape (n,)
+        Of the training structures, UTF-8.
+    calibration : Calibration
+    info : ModelInfo
+    baseline : Baseline or None
+        Gives E_base; None leaves only the correction.
+    """
+
+    descriptor: Descriptor
+    trend: Trend
+    components: FloatArray
+    mean: FloatArray
+    knn: KNNTerm
+    names: np.ndarray
+    compositions: np.ndarray
+    calibration: Calibration
+    info: ModelInfo
+    baseline: Baseline | None = None
+
+    @property
+    def elements(self) -> tuple[int, ...]:
+        """Atomic numbers the model covers, ascending."""
+        return self.descriptor.elements
+
+    def __len__(self) -> int:
+        return len(self.knn)
+
+    def with_baseline(self, baseline: Baseline | None) -> KNNModel:
+        """The same model over another baseline."""
+        return replace(self, baseline=baseline)
+
+    def project(self, summed: FloatArray) -> FloatArray:
+        """Global descriptors (…, n_features) to the metric's space (…, n_components)."""
+        return np.asarray((summed - self.mean) @ self.components.T)
+
+    def check(
+        self, atoms: Atoms, charge: int | None = None, multiplicity: int | None = None
+    ) -> int:
+        """Total charge of a structure, after making sure that the model covers it.
+
+        Raises
+        ------
+        StructureError
+            NaN positions, overlapping atoms, periodic cell, elements never seen
+            (:class:`UnknownElementError`), charges never seen or contradicting
+            (:class:`ChargeError`).
+        """
+        check_structure(atoms)
+        require_elements(atoms.numbers, self.elements)
+        total, _ = resolve_charge(atoms, charge, multiplicity)
+        if total not in self.info.charges:
+            raise ChargeError(
+                f"total charge {total:+d} is not covered: the model was trained on structures of "
+                f"charge {', '.join(f'{q:+d}' if q else '0' for q in self.info.charges)}"
+            )
+        return total
+
+    def predict(
+        self,
+        structures: Atoms | Sequence[Atoms],
+        *,
+        charge: int | None = None,
+        multiplicity: int | None = None,
+        baseline_energy: float | Sequence[float] | FloatArray | None = None,
+        forces: bool = False,
+    ) -> Prediction:
+        """Energy, its uncertainty and neighbours of one structure or several.
+
+        Parameters
+        ----------
+        structures
+            One ``Atoms``, or a sequence of them.
+        charge, multiplicity
+            Of every structure; by default each structure's own
+            (:func:`ase_knncalc.structure.resolve_charge`).
+        baseline_energy
+            Baseline energies in eV where they are known already: they are not computed again.
+        forces
+            Whether to add forces (needs a smooth k-NN term).
+
+        Returns
+        -------
+        Prediction
+            With scalars for one ``Atoms``, with arrays for a sequence.
+
+        Raises
+        ------
+        StructureError
+            If the model does not cover a structure (see :meth:`check`).
+        BaselineError
+            If the baseline fails for a structure.
+        """
+        if isinstance(structures, Atoms):
+            known = None if baseline_energy is None else float(np.asarray(baseline_energy).item())
+            return self._predict_one(structures, charge, multiplicity, known, forces)
+        frames = list(structures)
+        energies = [None] * len(frames) if baseline_energy is None else list(baseline_energy)  # type: ignore[arg-type]
+        if len(energies) != len(frames):
+            raise SettingsError(f"{len(energies)} baseline energies for {len(frames)} structures")
+        single = [
+            self._predict_one(atoms, charge, multiplicity, energy, forces)
+            for atoms, energy in zip(frames, energies, strict=True)
+        ]
+        return self._stack(single)
+
+    def _predict_one(
+        self,
+        atoms: Atoms,
+        charge: int | None,
+        multiplicity: int | None,
+        baseline_energy: float | None,
+        forces: bool,
+    ) -> Prediction:
+        total = self.check(atoms, charge, multiplicity)
+        baseline_forces = None
+        if self.baseline is not None and (baseline_energy is None or forces):
+            spin = resolve_charge(atoms, charge, multiplicity)[1]
+            if forces:
+                baseline_energy, baseline_forces = self.baseline.energy_and_forces(
+                    atoms, total, spin
+                )
+            else:
+                baseline_energy = self.baseline.energy(atoms, total, spin)
+        correction = self.correct(atoms.numbers, atoms.positions, total, forces=forces)
+        return replace(correction, baseline_energy=baseline_energy, baseline_forces=baseline_forces)
+
+    def correct(
+        self, numbers: IntArray, positions: FloatArray, charge: int, *, forces: bool = False
+    ) -> Prediction:
+        """Correction of one structure that is known to be covered; no baseline is run.
+
+        Parameters
+        ----------
+        numbers, positions
+            Shapes (n_atoms,) and (n_atoms, 3), Å.
+        charge
+            Total charge.
+        forces
+            Whether to add the negative gradient of the correction.
+        """
+        if not forces:
+            return self.correct_features(
+                featurize(self.descriptor, [(numbers, positions, charge)])
+            )[0]
+        if not self.knn.settings.smooth:
+            raise SettingsError(
+                f"a k-NN term with weights={self.knn.settings.weights!r} jumps where neighbours "
+                "change and has no forces; train with weights='kernel'"
+            )
+        local, derivative = self.descriptor.local_with_gradient(numbers, positions)
+        batch = FeatureBatch(
+            np.asarray(numbers, dtype=np.intp),
+            local,
+            np.array([0, len(local)]),
+            np.array([charge]),
+        )
+        estimate = self.knn.evaluate(self.project(batch.summed())[0])
+        assert estimate.gradient is not None
+        slope = self.trend.gradient(batch.numbers, local) + estimate.gradient @ self.components
+        return replace(
+            self.correct_features(batch)[0],
+            delta_forces=-np.tensordot(slope, derivative, axes=([0, 1], [0, 1])),
+        )
+
+    def correct_features(self, batch: FeatureBatch) -> Prediction:
+        """Corrections of structures whose descriptors are known (arrays in the prediction)."""
+        estimates = [self.knn.evaluate(z) for z in self.project(batch.summed())]
+        trend = self.trend.predict(batch)
+        knn = np.array([e.mean for e in estimates])
+        signals = Signals.of(self.trend.leverage(batch), estimates, batch.sizes)
+        return Prediction(
+            delta=trend + knn,
+            trend=trend,
+            knn=knn,
+            energy_std=self.calibration.std(signals),
+            novelty=self.calibration.novelty(signals),
+            neighbors=[self.describe(e) for e in estimates],
+            calibration=self.calibration,
+        )
+
+    def describe(self, estimate: KNNEstimate) -> list[Neighbor]:
+        """Names and numbers of the neighbours in an estimate."""
+        return [
+            Neighbor(
+                name=self.names[i].decode("utf-8"),
+                composition=self.compositions[i].decode("utf-8"),
+                distance=float(d),
+                weight=float(w),
+                residual=float(self.knn.residuals[i]),
+                index=int(i),
+            )
+            for i, d, w in zip(estimate.indices, estimate.distances, estimate.weights, strict=True)
+        ]
+
+    def _stack(self, single: list[Prediction]) -> Prediction:
+        def column(name: str) -> Any:
+            values = [getattr(p, name) for p in single]
+            return None if any(v is None for v in values) else values
+
+        def array(name: str) -> FloatArray | None:
+            values = column(name)
+            return None if values is None else np.array(values, dtype=np.float64)
+
+        return Prediction(
+            delta=array("delta"),
+            trend=array("trend"),
+            knn=array("knn"),
+            energy_std=array("energy_std"),
+            novelty=array("novelty"),
+            neighbors=column("neighbors"),
+            calibration=self.calibration,
+            baseline_energy=array("baseline_energy"),
+            delta_forces=column("delta_forces"),
+            baseline_forces=column("baseline_forces"),
+        )
+
+
+def _entry(values: Any, item: int) -> Any:
+    if values is None:
+        return None
+    entry = values[item]
+    return float(entry) if isinstance(entry, np.floating) else entry
+
+
+def label_bytes(labels: Sequence[str]) -> np.ndarray:
+    """Names as fixed-width UTF-8, the form in which the model keeps them, shape (n,)."""
+    encoded = [label.encode("utf-8") for label in labels]
+    return np.array(encoded, dtype=f"S{max([1, *map(len, encoded)])}")

@@ -1,0 +1,122 @@
+"""Plots of evaluations, as files; each function takes arrays in eV and draws kcal/mol."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ase_knncalc.errors import SettingsError
+
+if TYPE_CHECKING:
+    from ase_knncalc.evaluation import Held
+
+FloatArray = np.ndarray
+KCAL_PER_MOL = 23.060547830619026
+
+
+def _figure(columns: int = 1) -> tuple[Any, Any]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as e:
+        raise SettingsError(
+            'plots need matplotlib: pip install "ase_knncalc[plot]", or leave out --plot'
+        ) from e
+    # No pyplot: no window system, no state shared with the user's own figures.
+    figure = Figure(figsize=(4.6 * columns, 4.0), layout="constrained", dpi=150)
+    return figure, figure.subplots(1, columns)
+
+
+def plot_held_out(
+    path: str | os.PathLike[str], held: Held, truth: FloatArray, n_atoms: FloatArray, title: str
+) -> None:
+    """Parity, calibration, error against std and error against cluster size, in one row.
+
+    Parameters
+    ----------
+    path
+        File to write (png, pdf, svg).
+    held
+        Predictions for m structures.
+    truth
+        True Δ after removal of offsets, eV, shape (m,); only its spread matters.
+    n_atoms
+        Of the m structures.
+    title
+        Of the figure.
+    """
+    figure, (parity, calibration, trust, size) = _figure(4)
+    error = KCAL_PER_MOL * held.error
+    true = KCAL_PER_MOL * truth
+    parity.plot(true, true + error, ".", ms=3, alpha=0.5)
+    parity.axline((float(true.mean()), float(true.mean())), slope=1, color="k", lw=0.8)
+    parity.set(xlabel="reference Δ (kcal/mol)", ylabel="predicted Δ (kcal/mol)", title="parity")
+
+    levels = np.linspace(0.05, 0.95, 19)
+    from scipy.stats import norm
+
+    observed = [np.mean(np.abs(held.error) <= norm.ppf(0.5 + p / 2) * held.std) for p in levels]
+    calibration.plot(levels, observed, "o-", ms=3, label="energy_std, as if normal")
+    calibration.plot(
+        [0.9], [np.mean(np.abs(held.error) <= held.half_width)], "s", label="90 % interval"
+    )
+    calibration.plot([0, 1], [0, 1], "k", lw=0.8)
+    calibration.set(xlabel="stated coverage", ylabel="observed coverage", title="calibration")
+    calibration.legend(frameon=False, fontsize=8)
+
+    std = KCAL_PER_MOL * held.std
+    trust.loglog(std, np.maximum(np.abs(error), 1e-4), ".", ms=3, alpha=0.4)
+    order = np.argsort(std)
+    bins = np.array_split(order, max(2, min(12, len(order) // 20)))
+    trust.loglog(
+        [np.sqrt(np.mean(std[b] ** 2)) for b in bins],
+        [np.sqrt(np.mean(error[b] ** 2)) for b in bins],
+        "o-",
+        color="C1",
+        label="root mean square in bins",
+    )
+    trust.axline((1, 1), slope=1, color="k", lw=0.8)
+    trust.set(
+        xlabel="energy_std (kcal/mol)", ylabel="|error| (kcal/mol)", title="error against std"
+    )
+    trust.legend(frameon=False, fontsize=8)
+
+    sizes = np.unique(n_atoms)
+    size.plot(n_atoms, np.abs(error), ".", ms=3, alpha=0.3)
+    size.plot(sizes, [np.abs(error[n_atoms == s]).mean() for s in sizes], "-", color="C1")
+    size.set(xlabel="atoms", ylabel="|error| (kcal/mol)", title="error against cluster size")
+    figure.suptitle(title)
+    _save(figure, path)
+
+
+def plot_learning_curves(
+    path: str | os.PathLike[str], curves: Mapping[str, Sequence[Mapping[str, float]]]
+) -> None:
+    """Mean absolute error against training structures, log–log, one line a method."""
+    figure, axes = _figure()
+    for name, rows in curves.items():
+        axes.errorbar(
+            [r["size"] for r in rows],
+            [KCAL_PER_MOL * r["mae"] for r in rows],
+            [KCAL_PER_MOL * r["mae_sd"] for r in rows],
+            marker="o",
+            capsize=3,
+            label=name,
+        )
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="training structures",
+        ylabel="mean absolute error (kcal/mol)",
+    )
+    axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def _save(figure: Any, path: str | os.PathLike[str]) -> None:
+    try:
+        figure.savefig(path)
+    except (OSError, ValueError) as e:
+        raise SettingsError(f"cannot write plot {os.fspath(path)}: {e}") from e

@@ -1,0 +1,263 @@
+"""From labelled structures to arrays: baseline labels, descriptors, Δ, and what was left out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from ase_knncalc.baselines import Baseline, make_baseline
+from ase_knncalc.data import KeyMap, Omission, check_units, read_dataset
+from ase_knncalc.descriptors import Descriptor, FeatureBatch, featurize
+from ase_knncalc.errors import BaselineError, DataError
+from ase_knncalc.forces import ForceLabels
+from ase_knncalc.labelling import baseline_labels
+from ase_knncalc.progress import track
+from ase_knncalc.settings import TrainingSettings
+
+FloatArray = np.ndarray
+IntArray = np.ndarray
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Descriptors and Δ of n labelled structures.
+
+    Attributes
+    ----------
+    descriptor : Descriptor
+        What the rows in ``batch`` were computed with.
+    batch : FeatureBatch
+    delta : ndarray, shape (n,)
+        Reference minus baseline energy, eV.
+    groups : list of str
+        Compositions: left out together in group cross-validation.
+    names : list of str
+    weights : ndarray, shape (n,)
+        In the trend.
+    forces : ForceLabels or None
+        Δ forces of the structures that have them.
+    """
+
+    descriptor: Descriptor
+    batch: FeatureBatch
+    delta: FloatArray
+    groups: list[str]
+    names: list[str]
+    weights: FloatArray
+    forces: ForceLabels | None = None
+
+    def __len__(self) -> int:
+        return len(self.delta)
+
+    def select(self, indices: Sequence[int] | IntArray) -> TrainingData:
+        """The structures of the given indices, in that order."""
+        indices = np.asarray(indices, dtype=np.intp)
+        return TrainingData(
+            self.descriptor,
+            self.batch.select(indices),
+            self.delta[indices],
+            [self.groups[i] for i in indices],
+            [self.names[i] for i in indices],
+            self.weights[indices],
+            None if self.forces is None else self.forces.select(indices),
+        )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Training data with the frames behind it.
+
+    Attributes
+    ----------
+    data : TrainingData
+    frames : list of Atoms
+        In the order of ``data``; monomers last.
+    n_monomers : int
+        How many of the last frames are monomers.
+    omitted : list of Omission
+        Frames that were left out, with reasons.
+    baseline : Baseline
+    """
+
+    data: TrainingData
+    frames: list[Atoms]
+    n_monomers: int
+    omitted: list[Omission]
+    baseline: Baseline
+
+
+def prepare(
+    data: Any,
+    *,
+    settings: TrainingSettings,
+    monomers: Any = None,
+    baseline: Any = "auto",
+    keys: KeyMap | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    n_jobs: int = -1,
+    progress: bool = False,
+) -> Prepared:
+    """Read, label and describe structures; arguments as for :func:`ase_knncalc.train`.
+
+    Raises
+    ------
+    DataError
+        If fewer than 2 usable frames are left, or units are mixed.
+    BaselineError
+        If baseline energies in the data are not those of the baseline.
+    """
+    keys = keys or KeyMap()
+    method = make_baseline(baseline)
+    dataset = read_dataset(data, keys=keys)
+    frames, omitted, n_monomers = list(dataset.frames), list(dataset.omitted), 0
+    if monomers is not None:
+        zero = read_dataset(monomers, keys=keys)
+        omitted += zero.omitted
+        frames += zero.frames
+        n_monomers = len(zero)
+    errors = complete_baseline(frames, method, cache=cache, n_jobs=n_jobs, progress=progress)
+    omitted += [
+        Omission(
+            index=int(a.info.get("index", i)),
+            name=str(a.info["name"]),
+            source=str(a.info.get("source", "")),
+            reason=error,
+            category="baseline",
+        )
+        for i, (a, error) in enumerate(zip(frames, errors, strict=True))
+        if error
+    ]
+    weights = np.ones(len(frames))
+    if n_monomers:
+        weights[-n_monomers:] = settings.monomer_weight
+    good = np.array([not error for error in errors], dtype=bool)
+    if good.sum() < 2:
+        raise DataError(
+            f"training needs at least 2 usable frames, {int(good.sum())} are left"
+            + (f"; the first problem is: {omitted[0].reason}" if omitted else "")
+        )
+    kept = [a for a, ok in zip(frames, good, strict=True) if ok]
+    check_units(kept)
+    descriptor = settings.descriptor(np.unique(np.concatenate([a.numbers for a in kept])).tolist())
+    arrays = TrainingData(
+        descriptor=descriptor,
+        batch=compute_features(descriptor, kept, n_jobs=n_jobs, progress=progress),
+        delta=np.array([a.info["reference_energy"] - a.info["baseline_energy"] for a in kept]),
+        groups=[str(a.info["composition"]) for a in kept],
+        names=[str(a.info["name"]) for a in kept],
+        weights=weights[good],
+        forces=_force_labels(kept),
+    )
+    n_good_monomers = int(good[len(frames) - n_monomers :].sum())
+    return Prepared(arrays, kept, n_good_monomers, omitted, method)
+
+
+def _force_labels(frames: Sequence[Atoms]) -> ForceLabels | None:
+    rows = [
+        i
+        for i, a in enumerate(frames)
+        if "reference_forces" in a.arrays and "baseline_forces" in a.arrays
+    ]
+    if not rows:
+        return None
+    return ForceLabels(
+        np.array(rows, dtype=np.intp),
+        [frames[i].numbers for i in rows],
+        [frames[i].positions for i in rows],
+        [frames[i].arrays["reference_forces"] - frames[i].arrays["baseline_forces"] for i in rows],
+    )
+
+
+def complete_baseline(
+    frames: Sequence[Atoms],
+    baseline: Baseline,
+    *,
+    cache: str | os.PathLike[str] | None = None,
+    n_jobs: int = -1,
+    progress: bool = False,
+) -> list[str]:
+    """Fill in missing baseline energies, and forces where there are reference forces.
+
+    Returns an error text for each frame, empty where all is well.
+
+    Raises
+    ------
+    BaselineError
+        If energies that the frames brought along are not those of the baseline.
+    """
+    forces = ["reference_forces" in a.arrays and "baseline_forces" not in a.arrays for a in frames]
+    missing = [i for i, a in enumerate(frames) if "baseline_energy" not in a.info or forces[i]]
+    brought = [i for i, a in enumerate(frames) if "baseline_energy" in a.info]
+    if brought and baseline.library not in ("none", "ase"):
+        _spot_check([frames[i] for i in brought], baseline)
+    errors = [""] * len(frames)
+    result = baseline_labels(
+        [frames[i] for i in missing],
+        baseline,
+        forces=[forces[i] for i in missing],
+        cache=cache,
+        n_jobs=n_jobs,
+        progress=progress,
+    )
+    for i, energy, force, error in zip(
+        missing, result.energies, result.forces, result.errors, strict=True
+    ):
+        errors[i] = error
+        if not error:
+            frames[i].info.setdefault("baseline_energy", float(energy))
+        if not error and forces[i]:
+            frames[i].arrays["baseline_forces"] = force
+    return errors
+
+
+def _spot_check(frames: Sequence[Atoms], baseline: Baseline, tolerance: float = 1e-3) -> None:
+    """A model trained on other baseline energies than it is used with is silently wrong."""
+    smallest = sorted(frames, key=len)[:3]
+    result = baseline_labels(smallest, baseline, n_jobs=1)
+    for atoms, energy, error in zip(smallest, result.energies, result.errors, strict=True):
+        difference = abs(float(atoms.info["baseline_energy"]) - energy)
+        if not error and difference > tolerance * len(atoms):
+            raise BaselineError(
+                f"{atoms.info['name']}: the data give a baseline energy of "
+                f"{atoms.info['baseline_energy']:.6f} eV, {baseline.method} gives {energy:.6f} eV; "
+                "name the baseline the data were made with, or leave their baseline energies out"
+            )
+
+
+def compute_features(
+    descriptor: Descriptor,
+    frames: Sequence[Atoms],
+    *,
+    n_jobs: int = -1,
+    progress: bool = False,
+    chunk: int = 64,
+) -> FeatureBatch:
+    """Descriptors of frames (charge in ``info``), in parallel, rows in float32."""
+    from joblib import Parallel, delayed
+
+    items = [(a.numbers, a.positions, int(a.info.get("charge", 0))) for a in frames]
+    chunks = [items[i : i + chunk] for i in range(0, len(items), chunk)]
+    parallel = Parallel(n_jobs=n_jobs if len(chunks) > 2 else 1, return_as="generator")
+    results = parallel(delayed(featurize)(descriptor, c, "float32") for c in chunks)
+    return FeatureBatch.concatenate(
+        list(track(results, total=len(chunks), text=descriptor.kind, show=progress))
+    )
+
+
+def omission_text(omitted: Iterable[Omission], total: int) -> str:
+    """One line that says how many frames were left out and why."""
+    counts: dict[str, int] = {}
+    first: dict[str, Omission] = {}
+    for o in omitted:
+        counts[o.category] = counts.get(o.category, 0) + 1
+        first.setdefault(o.category, o)
+    reasons = "; ".join(
+        f"{n} × {category} (first: {first[category].name}: {first[category].reason})"
+        for category, n in sorted(counts.items())
+    )
+    return f"{sum(counts.values())} of {total} frames were left out: {reasons}"

@@ -1,0 +1,220 @@
+"""Ridge regression with unpenalised columns and exact leave-one-out and leave-group-out residuals.
+
+The trends of this package are linear in their coefficients: y ≈ C β + Φ w, with few *free* columns
+C (element counts, charge) and many penalised ones. One eigendecomposition serves all penalties.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ase_knncalc.errors import TrainingError
+
+FloatArray = np.ndarray
+IntArray = np.ndarray
+
+_LEVERAGE_CEILING = 1.0 - 1e-6
+
+
+@dataclass(frozen=True)
+class RidgeFit:
+    """Solution of a :class:`RidgeProblem` for one penalty.
+
+    Attributes
+    ----------
+    penalty : float
+    free_coefficients : ndarray, shape (n_free,)
+    coefficients : ndarray, shape (n_columns,)
+    fitted, leave_one_out, leave_group_out : ndarray, shape (n,)
+        In-sample prediction, and residuals y − prediction of the fit without the sample or without
+        its group.
+    leverage, group_leverage : ndarray, shape (n,)
+        Variance of the prediction at each sample in units of the noise variance, from the fit
+        without the sample or without its group.
+    """
+
+    penalty: float
+    free_coefficients: FloatArray
+    coefficients: FloatArray
+    fitted: FloatArray
+    leave_one_out: FloatArray
+    leave_group_out: FloatArray
+    leverage: FloatArray
+    group_leverage: FloatArray
+
+    @property
+    def score(self) -> float:
+        """Mean of both mean absolute cross-validation errors; robust against a few bad labels."""
+        return 0.5 * float(np.abs(self.leave_one_out).mean() + np.abs(self.leave_group_out).mean())
+
+
+class RidgeProblem:
+    """Least squares with free and penalised columns, factorised once.
+
+    Parameters
+    ----------
+    free
+        Unpenalised columns, shape (n, n_free); may be rank deficient (minimum-norm solution).
+    columns
+        Penalised columns, shape (n, n_columns).
+    y
+        Targets, shape (n,).
+    weights
+        Positive weight of each sample, shape (n,).
+    groups
+        Label of each sample, shape (n,); samples of a group are left out together.
+    extra
+        Further rows that do not touch the free columns (forces), as their weighted Gram matrix
+        (n_columns, n_columns) and right-hand side (n_columns,): they need not be kept.
+    """
+
+    def __init__(
+        self,
+        free: FloatArray,
+        columns: FloatArray,
+        y: FloatArray,
+        weights: FloatArray | None = None,
+        groups: Sequence[str] | IntArray | None = None,
+        extra: tuple[FloatArray, FloatArray] | None = None,
+    ) -> None:
+        n = len(y)
+        if n < 2:
+            raise TrainingError(f"a trend needs at least 2 labelled structures, got {n}")
+        self.y = np.asarray(y, dtype=np.float64)
+        self.root_weights = np.ones(n) if weights is None else np.sqrt(weights)
+        self._groups = _group_members(groups, n)
+        root = self.root_weights[:, None]
+        u, s, vt = np.linalg.svd(root * free, full_matrices=False)
+        rank = int(np.sum(s > s[0] * 1e-10)) if s.size and s[0] > 0 else 0
+        # Orthonormal basis of the free columns, and the map from raw free columns to it.
+        self._q = u[:, :rank]
+        self._free_map = vt[:rank].T / s[:rank]
+        scaled = root * columns
+        self._overlap = self._q.T @ scaled
+        scaled -= self._q @ self._overlap
+        self._target = self.root_weights * self.y
+        self._free_target = self._q.T @ self._target
+        gram = scaled.T @ scaled
+        if extra is not None:
+            gram += extra[0]
+        self.eigenvalues, self._vectors = np.linalg.eigh(gram)
+        self.eigenvalues = np.maximum(self.eigenvalues, 0.0)
+        self._rotated = scaled @ self._vectors
+        self._projected = self._rotated.T @ self._target
+        if extra is not None:
+            self._projected += self._vectors.T @ extra[1]
+
+    def solve(self, penalty: float) -> RidgeFit:
+        """Coefficients and cross-validated residuals for one penalty (> 0)."""
+        if not penalty > 0:
+            raise TrainingError(f"the penalty must be positive, got {penalty!r}")
+        inverse = 1.0 / (self.eigenvalues + penalty)
+        coefficients = self._vectors @ (inverse * self._projected)
+        free = self._free_map @ (self._free_target - self._overlap @ coefficients)
+        fitted = self._q @ self._free_target + self._rotated @ (inverse * self._projected)
+        residual = self._target - fitted
+        # Rows of the square root of the hat matrix.
+        root_hat = np.hstack([self._q, self._rotated * np.sqrt(inverse)])
+        hat = np.minimum(np.einsum("ij,ij->i", root_hat, root_hat), _LEVERAGE_CEILING)
+        one_out = residual / (1.0 - hat)
+        group_out, group_leverage = one_out.copy(), hat / (1.0 - hat)
+        for members in self._groups:
+            if len(members) == 1:
+                continue
+            block = root_hat[members] @ root_hat[members].T
+            values, vectors = np.linalg.eigh(block)
+            values = np.minimum(values, _LEVERAGE_CEILING)
+            group_out[members] = vectors @ ((vectors.T @ residual[members]) / (1.0 - values))
+            group_leverage[members] = np.einsum(
+                "ij,j,ij->i", vectors, values / (1 - values), vectors
+            )
+        root = self.root_weights
+        return RidgeFit(
+            penalty=float(penalty),
+            free_coefficients=free,
+            coefficients=coefficients,
+            fitted=fitted / root,
+            leave_one_out=one_out / root,
+            leave_group_out=group_out / root,
+            leverage=hat / (1.0 - hat) / root**2,
+            group_leverage=group_leverage / root**2,
+        )
+
+    def best(self, penalties: Sequence[float] | FloatArray) -> RidgeFit:
+        """The fit with the lowest :attr:`RidgeFit.score` among the given penalties."""
+        return min((self.solve(float(p)) for p in penalties), key=lambda fit: fit.score)
+
+    def leave_block_out(
+        self, fit: RidgeFit, row: int, extra_rows: FloatArray, extra_y: FloatArray, weight: float
+    ) -> tuple[float, FloatArray]:
+        """Residuals of a sample and its extra rows, fitted without any of them.
+
+        Parameters
+        ----------
+        fit
+            Solution of this problem.
+        row
+            The sample.
+        extra_rows, extra_y, weight
+            Its part of ``extra``: rows (m, n_columns), targets (m,) and their weight.
+
+        Returns
+        -------
+        residual : float
+            Of the sample.
+        extra_residuals : ndarray, shape (m,)
+        """
+        root = np.sqrt(weight)
+        inverse = 1.0 / np.sqrt(self.eigenvalues + fit.penalty)
+        rotated = extra_rows @ self._vectors
+        residual = np.concatenate(
+            [
+                [self.root_weights[row] * (self.y[row] - fit.fitted[row])],
+                root * (extra_y - extra_rows @ fit.coefficients),
+            ]
+        )
+        hat = np.vstack([self._rotated[row], root * rotated]) * inverse
+        block = hat @ hat.T
+        block[0, 0] += self._q[row] @ self._q[row]
+        values, vectors = np.linalg.eigh(block)
+        values = np.minimum(values, _LEVERAGE_CEILING)
+        out = vectors @ ((vectors.T @ residual) / (1.0 - values))
+        return float(out[0] / self.root_weights[row]), out[1:] / root
+
+    def variance_factors(self, penalty: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Arrays from which :func:`prediction_leverage` gets the leverage of a new sample.
+
+        Returns
+        -------
+        free_map : ndarray, shape (n_free, rank)
+        overlap : ndarray, shape (rank, n_columns)
+        root_inverse : ndarray, shape (n_columns, n_columns)
+        """
+        root_inverse = self._vectors / np.sqrt(self.eigenvalues + penalty)
+        return self._free_map, self._overlap, root_inverse
+
+
+def prediction_leverage(
+    free: FloatArray,
+    columns: FloatArray,
+    free_map: FloatArray,
+    overlap: FloatArray,
+    root_inverse: FloatArray,
+) -> FloatArray:
+    """Variance of predictions at new samples in units of the noise variance, shape (n,)."""
+    q = free @ free_map
+    rest = (columns - q @ overlap) @ root_inverse
+    return np.asarray(np.einsum("ij,ij->i", q, q) + np.einsum("ij,ij->i", rest, rest))
+
+
+def _group_members(groups: Sequence[str] | IntArray | None, n: int) -> list[IntArray]:
+    if groups is None:
+        return [np.array([i]) for i in range(n)]
+    labels = np.unique(np.asarray(groups), return_inverse=True)[1]
+    if len(labels) != n:
+        raise TrainingError(f"{len(labels)} group labels for {n} structures")
+    order = np.argsort(labels, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)

@@ -1,0 +1,113 @@
+"""Settings of a training, kept in the model as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ase_knncalc.descriptors import FCHL19
+from ase_knncalc.errors import SettingsError
+from ase_knncalc.neighbors import KNNSettings
+from ase_knncalc.sparse import SparseSettings
+from ase_knncalc.trend import TREND_KINDS
+
+# FCHL19 as published for the published methods; for the sparse trend what cross-validation on
+# random and composition splits found best: shorter cutoffs, a faster decay of the three-body part,
+# and fewer radial functions (which cost time but no accuracy).
+PRESETS: dict[str, dict[str, float]] = {
+    "none": {},
+    "linear": {},
+    "sparse": {
+        "rcut": 6.0,
+        "acut": 6.0,
+        "n_rs2": 16,
+        "n_rs3": 14,
+        "three_body_decay": 1.2,
+    },
+}
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a model is made.
+
+    Parameters
+    ----------
+    trend
+        ``"sparse"``, ``"linear"``, or ``"none"`` (as published: k-NN on referenced Δ alone).
+    k
+        Number of neighbours.
+    weights
+        ``"auto"``: ``"distance"`` without a trend, else ``"kernel"``, whose width and nugget are
+        found by cross-validation. Or one of :class:`KNNSettings`' own.
+    bandwidth, nugget
+        Of the kernel or of kriging; None: found by cross-validation.
+    n_components
+        Dimensions of the learned metric.
+    metric_samples
+        Most structures that MLKR learns from.
+    metric_iterations
+        Most L-BFGS iterations of MLKR.
+    sparse
+        Settings of the sparse trend.
+    fchl19
+        Parameters of the descriptor that differ from the trend's preset (:data:`PRESETS`).
+    folds
+        Of the cross-validation behind tuning and calibration.
+    monomer_weight
+        Weight of monomers in the trend against 1 for each cluster: they are the zero of binding.
+    seed
+        Of every random choice.
+    """
+
+    trend: str = "sparse"
+    k: int = 10
+    weights: str = "auto"
+    bandwidth: float | None = None
+    nugget: float | None = None
+    n_components: int = 50
+    metric_samples: int = 5000
+    metric_iterations: int = 100
+    sparse: SparseSettings = field(default_factory=SparseSettings)
+    fchl19: dict[str, float] = field(default_factory=dict)
+    folds: int = 5
+    monomer_weight: float = 100.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.trend not in TREND_KINDS:
+            raise SettingsError(
+                f"trend must be one of {', '.join(TREND_KINDS)}, got {self.trend!r}"
+            )
+        for name, least in (("n_components", 1), ("metric_samples", 2), ("folds", 2)):
+            if getattr(self, name) < least:
+                raise SettingsError(f"{name} must be at least {least}, got {getattr(self, name)!r}")
+        if self.monomer_weight <= 0:
+            raise SettingsError(f"monomer_weight must be positive, got {self.monomer_weight!r}")
+        if self.weights != "auto":
+            # Raises for unknown weights or k; the width is checked when it is known.
+            KNNSettings(self.k, self.weights, self.bandwidth or 1.0, self.nugget or 0.0)
+        else:
+            KNNSettings(self.k)
+
+    def descriptor(self, elements: Sequence[int]) -> FCHL19:
+        """Descriptor for structures of the given elements.
+
+        Raises
+        ------
+        SettingsError
+            If a parameter is unknown or makes no sense.
+        """
+        try:
+            options: dict[str, Any] = {**PRESETS[self.trend], **self.fchl19}
+            return FCHL19(tuple(elements), **options)
+        except TypeError as e:
+            raise SettingsError(f"fchl19: {e}") from e
+
+    @property
+    def resolved_weights(self) -> str:
+        """Weights with ``"auto"`` replaced."""
+        if self.weights != "auto":
+            return self.weights
+        return "distance" if self.trend == "none" else "kernel"

@@ -1,0 +1,417 @@
+"""The sparse local-kernel trend: Gaussian-process regression on atomic environments.
+
+    T(x) = offsets · composition(x) + Σ_i Σ_m w_m exp(−|P(x_i − μ) − z_m|² / 2σ²)
+
+The inner sum runs over inducing environments z_m of the same element as atom i, so that T is a sum
+over atoms (size-extensive) and its cost does not grow with the training set. P is a partially
+whitened principal-component projection of each element's FCHL19 rows.
+
+References
+----------
+A. P. Bartók, R. Kondor, G. Csányi, Phys. Rev. B 87, 184115 (2013): sums of atomic kernels.
+J. Quiñonero-Candela, C. E. Rasmussen, J. Mach. Learn. Res. 6, 1939 (2005): sparse approximations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from ase_knncalc.descriptors import Descriptor, FeatureBatch
+from ase_knncalc.errors import SettingsError
+from ase_knncalc.forces import ForceLabels, fit_with_forces, force_rows
+from ase_knncalc.regression import RidgeProblem, prediction_leverage
+from ase_knncalc.trend import TrendFit, composition_columns, require_shape, ridge_trend_fit
+
+FloatArray = np.ndarray
+IntArray = np.ndarray
+
+# Eigenvalues of the kernel matrix of the inducing environments below this fraction of the largest
+# are rounding noise: directions that the data cannot tell apart in float64.
+_EIGENVALUE_FLOOR = 1e-13
+
+
+@dataclass(frozen=True)
+class SparseSettings:
+    """How the sparse trend is made.
+
+    Parameters
+    ----------
+    environments
+        Most inducing environments of an element.
+    length_scale
+        σ of the Gaussian kernel, in units of the projected descriptor.
+    rank
+        Principal components kept for each element.
+    whitening
+        Exponent α: components are scaled by (their standard deviation) ** −α; 0 is plain PCA,
+        1 full whitening. The total variance is kept.
+    variance_environments
+        Inducing environments of an element that the posterior variance uses.
+    selection
+        How environments are chosen: ``"random"``, ``"farthest"`` (farthest point) or
+        ``"kmeans"`` (the members nearest to the centres).
+    penalties
+        Ridge penalties λ (noise over signal variance) tried in cross-validation.
+    force_weights
+        Weights of a force component (eV/Å) against an energy (eV) tried in cross-validation.
+    sample
+        Environments of an element that projection and selection look at.
+    """
+
+    environments: int = 1000
+    length_scale: float = 10.0
+    rank: int = 150
+    whitening: float = 0.2
+    variance_environments: int = 200
+    selection: Literal["random", "farthest", "kmeans"] = "random"
+    penalties: tuple[float, ...] = (1e-8, 3e-8, 1e-7, 3e-7, 1e-6, 3e-6, 1e-5)
+    force_weights: tuple[float, ...] = (0.01, 0.1, 1.0)
+    sample: int = 20_000
+
+    def __post_init__(self) -> None:
+        for name in ("environments", "rank", "variance_environments", "sample"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)!r}")
+        if not self.length_scale > 0:
+            raise SettingsError(f"length_scale must be positive, got {self.length_scale!r}")
+        if self.selection not in ("random", "farthest", "kmeans"):
+            raise SettingsError(
+                f"selection must be random, farthest or kmeans, got {self.selection!r}"
+            )
+        if not self.penalties or min(self.penalties) <= 0:
+            raise SettingsError(f"penalties must be positive, got {self.penalties!r}")
+
+
+@dataclass(frozen=True)
+class SparseTrend:
+    """``trend="sparse"``: see the module.
+
+    Parameters
+    ----------
+    elements
+        Atomic numbers, ascending.
+    offsets
+        Of each element, of the charge and of its magnitude, eV, shape (n_elements + 2,).
+    length_scale
+        σ, shape ().
+    means
+        μ of each element, shape (n_elements, n_features).
+    projections
+        P of each element, shape (n_elements, rank, n_features).
+    environments
+        All inducing environments z, shape (m, rank), those of an element together.
+    counts
+        How many of them each element has, shape (n_elements,).
+    coefficients
+        w, eV, shape (m,).
+    variance_counts
+        How many of each element's first environments the variance uses, shape (n_elements,).
+    free_map, overlap, root_inverse
+        Factors of the posterior variance, see :func:`regression.prediction_leverage`.
+    """
+
+    kind: ClassVar[str] = "sparse"
+
+    elements: tuple[int, ...]
+    offsets: FloatArray
+    length_scale: FloatArray
+    means: FloatArray
+    projections: FloatArray
+    environments: FloatArray
+    counts: IntArray
+    coefficients: FloatArray
+    variance_counts: IntArray
+    free_map: FloatArray
+    overlap: FloatArray
+    root_inverse: FloatArray
+    _blocks: list[slice] = field(init=False, repr=False, compare=False)
+    _maps: list[FloatArray] = field(init=False, repr=False, compare=False)
+    _points: list[FloatArray] = field(init=False, repr=False, compare=False)
+    _whiteners: list[FloatArray] | None = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        starts = np.concatenate([[0], np.cumsum(self.counts)])
+        blocks = [slice(int(a), int(b)) for a, b in pairwise(starts)]
+        sigma = float(self.length_scale)
+        # In float64 from here on: single precision is amplified by the whitening.
+        scaled = self.environments.astype(np.float64) / sigma
+        set_ = object.__setattr__
+        set_(self, "_blocks", blocks)
+        set_(self, "_maps", [p.astype(np.float64).T / sigma for p in self.projections])
+        set_(self, "_points", [scaled[b] for b in blocks])
+        # Only uncertainties need them: made when first asked for.
+        set_(self, "_whiteners", None)
+
+    def project(self, element: int, rows: FloatArray) -> FloatArray:
+        """Environments of one element (by its place) in units of σ, shape (n, rank)."""
+        centred = rows.astype(np.float64) - self.means[element]
+        return np.asarray(centred @ self._maps[element])
+
+    def predict(self, batch: FeatureBatch) -> FloatArray:
+        """Trend of each structure in eV, shape (n_structures,)."""
+        atomic = np.zeros(len(batch.numbers))
+        for e, mask, kernel in self._kernels(batch):
+            atomic[mask] = kernel @ self.coefficients[self._blocks[e]]
+        return np.asarray(
+            composition_columns(batch, self.elements) @ self.offsets + batch.sum_atoms(atomic)
+        )
+
+    def gradient(self, numbers: IntArray, local: FloatArray) -> FloatArray:
+        """dT/d(row) of each atom, eV, shape (n_atoms, n_features)."""
+        slope = np.empty_like(local, dtype=np.float64)
+        for e, number in enumerate(self.elements):
+            mask = numbers == number
+            if not mask.any():
+                continue
+            z = self.project(e, local[mask])
+            points = self._points[e]
+            weighted = gaussian(z, points) * self.coefficients[self._blocks[e]]
+            pull = weighted @ points - weighted.sum(axis=1)[:, None] * z
+            slope[mask] = pull @ self._maps[e].T
+        return slope
+
+    def leverage(self, batch: FeatureBatch) -> FloatArray:
+        """Posterior variance in units of the noise variance, shape (n_structures,)."""
+        return prediction_leverage(
+            composition_columns(batch, self.elements),
+            self.variance_columns(batch),
+            self.free_map,
+            self.overlap,
+            self.root_inverse,
+        )
+
+    def variance_columns(self, batch: FeatureBatch) -> FloatArray:
+        """Whitened kernel sums over the variance's environments, (n_structures, n_columns)."""
+        points = [p[: int(n)] for p, n in zip(self._points, self.variance_counts, strict=True)]
+        whiteners = self._whiteners
+        if whiteners is None:
+            whiteners = [whitener(p) for p in points]
+            object.__setattr__(self, "_whiteners", whiteners)
+        return whitened_columns(batch, self.elements, self.project, points, whiteners)
+
+    def _kernels(self, batch: FeatureBatch) -> Iterator[tuple[int, IntArray, FloatArray]]:
+        for e, number in enumerate(self.elements):
+            mask = batch.numbers == number
+            if mask.any():
+                z = self.project(e, batch.local[mask])
+                yield e, mask, gaussian(z, self._points[e])
+
+    def arrays(self) -> dict[str, FloatArray]:
+        """What a model file keeps."""
+        return {
+            "offsets": self.offsets,
+            "length_scale": self.length_scale,
+            "means": self.means,
+            "projections": self.projections,
+            "environments": self.environments,
+            "counts": self.counts,
+            "coefficients": self.coefficients,
+            "variance_counts": self.variance_counts,
+            "free_map": self.free_map,
+            "overlap": self.overlap,
+            "root_inverse": self.root_inverse,
+        }
+
+    def validate(self, n_features: int) -> None:
+        """Raise :class:`SettingsError` unless the arrays fit each other and the descriptor."""
+        n, rank, m = len(self.elements), self.projections.shape[1], len(self.environments)
+        require_shape("offsets", self.offsets, (n + 2,))
+        require_shape("means", self.means, (n, n_features))
+        require_shape("projections", self.projections, (n, rank, n_features))
+        require_shape("environments", self.environments, (m, rank))
+        require_shape("counts", self.counts, (n,))
+        require_shape("variance_counts", self.variance_counts, (n,))
+        require_shape("coefficients", self.coefficients, (m,))
+        if self.counts.sum() != m or (self.variance_counts > self.counts).any():
+            raise SettingsError("trend: counts of inducing environments do not fit")
+
+
+def gaussian(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Gaussian kernel of points in units of the length scale, shape (len(a), len(b))."""
+    half = a @ b.T
+    half -= 0.5 * np.einsum("ij,ij->i", a, a)[:, None]
+    half -= 0.5 * np.einsum("ij,ij->i", b, b)
+    np.minimum(half, 0.0, out=half)
+    return np.exp(half, out=half)
+
+
+def whitener(points: FloatArray) -> FloatArray:
+    """W with Wᵀ K W = 1 for the kernel matrix K of the points, shape (n_points, n_columns)."""
+    values, vectors = np.linalg.eigh(gaussian(points, points))
+    keep = values > _EIGENVALUE_FLOOR * values[-1]
+    return np.asarray(vectors[:, keep] / np.sqrt(values[keep]))
+
+
+def whitened_columns(
+    batch: FeatureBatch,
+    elements: Sequence[int],
+    project: Any,
+    points: Sequence[FloatArray],
+    whiteners: Sequence[FloatArray],
+) -> FloatArray:
+    """Kernel sums of each structure in the whitened basis, shape (n_structures, n_columns)."""
+    widths = [w.shape[1] for w in whiteners]
+    starts = np.concatenate([[0], np.cumsum(widths)])
+    columns = np.zeros((len(batch), starts[-1]))
+    for e, number in enumerate(elements):
+        if not widths[e]:
+            continue
+        sums = np.zeros((len(batch), len(points[e])))
+        for rows, part in batch.batches(4096):
+            mask = part.numbers == number
+            if mask.any():
+                owner = np.repeat(np.arange(len(part)), part.sizes)[mask]
+                kernel = gaussian(project(e, part.local[mask]), points[e])
+                first = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]])
+                sums[rows.start + owner[first]] = np.add.reduceat(kernel, first, axis=0)
+        columns[:, starts[e] : starts[e + 1]] = sums @ whiteners[e]
+    return columns
+
+
+def fit_sparse(
+    batch: FeatureBatch,
+    delta: FloatArray,
+    elements: tuple[int, ...],
+    *,
+    groups: Sequence[str] | None,
+    weights: FloatArray | None,
+    settings: SparseSettings,
+    seed: int,
+    descriptor: Descriptor | None = None,
+    forces: ForceLabels | None = None,
+) -> TrendFit:
+    """Fit the sparse trend; arguments as for :func:`ase_knncalc.trend.fit_trend`.
+
+    ``descriptor`` is needed (for its derivatives) where there are ``forces``.
+    """
+    rng = np.random.default_rng(seed)
+    means, projections, chosen = [], [], []
+    for number in elements:
+        rows = batch.local[batch.numbers == number]
+        if len(rows) > settings.sample:
+            rows = rows[np.sort(rng.choice(len(rows), settings.sample, replace=False))]
+        mean, projection = principal_map(rows, settings)
+        points = ((rows - mean) @ projection.T.astype(np.float64)).astype(np.float32)
+        points = np.unique(points, axis=0)
+        chosen.append(points[select_environments(points, settings, rng)])
+        means.append(mean)
+        projections.append(projection)
+    counts = np.array([len(c) for c in chosen])
+    variance_counts = np.minimum(counts, settings.variance_environments)
+    draft = SparseTrend(
+        elements=elements,
+        offsets=np.zeros(len(elements) + 2),
+        length_scale=np.array(settings.length_scale),
+        means=np.array(means),
+        projections=np.array(projections),
+        environments=np.concatenate(chosen),
+        counts=counts,
+        coefficients=np.zeros(counts.sum()),
+        variance_counts=variance_counts,
+        free_map=np.zeros((len(elements) + 2, 0)),
+        overlap=np.zeros((0, 0)),
+        root_inverse=np.zeros((0, 0)),
+    )
+    free = composition_columns(batch, elements)
+    points = draft._points
+    whiteners = [whitener(p) for p in points]
+    columns = whitened_columns(batch, elements, draft.project, points, whiteners)
+
+    def problem_with(extra: tuple[FloatArray, FloatArray] | None) -> RidgeProblem:
+        return RidgeProblem(free, columns, delta, weights, groups, extra)
+
+    details: dict[str, Any] = {}
+    if forces is not None and len(forces) and descriptor is not None:
+        rows = force_rows(descriptor, elements, draft.project, draft._maps, points, whiteners)
+        _, fit, details, one_out, group_out = fit_with_forces(
+            problem_with,
+            forces,
+            rows,
+            columns.shape[1],
+            settings.penalties,
+            settings.force_weights,
+        )
+        fit = replace(fit, leave_one_out=one_out, leave_group_out=group_out)
+    else:
+        fit = problem_with(None).best(settings.penalties)
+    pieces = np.split(fit.coefficients, np.cumsum([w.shape[1] for w in whiteners])[:-1])
+    # The variance comes from a smaller problem of its own, so that it stays cheap and small.
+    problem = RidgeProblem(free, draft.variance_columns(batch), delta, weights, groups)
+    small = problem.solve(fit.penalty)
+    free_map, overlap, root_inverse = problem.variance_factors(fit.penalty)
+    trend = SparseTrend(
+        elements=elements,
+        offsets=fit.free_coefficients,
+        length_scale=draft.length_scale,
+        means=draft.means,
+        projections=draft.projections,
+        environments=draft.environments,
+        counts=counts,
+        coefficients=np.concatenate([w @ c for w, c in zip(whiteners, pieces, strict=True)]),
+        variance_counts=variance_counts,
+        free_map=free_map,
+        overlap=overlap,
+        root_inverse=root_inverse.astype(np.float32),
+    )
+    return ridge_trend_fit(
+        trend,
+        fit,
+        {"penalty": fit.penalty, "environments": counts.tolist(), **details},
+        leverage=small.leverage,
+        group_leverage=small.group_leverage,
+    )
+
+
+def principal_map(rows: FloatArray, settings: SparseSettings) -> tuple[FloatArray, FloatArray]:
+    """Mean (n_features,) and partially whitened projection (rank, n_features) of environments.
+
+    Fewer than ``rank`` components are padded with zeros, so that all elements have one shape.
+    """
+    mean = rows.mean(axis=0, dtype=np.float64)
+    centred = rows - mean
+    values, vectors = np.linalg.eigh(centred.T @ centred / len(rows))
+    values, vectors = values[::-1], vectors[:, ::-1]
+    n = int(min(settings.rank, np.sum(values > values[0] * 1e-12))) if values[0] > 0 else 0
+    projection = np.zeros((min(settings.rank, rows.shape[1]), rows.shape[1]), dtype=np.float32)
+    if n:
+        deviations = np.sqrt(values[:n])
+        scale = deviations**-settings.whitening
+        scale *= np.sqrt(values.clip(0).sum() / np.sum((deviations * scale) ** 2))
+        projection[:n] = (vectors[:, :n] * scale).T
+    return mean, projection
+
+
+def select_environments(
+    points: FloatArray, settings: SparseSettings, rng: np.random.Generator
+) -> IntArray:
+    """Indices of the inducing environments among an element's points (n, rank)."""
+    n = min(settings.environments, len(points))
+    if settings.selection == "random" or n == len(points):
+        return rng.permutation(len(points))[:n]
+    if settings.selection == "kmeans":
+        from sklearn.cluster import MiniBatchKMeans
+
+        fit = MiniBatchKMeans(
+            n, batch_size=4096, n_init=1, init="random", random_state=int(rng.integers(2**31))
+        ).fit(points)
+        centres = fit.cluster_centers_
+        squares = np.einsum("ij,ij->i", points, points)
+        nearest = [
+            np.argmin(squares - 2 * block @ points.T, axis=1)
+            for block in np.array_split(centres, max(1, n // 256))
+        ]
+        return rng.permutation(np.unique(np.concatenate(nearest)))
+    squares = np.einsum("ij,ij->i", points, points)
+    distance = np.full(len(points), np.inf, dtype=np.float32)
+    chosen = [int(np.argmin(squares))]
+    for _ in range(n - 1):
+        last = points[chosen[-1]]
+        distance = np.minimum(distance, squares + squares[chosen[-1]] - 2 * points @ last)
+        distance[chosen[-1]] = -1.0
+        chosen.append(int(np.argmax(distance)))
+    return np.array(chosen)

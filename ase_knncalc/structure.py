@@ -1,0 +1,318 @@
+"""What a structure must be before anything is computed for it: atoms, charge, multiplicity, names.
+
+The functions here are called first by the baselines, the model and the data readers, so that a
+structure which cannot be handled is refused once, early, and with the same words everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols, covalent_radii
+
+from ase_knncalc.errors import ChargeError, SettingsError, StructureError
+
+_INTEGER_TOLERANCE = 1e-3
+# Sums of partial charges carry rounding noise, therefore a tolerance and not equality.
+
+_BLOCK_PAIRS = 2**20
+# Distances are computed in blocks of this many pairs: 1000 atoms in one, memory bounded beyond.
+
+
+def resolve_charge(atoms: Atoms, charge: Any = None, multiplicity: Any = None) -> tuple[int, int]:
+    """Total charge and spin multiplicity of a structure.
+
+    For each of the two the sources are, in this order:
+
+    1. the argument;
+    2. ``atoms.info["charge"]``, ``atoms.info["multiplicity"]``;
+    3. the sum of the initial charges; the absolute sum of the initial magnetic moments plus one
+       (only where the array exists and is not all zero, because ASE's default is zero);
+    4. charge 0; the lowest multiplicity that the number of electrons allows, 1 or 2.
+
+    A source that is missing or ``None`` is passed over. All sources that do give a value have to
+    agree: a contradiction is an error, not a matter of precedence. ``atoms.info["spin"]`` is
+    ignored, since programs disagree on whether it means 2S or 2S + 1.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        The structure; it is not changed.
+    charge : int, optional
+        Total charge in units of e. Python and NumPy integers, floats within 1e-3 of an integer,
+        and strings such as ``"-1"`` are understood, here as in ``atoms.info``.
+    multiplicity : int, optional
+        2S + 1, where 2S is the number of unpaired electrons.
+
+    Returns
+    -------
+    charge, multiplicity : tuple of int
+
+    Raises
+    ------
+    ChargeError
+        If sources contradict each other, a value is not an integer, or charge, multiplicity and
+        the number of electrons do not fit together (see :func:`check_electrons`).
+    """
+    label = structure_label(atoms)
+    charges = _given("charge", charge, atoms, label)
+    if atoms.has("initial_charges"):
+        values = np.asarray(atoms.get_initial_charges(), dtype=float)
+        if np.any(values != 0):  # NaN counts as given, and is refused as a value
+            charges["sum of initial charges"] = _to_int(
+                float(values.sum()), "sum of initial charges", label
+            )
+    multiplicities = _given("multiplicity", multiplicity, atoms, label)
+    if atoms.has("initial_magmoms"):
+        moments = np.asarray(atoms.get_initial_magnetic_moments(), dtype=float)
+        if moments.ndim != 1:
+            raise ChargeError(
+                f"{label}: initial magnetic moments are vectors (shape {moments.shape}), but only "
+                "collinear spins are supported; set one number per atom, or remove them and give "
+                "multiplicity"
+            )
+        if np.any(moments != 0):
+            source = "|sum of initial magnetic moments| + 1"
+            multiplicities[source] = _to_int(abs(float(moments.sum())) + 1.0, source, label)
+
+    total_charge = _agreed("charge", charges, label)
+    if total_charge is None:
+        total_charge = 0
+    n_electrons = _electron_count(atoms, total_charge)
+    total_multiplicity = _agreed("multiplicity", multiplicities, label)
+    if total_multiplicity is None:
+        total_multiplicity = 1 + n_electrons % 2
+    try:
+        check_electrons(atoms, total_charge, total_multiplicity)
+    except ChargeError as error:
+        origin = [f"charge from {', '.join(charges) or 'default'}"]
+        origin.append(f"multiplicity from {', '.join(multiplicities) or 'default'}")
+        raise ChargeError(f"{error} ({'; '.join(origin)})") from None
+    return total_charge, total_multiplicity
+
+
+def check_electrons(atoms: Atoms, charge: int, multiplicity: int) -> None:
+    """Check that charge and multiplicity are possible for the electrons of a structure.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+    charge : int
+        Total charge in units of e.
+    multiplicity : int
+        2S + 1.
+
+    Raises
+    ------
+    ChargeError
+        If the charge removes more electrons than there are, the multiplicity is below 1 or asks
+        for more unpaired electrons than there are, or an odd number of electrons goes with an odd
+        multiplicity (or even with even).
+    """
+    label = structure_label(atoms)
+    n_electrons = _electron_count(atoms, charge)
+    if n_electrons < 0:
+        raise ChargeError(
+            f"{label}: charge {charge:+d} removes more electrons than the "
+            f"{n_electrons + charge} that the neutral structure has; check the charge"
+        )
+    if multiplicity < 1:
+        raise ChargeError(
+            f"{label}: multiplicity {multiplicity} is not possible; it is 2S + 1 and at least 1 "
+            "(1 for a closed shell, 2 for a radical)"
+        )
+    if multiplicity - 1 > n_electrons:
+        raise ChargeError(
+            f"{label}: multiplicity {multiplicity} needs {multiplicity - 1} unpaired electrons, "
+            f"but with charge {charge:+d} there are {n_electrons} electrons; "
+            f"expected at most multiplicity {n_electrons + 1}"
+        )
+    if (n_electrons + multiplicity) % 2 == 0:
+        kind, expected = ("odd", "even") if n_electrons % 2 else ("even", "odd")
+        raise ChargeError(
+            f"{label}: charge {charge:+d} leaves {n_electrons} electrons, an {kind} number, which "
+            f"does not go with multiplicity {multiplicity}; expected an {expected} multiplicity: "
+            "check charge and multiplicity"
+        )
+
+
+def check_structure(atoms: Atoms, *, min_distance_factor: float = 0.5) -> None:
+    """Check that a structure is a molecule or cluster that can be computed.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+        The structure; it is not changed. A single atom is fine.
+    min_distance_factor : float, default 0.5
+        Atoms count as overlapping when their distance is below this factor times the sum of their
+        covalent radii (``ase.data.covalent_radii``): 0.31 Å for H-H, 0.49 Å for O-H, 0.76 Å for
+        C-C. Compressed bonds of hot molecular dynamics stay well above it; doubled atoms, wrong
+        units (Bohr read as nanometre) and fused molecules fall below. 0 switches the check off.
+
+    Raises
+    ------
+    StructureError
+        If ``atoms`` is no ``ase.Atoms``, has no atoms, has NaN or infinite positions, is periodic,
+        has dummy atoms (``X``, atomic number 0), or has overlapping atoms.
+    SettingsError
+        If ``min_distance_factor`` is negative or not finite.
+
+    Notes
+    -----
+    All pairs are compared, in O(n²) time; about 30 ms for 1000 atoms.
+    """
+    if not isinstance(atoms, Atoms):
+        hint = "pass its frames one by one" if isinstance(atoms, list | tuple) else "convert it"
+        raise StructureError(
+            f"expected one ase.Atoms object, got {type(atoms).__module__}."
+            f"{type(atoms).__qualname__}; {hint}"
+        )
+    if not (math.isfinite(min_distance_factor) and min_distance_factor >= 0):
+        raise SettingsError(
+            f"min_distance_factor must be a finite number >= 0, got {min_distance_factor!r}"
+        )
+    if len(atoms) == 0:
+        raise StructureError("the structure has no atoms; expected at least one")
+    label = structure_label(atoms)
+    if atoms.pbc.any():
+        raise StructureError(
+            f"{label}: periodic (pbc={atoms.pbc.tolist()}), but only molecules and clusters are "
+            "supported; set `atoms.pbc = False` if it is meant as a molecule"
+        )
+    dummies = np.flatnonzero(atoms.numbers <= 0)
+    if dummies.size:
+        raise StructureError(
+            f"{label}: ghost or dummy atoms (atomic number 0) at {_indices(dummies)}; remove them"
+        )
+    bad = np.flatnonzero(~np.isfinite(atoms.positions).all(axis=1))
+    if bad.size:
+        raise StructureError(
+            f"{label}: NaN or infinite positions of {_indices(bad)}; expected finite numbers in Å "
+            "(did a simulation explode, or a file end early?)"
+        )
+    _check_overlap(atoms, min_distance_factor, label)
+
+
+def structure_label(atoms: Atoms, index: int | None = None) -> str:
+    """Name of a structure for messages.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+    index : int, optional
+        Position among the frames of a file, counted from 0.
+
+    Returns
+    -------
+    str
+        ``atoms.info["name"]``, else the formula in Hill order; with ``index`` followed by
+        ``(frame <index>)``.
+    """
+    name = _info_text(atoms, "name") or atoms.get_chemical_formula(mode="hill") or "no atoms"
+    return name if index is None else f"{name} (frame {index})"
+
+
+def composition_label(atoms: Atoms) -> str:
+    """Label under which structures of the same composition are grouped.
+
+    Parameters
+    ----------
+    atoms : ase.Atoms
+
+    Returns
+    -------
+    str
+        ``atoms.info["composition"]`` (such as ``"3sa4w"``), else the formula in Hill order.
+    """
+    return _info_text(atoms, "composition") or str(atoms.get_chemical_formula(mode="hill"))
+
+
+def _given(key: str, argument: Any, atoms: Atoms, label: str) -> dict[str, int]:
+    """Values of ``key`` that were given by hand, by the name of their source."""
+    sources = {f"argument {key}": argument, f'atoms.info["{key}"]': atoms.info.get(key)}
+    return {
+        source: _to_int(value, source, label)
+        for source, value in sources.items()
+        if value is not None
+    }
+
+
+def _agreed(what: str, given: dict[str, int], label: str) -> int | None:
+    """The one value all sources give, or None without a source."""
+    if len(set(given.values())) > 1:
+        listed = ", ".join(f"{source} = {value}" for source, value in given.items())
+        raise ChargeError(
+            f"{label}: sources of the {what} contradict each other: {listed}; "
+            "correct or remove all but one"
+        )
+    return next(iter(given.values()), None)
+
+
+def _to_int(value: Any, source: str, label: str) -> int:
+    """Read an integer, however it is written, or raise a ChargeError that names its source."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value.item()
+    # bool is an int to Python, but True as a charge is a mistake and not a cation.
+    if not isinstance(value, bool | np.bool_):
+        if isinstance(value, int | np.integer):
+            return int(value)
+        if isinstance(value, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,9}\s*", value):
+            return int(value)
+        if isinstance(value, float | np.floating) and math.isfinite(value):
+            nearest = round(float(value))
+            if abs(float(value) - nearest) <= _INTEGER_TOLERANCE:
+                return nearest
+    raise ChargeError(f"{label}: {source} is {value!r}, expected an integer; correct or remove it")
+
+
+def _electron_count(atoms: Atoms, charge: int) -> int:
+    return int(atoms.numbers.sum()) - charge
+
+
+def _check_overlap(atoms: Atoms, factor: float, label: str) -> None:
+    """Raise StructureError when two atoms are closer than factor × sum of covalent radii."""
+    n_atoms = len(atoms)
+    # Symmetric reductions, no matter how the atoms are numbered; squares avoid n² square roots.
+    x, y, z = np.ascontiguousarray(atoms.positions.T)
+    radii = covalent_radii[atoms.numbers] * factor
+    n_overlaps, worst = 0, (math.inf, 0, 0)
+    rows = max(1, _BLOCK_PAIRS // n_atoms)
+    for start in range(0, n_atoms, rows):
+        block = slice(start, min(start + rows, n_atoms))
+        distance2 = (x[block, None] - x) ** 2
+        distance2 += (y[block, None] - y) ** 2
+        distance2 += (z[block, None] - z) ** 2
+        i, j = np.nonzero(distance2 < (radii[block, None] + radii) ** 2)
+        upper = i + start < j  # each pair once, and no atom with itself
+        i, j = i[upper], j[upper]
+        if i.size:
+            n_overlaps += i.size
+            ratio = np.sqrt(distance2[i, j]) / (radii[i + start] + radii[j])
+            k = int(np.argmin(ratio))
+            worst = min(worst, (float(ratio[k]), int(i[k]) + start, int(j[k])))
+    if n_overlaps:
+        _, a, b = worst
+        distance = float(np.linalg.norm(atoms.positions[a] - atoms.positions[b]))
+        more = f" (and {n_overlaps - 1} more pairs)" if n_overlaps > 1 else ""
+        raise StructureError(
+            f"{label}: atoms {a} ({chemical_symbols[atoms.numbers[a]]}) and {b} "
+            f"({chemical_symbols[atoms.numbers[b]]}) overlap at a distance of {distance:.3f} Å"
+            f"{more}; expected at least {radii[a] + radii[b]:.3f} Å: "
+            "check for doubled atoms and for the unit of the positions"
+        )
+
+
+def _info_text(atoms: Atoms, key: str) -> str:
+    value = atoms.info.get(key)
+    # Names such as 0001 come back from extended XYZ as integers.
+    return "" if value is None else str(value).strip()
+
+
+def _indices(indices: np.ndarray, limit: int = 5) -> str:
+    listed = ", ".join(str(int(i)) for i in indices[:limit])
+    more = f" and {len(indices) - limit} more" if len(indices) > limit else ""
+    return f"atom{'s' if len(indices) > 1 else ''} {listed}{more}"

@@ -1,0 +1,342 @@
+"""From labelled structures to a model.
+
+Baseline labels → descriptors → trend → metric → neighbours → calibration, in this order and in one
+direction. :mod:`ase_knncalc.preparation` does the first two; :func:`fit_model` the rest, in
+memory; :func:`train` all of it, keeping account of every frame that it leaves out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+
+from ase_knncalc.data import KeyMap
+from ase_knncalc.errors import TrainingError
+from ase_knncalc.metric import MLKR
+from ase_knncalc.model import KNNModel, ModelInfo, label_bytes
+from ase_knncalc.neighbors import KNNEstimate, KNNSettings, KNNTerm, NeighborIndex
+from ase_knncalc.preparation import Prepared, TrainingData, omission_text, prepare
+from ase_knncalc.progress import track
+from ase_knncalc.settings import TrainingSettings
+from ase_knncalc.trend import TrendFit, fit_trend
+from ase_knncalc.tuning import OFF, HeldOut, tune_kernel
+from ase_knncalc.uncertainty import Calibration, Signals, calibrate
+
+FloatArray = np.ndarray
+IntArray = np.ndarray
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """Parts of a model without its story, and the held-out errors they were calibrated with.
+
+    Attributes
+    ----------
+    model : KNNModel
+        With an ``info`` that holds the cross-validated errors only.
+    trend_fit : TrendFit
+    held_out_errors, held_out_std : ndarray, shape (n,)
+        Cross-validated error and predicted standard deviation of each structure, eV.
+    """
+
+    model: KNNModel
+    trend_fit: TrendFit
+    held_out_errors: FloatArray
+    held_out_std: FloatArray
+
+
+def fit_metric(summed: FloatArray, residuals: FloatArray, settings: TrainingSettings) -> MLKR:
+    """Metric learned on residuals (n,) at global descriptors (n, n_features)."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    metric = MLKR(
+        n_components=settings.n_components,
+        max_iter=settings.metric_iterations,
+        max_samples=settings.metric_samples,
+        random_state=settings.seed,
+    )
+    with warnings.catch_warnings():
+        # Stopping early regularises the metric; whether it converged is in the provenance.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        metric.fit(summed, residuals)
+    return metric
+
+
+def fit_model(
+    data: TrainingData, settings: TrainingSettings | None = None, *, progress: bool = False
+) -> FittedModel:
+    """Fit trend, metric, neighbours and calibration to structures in memory.
+
+    Raises
+    ------
+    TrainingError
+        If there are fewer than 2 structures, or more neighbours than structures are asked for.
+    """
+    settings = settings or TrainingSettings()
+    batch, groups = data.batch, data.groups
+    n = len(data)
+    if n < 2:
+        raise TrainingError(f"training needs at least 2 labelled structures, got {n}")
+    if settings.k > n:
+        raise TrainingError(f"k = {settings.k} neighbours asked for, but only {n} structures")
+    trend_fit = fit_trend(
+        settings.trend,
+        batch,
+        data.delta,
+        data.descriptor.elements,
+        groups=groups,
+        weights=data.weights,
+        sparse=settings.sparse,
+        seed=settings.seed,
+        descriptor=data.descriptor,
+        forces=data.forces,
+    )
+    residuals = trend_fit.leave_one_out
+    summed = batch.summed()
+    held_out, by_group = _held_out(summed, trend_fit, groups, settings, progress)
+    knn_settings, tuned = _knn_settings(settings, held_out, by_group, data.forces is not None)
+    metric = fit_metric(summed, residuals, settings)
+    # What the file will hold: a model predicts the same before and after it was saved.
+    components = metric.components_.astype(np.float32).astype(np.float64)
+    mean = np.asarray(metric.mean_, dtype=np.float64)
+    knn = KNNTerm(NeighborIndex((summed - mean) @ components.T), residuals, knn_settings)
+    calibration, errors, std, group_errors = _calibrate(
+        trend_fit, held_out, by_group, knn_settings, batch.sizes
+    )
+    info = ModelInfo(
+        baseline={},
+        reference="",
+        charges=sorted({int(q) for q in batch.charges}),
+        n_structures=n,
+        size_range=[int(batch.sizes.min()), int(batch.sizes.max())],
+        errors={
+            "mae": float(np.abs(errors).mean()),
+            "rmse": float(np.sqrt(np.mean(errors**2))),
+            "trend_mae": float(np.abs(residuals).mean()),
+            "group_mae": float(np.abs(group_errors).mean()),
+            "group_trend_mae": float(np.abs(trend_fit.leave_group_out).mean()),
+        },
+        provenance={
+            "settings": json.loads(json.dumps(asdict(settings))),
+            "trend": trend_fit.details,
+            "knn": tuned,
+            "metric": {
+                "iterations": int(metric.n_iter_),
+                "converged": bool(metric.converged_),
+                "loss": [float(metric.loss_history_[0]), float(metric.loss_history_[-1])],
+            },
+        },
+    )
+    model = KNNModel(
+        descriptor=data.descriptor,
+        trend=trend_fit.trend,
+        components=components,
+        mean=mean,
+        knn=knn,
+        names=label_bytes(data.names),
+        compositions=label_bytes(groups),
+        calibration=calibration,
+        info=info,
+    )
+    return FittedModel(model, trend_fit, errors, std)
+
+
+def _held_out(
+    summed: FloatArray,
+    trend_fit: TrendFit,
+    groups: Sequence[str],
+    settings: TrainingSettings,
+    progress: bool,
+) -> tuple[list[HeldOut], list[HeldOut]]:
+    """Folds with their own metric: a metric that has seen a structure flatters it."""
+    from sklearn.model_selection import GroupKFold, KFold
+
+    n = len(summed)
+    residuals = trend_fit.leave_one_out
+    folds = [
+        (train, test, residuals[test])
+        for train, test in KFold(
+            min(settings.folds, n), shuffle=True, random_state=settings.seed
+        ).split(summed)
+    ]
+    n_random = len(folds)
+    n_groups = len(set(groups))
+    if n_groups > 1:
+        folds += [
+            (train, test, trend_fit.leave_group_out[test])
+            for train, test in GroupKFold(min(settings.folds, n_groups)).split(
+                summed, groups=list(groups)
+            )
+        ]
+    parts = []
+    for train, test, truth in track(folds, total=len(folds), text="metric", show=progress):
+        if len(train) < 2:
+            points = summed
+        else:
+            metric = fit_metric(summed[train], residuals[train], settings)
+            points = metric.transform(summed)
+        parts.append(
+            HeldOut(test, points[test], truth, NeighborIndex(points[train]), residuals[train])
+        )
+    return parts[:n_random], parts[n_random:]
+
+
+def _knn_settings(
+    settings: TrainingSettings,
+    held_out: list[HeldOut],
+    by_group: list[HeldOut],
+    with_forces: bool,
+) -> tuple[KNNSettings, dict[str, Any]]:
+    weights = settings.resolved_weights
+    if weights not in ("kernel", "kriging"):
+        return KNNSettings(settings.k, weights), {}
+    if settings.bandwidth is not None and settings.nugget is not None:
+        return (
+            KNNSettings(settings.k, weights, settings.bandwidth, settings.nugget),
+            {},
+        )
+    tuned, details = tune_kernel(held_out, by_group, settings.k, weights, settings.seed)
+    if with_forces:
+        # Residuals say nothing of the slope between them: on frames with forces the term took the
+        # energy error down by a tenth and the force error up by a factor of two.
+        tuned = replace(tuned, nugget=OFF)
+    return tuned, details
+
+
+def _calibrate(
+    trend_fit: TrendFit,
+    held_out: list[HeldOut],
+    by_group: list[HeldOut],
+    knn_settings: KNNSettings,
+    sizes: IntArray,
+) -> tuple[Calibration, FloatArray, FloatArray, FloatArray]:
+    n = len(sizes)
+
+    def collect(parts: list[HeldOut], leverage: FloatArray) -> tuple[Signals, FloatArray]:
+        estimates: list[KNNEstimate | None] = [None] * n
+        truth = np.zeros(n)
+        for part in parts:
+            term = KNNTerm(part.index, part.residuals, knn_settings)
+            for row, i in enumerate(part.members):
+                estimates[i] = term.evaluate(part.points[row])
+                truth[i] = part.truth[row]
+        found = [e for e in estimates if e is not None]
+        errors = truth - np.array([e.mean for e in found])
+        return Signals.of(leverage, found, sizes), errors
+
+    signals, errors = collect(held_out, trend_fit.leverage)
+    if not by_group:
+        calibration = calibrate(signals, errors)
+        return calibration, errors, calibration.std(signals), errors
+    group_signals, group_errors = collect(by_group, trend_fit.group_leverage)
+    calibration = calibrate(signals, errors, group_signals, group_errors)
+    return calibration, errors, calibration.std(signals), group_errors
+
+
+def train(
+    data: Any,
+    *,
+    monomers: Any = None,
+    baseline: Any = "auto",
+    reference: str = "",
+    keys: KeyMap | None = None,
+    settings: TrainingSettings | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    n_jobs: int = -1,
+    progress: bool = False,
+    **options: Any,
+) -> KNNModel:
+    """Train a model on labelled structures.
+
+    Parameters
+    ----------
+    data
+        File(s), or ``Atoms`` with labels in ``info`` (see :class:`KeyMap`).
+    monomers
+        File(s) or frames of the monomers: the zero of binding energies. They get a higher weight
+        in the trend and are kept in the model.
+    baseline
+        As for :func:`make_baseline`; ``"none"`` learns the reference energies directly. Energies
+        that the frames hold under ``keys.baseline_energy`` are not computed again.
+    reference
+        Name of the high level, e.g. ``"ωB97X-D/6-31++G(d,p)"``.
+    keys
+        Where the frames keep their labels.
+    settings
+        How the model is made; ``options`` are fields of :class:`TrainingSettings`, for short.
+    cache
+        HDF5 file of baseline labels: an interrupted run goes on where it was.
+    n_jobs
+        Processes for baseline labels (−1: all cores).
+    progress
+        Whether to show progress bars.
+
+    Returns
+    -------
+    KNNModel
+        Frames that were left out are listed in ``model.info.provenance["omitted"]``.
+
+    Raises
+    ------
+    DataError
+        If nothing usable is left, or units are mixed.
+    TrainingError, SettingsError
+        If there are too few structures, or settings make no sense.
+
+    Warns
+    -----
+    UserWarning
+        Once, if frames were left out.
+    """
+    settings = settings or TrainingSettings(**options)
+    prepared = prepare(
+        data,
+        settings=settings,
+        monomers=monomers,
+        baseline=baseline,
+        keys=keys,
+        cache=cache,
+        n_jobs=n_jobs,
+        progress=progress,
+    )
+    fitted = fit_model(prepared.data, settings, progress=progress)
+    if prepared.omitted:
+        total = len(prepared.frames) + len(prepared.omitted)
+        warnings.warn(omission_text(prepared.omitted, total), UserWarning, stacklevel=2)
+    return _with_story(fitted.model, prepared, reference)
+
+
+def _with_story(model: KNNModel, prepared: Prepared, reference: str) -> KNNModel:
+    """The model with the account of where it comes from."""
+    frames = prepared.frames
+    provenance = {
+        **model.info.provenance,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "sources": sorted({str(a.info["source"]) for a in frames if a.info.get("source")}),
+        "citations": sorted({str(a.info["citation"]) for a in frames if a.info.get("citation")}),
+        "compositions": len(set(prepared.data.groups)),
+        "omitted": [asdict(o) for o in prepared.omitted],
+    }
+    info = replace(
+        model.info,
+        baseline=prepared.baseline.spec(),
+        reference=reference,
+        provenance=provenance,
+        monomers={
+            str(a.info["name"]): {
+                "numbers": a.numbers.tolist(),
+                "charge": int(a.info.get("charge", 0)),
+                "reference_energy": float(a.info["reference_energy"]),
+                "baseline_energy": float(a.info["baseline_energy"]),
+            }
+            for a in frames[len(frames) - prepared.n_monomers :]
+        },
+    )
+    return replace(model, info=info, baseline=prepared.baseline)

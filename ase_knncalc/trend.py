@@ -1,0 +1,293 @@
+"""Trends: the size-extensive part T of the correction, a sum over atoms.
+
+Every trend holds one offset per element and two per unit of total charge (q and |q|, which FCHL19
+cannot see); they differ in what they learn beside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+
+from ase_knncalc.descriptors import FeatureBatch
+from ase_knncalc.errors import SettingsError
+from ase_knncalc.regression import RidgeFit, RidgeProblem, prediction_leverage
+
+if TYPE_CHECKING:
+    from ase_knncalc.descriptors import Descriptor
+    from ase_knncalc.forces import ForceLabels
+    from ase_knncalc.sparse import SparseSettings
+
+FloatArray = np.ndarray
+IntArray = np.ndarray
+
+# Penalties tried, in units of the mean eigenvalue of the normal equations.
+_RELATIVE_PENALTIES = 10.0 ** np.arange(-11.0, 0.0)
+
+
+def composition_columns(batch: FeatureBatch, elements: Sequence[int]) -> FloatArray:
+    """Element counts, total charge and its magnitude, shape (n_structures, n_elements + 2)."""
+    charge = batch.charges[:, None].astype(np.float64)
+    return np.hstack([batch.counts(elements), charge, np.abs(charge)])
+
+
+@dataclass(frozen=True)
+class OffsetTrend:
+    """``trend="none"``: element and charge offsets only, so that k-NN sees referenced labels.
+
+    Parameters
+    ----------
+    elements
+        Atomic numbers, ascending.
+    offsets
+        Of each element, of the charge and of its magnitude, eV, shape (n_elements + 2,).
+    """
+
+    kind: ClassVar[str] = "none"
+
+    elements: tuple[int, ...]
+    offsets: FloatArray
+
+    def predict(self, batch: FeatureBatch) -> FloatArray:
+        """Trend of each structure in eV, shape (n_structures,)."""
+        return np.asarray(composition_columns(batch, self.elements) @ self.offsets)
+
+    def leverage(self, batch: FeatureBatch) -> FloatArray:
+        """Posterior variance in units of the noise variance, shape (n_structures,): zero."""
+        return np.zeros(len(batch))
+
+    def gradient(self, numbers: IntArray, local: FloatArray) -> FloatArray:
+        """dT/d(row) of each atom, eV, shape (n_atoms, n_features)."""
+        return np.zeros_like(local)
+
+    def arrays(self) -> dict[str, FloatArray]:
+        """What a model file keeps."""
+        return {"offsets": self.offsets}
+
+    def validate(self, n_features: int) -> None:
+        """Raise :class:`SettingsError` unless the arrays fit each other and the descriptor."""
+        require_shape("offsets", self.offsets, (len(self.elements) + 2,))
+
+
+@dataclass(frozen=True)
+class LinearTrend:
+    """``trend="linear"``: ridge regression on the summed descriptor, beside the offsets.
+
+    Parameters
+    ----------
+    elements
+        Atomic numbers, ascending.
+    offsets
+        As in :class:`OffsetTrend`.
+    coefficients
+        Of the summed descriptor, eV, shape (n_features,).
+    free_map, overlap, root_inverse
+        Factors of the posterior variance, see :func:`regression.prediction_leverage`.
+    """
+
+    kind: ClassVar[str] = "linear"
+
+    elements: tuple[int, ...]
+    offsets: FloatArray
+    coefficients: FloatArray
+    free_map: FloatArray
+    overlap: FloatArray
+    root_inverse: FloatArray
+
+    def predict(self, batch: FeatureBatch) -> FloatArray:
+        """Trend of each structure in eV, shape (n_structures,)."""
+        free = composition_columns(batch, self.elements) @ self.offsets
+        return np.asarray(free + batch.summed() @ self.coefficients)
+
+    def leverage(self, batch: FeatureBatch) -> FloatArray:
+        """Posterior variance in units of the noise variance, shape (n_structures,)."""
+        free = composition_columns(batch, self.elements)
+        return prediction_leverage(
+            free, batch.summed(), self.free_map, self.overlap, self.root_inverse
+        )
+
+    def gradient(self, numbers: IntArray, local: FloatArray) -> FloatArray:
+        """dT/d(row) of each atom, eV, shape (n_atoms, n_features)."""
+        return np.broadcast_to(self.coefficients, local.shape)
+
+    def arrays(self) -> dict[str, FloatArray]:
+        """What a model file keeps."""
+        return {
+            "offsets": self.offsets,
+            "coefficients": self.coefficients,
+            "free_map": self.free_map,
+            "overlap": self.overlap,
+            "root_inverse": self.root_inverse,
+        }
+
+    def validate(self, n_features: int) -> None:
+        """Raise :class:`SettingsError` unless the arrays fit each other and the descriptor."""
+        n_free = len(self.elements) + 2
+        rank = self.free_map.shape[-1] if self.free_map.ndim == 2 else -1
+        require_shape("offsets", self.offsets, (n_free,))
+        require_shape("coefficients", self.coefficients, (n_features,))
+        require_shape("free_map", self.free_map, (n_free, rank))
+        require_shape("overlap", self.overlap, (rank, n_features))
+        require_shape("root_inverse", self.root_inverse, (n_features, n_features))
+
+
+def require_shape(name: str, array: FloatArray, shape: tuple[int, ...]) -> None:
+    """Raise :class:`SettingsError` unless an array of a trend has the shape expected."""
+    if array.shape != shape:
+        raise SettingsError(f"trend: {name} has shape {array.shape}, expected {shape}")
+
+
+class Trend(Protocol):
+    """What the model needs of a trend."""
+
+    kind: ClassVar[str]
+
+    @property
+    def elements(self) -> tuple[int, ...]:
+        """Atomic numbers, ascending."""
+
+    def predict(self, batch: FeatureBatch) -> FloatArray:
+        """Trend of each structure in eV, shape (n_structures,)."""
+
+    def leverage(self, batch: FeatureBatch) -> FloatArray:
+        """Posterior variance in units of the noise variance, shape (n_structures,)."""
+
+    def gradient(self, numbers: IntArray, local: FloatArray) -> FloatArray:
+        """dT/d(row) of each atom, eV, shape (n_atoms, n_features)."""
+
+    def arrays(self) -> dict[str, FloatArray]:
+        """What a model file keeps."""
+
+    def validate(self, n_features: int) -> None:
+        """Raise :class:`SettingsError` unless the arrays fit each other and the descriptor."""
+
+
+TREND_KINDS = ("sparse", "linear", "none")
+
+
+def trend_class(kind: str) -> type[Any]:
+    """Class of the trend of a kind.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such kind.
+    """
+    from ase_knncalc.sparse import SparseTrend
+
+    classes: dict[str, type[Any]] = {t.kind: t for t in (SparseTrend, LinearTrend, OffsetTrend)}
+    if kind not in classes:
+        raise SettingsError(f"trend must be one of {', '.join(TREND_KINDS)}, got {kind!r}")
+    return classes[kind]
+
+
+@dataclass(frozen=True)
+class TrendFit:
+    """A fitted trend and what cross-validation says of it.
+
+    Attributes
+    ----------
+    trend : Trend
+    leave_one_out, leave_group_out : ndarray, shape (n,)
+        Residuals y − T in eV, T fitted without the structure or without its group.
+    leverage, group_leverage : ndarray, shape (n,)
+        Posterior variance of these predictions in units of the noise variance.
+    details : dict
+        Chosen penalty and the like, for the provenance.
+    """
+
+    trend: Trend
+    leave_one_out: FloatArray
+    leave_group_out: FloatArray
+    leverage: FloatArray
+    group_leverage: FloatArray
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def fit_trend(
+    kind: str,
+    batch: FeatureBatch,
+    delta: FloatArray,
+    elements: tuple[int, ...],
+    *,
+    groups: Sequence[str] | None = None,
+    weights: FloatArray | None = None,
+    sparse: SparseSettings | None = None,
+    seed: int = 0,
+    descriptor: Descriptor | None = None,
+    forces: ForceLabels | None = None,
+) -> TrendFit:
+    """Fit the trend of one kind to Δ.
+
+    Parameters
+    ----------
+    kind
+        ``"sparse"``, ``"linear"`` or ``"none"``.
+    batch
+        Descriptors of the training structures.
+    delta
+        Reference minus baseline energy, eV, shape (n,).
+    elements
+        Atomic numbers, ascending.
+    groups
+        Labels (compositions) that are left out together in cross-validation.
+    weights
+        Of the structures in the fit, shape (n,).
+    sparse, seed
+        Settings of the sparse trend, and of its random choices.
+    descriptor, forces
+        Δ forces for the sparse trend, and what gives the derivatives.
+    """
+    free = composition_columns(batch, elements)
+    if kind == "none":
+        problem = RidgeProblem(free, np.zeros((len(delta), 0)), delta, weights, groups)
+        fit = problem.solve(1.0)
+        return ridge_trend_fit(OffsetTrend(elements, fit.free_coefficients), fit, {})
+    if kind == "linear":
+        problem = RidgeProblem(free, batch.summed(), delta, weights, groups)
+        scale = float(problem.eigenvalues.mean()) or 1.0
+        fit = problem.best(scale * _RELATIVE_PENALTIES)
+        trend = LinearTrend(
+            elements,
+            fit.free_coefficients,
+            fit.coefficients,
+            *problem.variance_factors(fit.penalty),
+        )
+        return ridge_trend_fit(trend, fit, {"penalty": fit.penalty})
+    if kind == "sparse":
+        from ase_knncalc.sparse import SparseSettings, fit_sparse
+
+        return fit_sparse(
+            batch,
+            delta,
+            elements,
+            groups=groups,
+            weights=weights,
+            settings=sparse or SparseSettings(),
+            seed=seed,
+            descriptor=descriptor,
+            forces=forces,
+        )
+    raise SettingsError(f"trend must be one of {', '.join(TREND_KINDS)}, got {kind!r}")
+
+
+def ridge_trend_fit(
+    trend: Trend,
+    fit: RidgeFit,
+    details: dict[str, Any],
+    *,
+    leverage: FloatArray | None = None,
+    group_leverage: FloatArray | None = None,
+) -> TrendFit:
+    """A trend with the cross-validation of the ridge problem it comes from."""
+    return TrendFit(
+        trend,
+        fit.leave_one_out,
+        fit.leave_group_out,
+        fit.leverage if leverage is None else leverage,
+        fit.group_leverage if group_leverage is None else group_leverage,
+        details,
+    )

@@ -1,0 +1,211 @@
+"""How far to trust a prediction: calibrated standard deviation, intervals and novelty.
+
+Signals that are known before the answer is (posterior variance of the trend, residuals and
+distances of the neighbours, size) are joined into one standard deviation by a power law whose
+exponents are fitted to cross-validated errors; quantiles of the normalised errors then give
+intervals with a stated coverage (normalised conformal prediction).
+
+References
+----------
+H. Papadopoulos, V. Vovk, A. Gammerman, *Regression conformal prediction with nearest neighbours*,
+J. Artif. Intell. Res. 40, 815 (2011).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ase_knncalc.errors import SettingsError, TrainingError
+from ase_knncalc.neighbors import KNNEstimate
+
+FloatArray = np.ndarray
+
+SIGNAL_NAMES = ("trend", "spread", "distance", "size")
+
+_COVERAGES = np.array([0.5, 0.6, 0.68, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99])
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What is known of a prediction before its error is, one entry a structure.
+
+    Attributes
+    ----------
+    leverage : ndarray, shape (n,)
+        Posterior variance of the trend in units of its noise variance.
+    spread : ndarray, shape (n,)
+        Root mean square of the neighbours' residuals, eV.
+    distance : ndarray, shape (n,)
+        Mean distance of the neighbours in the metric.
+    n_atoms : ndarray, shape (n,)
+    """
+
+    leverage: FloatArray
+    spread: FloatArray
+    distance: FloatArray
+    n_atoms: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.leverage)
+
+    def columns(self) -> FloatArray:
+        """Positive quantities whose powers make the standard deviation, (n, n_signals)."""
+        return np.column_stack(
+            [np.sqrt(self.leverage), self.spread, self.distance, np.sqrt(self.n_atoms)]
+        )
+
+    @staticmethod
+    def of(leverage: FloatArray, estimates: Sequence[KNNEstimate], n_atoms: FloatArray) -> Signals:
+        """Signals of structures from their trend's leverage and their neighbours."""
+        return Signals(
+            np.asarray(leverage, dtype=np.float64),
+            np.array([e.spread for e in estimates]),
+            np.array([e.distances.mean() if len(e.distances) else np.inf for e in estimates]),
+            np.asarray(n_atoms, dtype=np.float64),
+        )
+
+    @staticmethod
+    def join(first: Signals, second: Signals) -> Signals:
+        """Both sets of structures, one after the other."""
+        return Signals(
+            *(
+                np.concatenate([getattr(first, name), getattr(second, name)])
+                for name in ("leverage", "spread", "distance", "n_atoms")
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Turns :class:`Signals` into a standard deviation, intervals and a novelty.
+
+    Attributes
+    ----------
+    scale : float
+        Standard deviation where all signals have their reference value, eV.
+    exponents, references, floors : ndarray, shape (n_signals,)
+        std = scale · Π (max(signal, floor) / reference) ** exponent.
+    coverages, quantiles : ndarray, shape (n_coverages,)
+        Multiples of the standard deviation that cover the stated fraction of held-out errors.
+    leverage_limit, distance_limit : float
+        What the 99th percentile of held-out training structures reaches: novelty 1.
+    """
+
+    scale: float
+    exponents: FloatArray
+    references: FloatArray
+    floors: FloatArray
+    coverages: FloatArray
+    quantiles: FloatArray
+    leverage_limit: float
+    distance_limit: float
+
+    def std(self, signals: Signals) -> FloatArray:
+        """Standard deviation of each prediction in eV, shape (n,)."""
+        relative = np.maximum(signals.columns(), self.floors) / self.references
+        return np.asarray(self.scale * np.exp(np.log(relative) @ self.exponents))
+
+    def multiple(self, coverage: float) -> float:
+        """Half-width of the interval of the given coverage in standard deviations."""
+        if not self.coverages[0] <= coverage <= self.coverages[-1]:
+            raise SettingsError(
+                f"coverage must lie between {self.coverages[0]:g} and {self.coverages[-1]:g}, "
+                f"got {coverage!r}"
+            )
+        return float(np.interp(coverage, self.coverages, self.quantiles))
+
+    def novelty(self, signals: Signals) -> FloatArray:
+        """Distance from the training data, 1 at its 99th held-out percentile, shape (n,)."""
+        return np.maximum(
+            np.sqrt(signals.leverage / self.leverage_limit),
+            signals.distance / self.distance_limit,
+        )
+
+
+def calibrate(
+    signals: Signals,
+    errors: FloatArray,
+    group_signals: Signals | None = None,
+    group_errors: FloatArray | None = None,
+) -> Calibration:
+    """Fit a calibration to cross-validated errors.
+
+    The exponents come from leave-one-out and, where given, leave-group-out errors together (so
+    that the standard deviation has seen larger distances); intervals and novelty from
+    leave-one-out errors alone.
+
+    Parameters
+    ----------
+    signals, errors
+        Leave-one-out signals and errors (eV, shape (n,)).
+    group_signals, group_errors
+        The same with the structure's whole group (composition) left out.
+    """
+    from scipy.optimize import minimize
+
+    if len(errors) < 2:
+        raise TrainingError(f"calibration needs at least 2 held-out errors, got {len(errors)}")
+    pooled = signals if group_signals is None else Signals.join(signals, group_signals)
+    pooled_errors = errors if group_errors is None else np.concatenate([errors, group_errors])
+    columns = pooled.columns()
+    references = np.array([_positive_median(c) for c in columns.T])
+    floors = 1e-2 * references
+    logs = np.log(np.maximum(columns, floors) / references)
+    varying = logs.std(axis=0) > 1e-9
+    size = np.abs(pooled_errors)
+    floor = max(1e-3 * float(np.median(size)), 1e-9)
+    size = np.maximum(size, floor)
+
+    def loss(parameters: FloatArray) -> tuple[float, FloatArray]:
+        # Laplace likelihood: a few bad labels must not set the scale. The weak pull on the
+        # exponents only decides where the data say nothing.
+        log_std = parameters[0] + logs @ parameters[1:]
+        ratio = size * np.exp(-log_std)
+        slope = (1.0 - ratio) / len(size)
+        value = float(np.mean(log_std + ratio)) + 1e-3 * float(parameters[1:] @ parameters[1:])
+        gradient = np.concatenate([[slope.sum()], slope @ logs + 2e-3 * parameters[1:]])
+        return value, gradient
+
+    start = np.zeros(1 + logs.shape[1])
+    start[0] = np.log(size.mean())
+    # An error that falls with distance or spread would be an artefact of small data.
+    bounds = [(None, None)] + [(0.0, 2.0) if v else (0.0, 0.0) for v in varying]
+    parameters = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
+    z = size / np.exp(parameters[0] + logs @ parameters[1:])
+    spread = float(np.sqrt(np.mean(np.minimum(z, np.quantile(z, 0.995)) ** 2)))
+    scale = float(np.exp(parameters[0])) * spread
+
+    draft = Calibration(scale, parameters[1:], references, floors, _COVERAGES, _COVERAGES, 1.0, 1.0)
+    normalised = np.abs(errors) / draft.std(signals)
+    # The finite-sample correction of conformal prediction.
+    levels = np.minimum(_COVERAGES * (1 + 1 / len(errors)), 1.0)
+    leverage_limit = _positive_quantile(signals.leverage, 0.99)
+    distance_limit = _positive_quantile(signals.distance, 0.99)
+    joint = np.maximum(
+        np.sqrt(signals.leverage / leverage_limit), signals.distance / distance_limit
+    )
+    excess = max(float(np.quantile(joint, 0.99)), 1e-12)
+    return Calibration(
+        scale,
+        parameters[1:],
+        references,
+        floors,
+        _COVERAGES,
+        np.quantile(normalised, levels, method="higher"),
+        leverage_limit * excess**2,
+        distance_limit * excess,
+    )
+
+
+def _positive_median(values: FloatArray) -> float:
+    positive = values[values > 0]
+    return float(np.median(positive)) if len(positive) else 1.0
+
+
+def _positive_quantile(values: FloatArray, level: float) -> float:
+    q = float(np.quantile(values, level))
+    # All held-out structures at distance zero (duplicates, one point): any distance is news.
+    return q if q > 0 else float(np.finfo(np.float64).tiny) ** 0.25

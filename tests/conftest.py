@@ -1,0 +1,47 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Set before numpy loads its BLAS: two threads is what the suite is timed for.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "2")
+
+import pytest  # noqa: E402
+
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the labelled data that is not part of the project."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip(f"labelled data not found at {SHARED_DATA.name!r} beside the project folder")
+    return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def water_frames():
+    """Small water clusters with a smooth made-up Δ."""
+    from factories import water_clusters
+
+    return water_clusters(60)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(water_frames):
+    """A model without baseline, smooth, trained in seconds."""
+    from factories import tiny
+
+    return tiny(water_frames)
+
+
+@pytest.fixture(scope="session")
+def cluster_frames():
+    """Small clusters with ωB97X-D/6-31++G(d,p) and GFN1-xTB labels (see tests/data/README.md)."""
+    from ase_knncalc import read_dataset
+
+    path = Path(__file__).parent / "data" / "clusters_wb97xd.extxyz"
+    return read_dataset(path).frames

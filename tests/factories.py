@@ -1,0 +1,54 @@
+"""Structures and models that tests make for themselves."""
+
+from __future__ import annotations
+
+import numpy as np
+from ase import Atoms
+from ase.build import molecule
+from scipy.spatial.transform import Rotation
+
+from ase_knncalc import KNNModel, train
+
+
+def pair_energy(atoms: Atoms) -> float:
+    """A smooth, size-extensive energy with angles in it, eV: what a trend can learn."""
+    distances = atoms.get_all_distances()[np.triu_indices(len(atoms), 1)]
+    numbers = atoms.numbers
+    product = (numbers[:, None] * numbers)[np.triu_indices(len(atoms), 1)]
+    decay = np.exp(-((distances - 1.5) ** 2)) - 0.3 * np.exp(-((distances - 2.8) ** 2))
+    return float(0.05 * np.sum(np.sqrt(product) * decay) - 20.0 * np.sum(numbers == 8))
+
+
+def water_clusters(n: int, seed: int = 0, largest: int = 4) -> list[Atoms]:
+    """Random packed, distorted water clusters, labelled with :func:`pair_energy`."""
+    rng = np.random.default_rng(seed)
+    frames = []
+    for i in range(n):
+        size = 1 + i % largest
+        atoms = Atoms()
+        while len(atoms) < 3 * size:
+            water = molecule("H2O")
+            water.positions = Rotation.random(random_state=rng).apply(water.positions)
+            water.positions += rng.normal(size=(3, 3)) * 0.04
+            water.positions += rng.uniform(-1, 1, 3) * 1.6 * size ** (1 / 2)
+            if len(atoms):
+                gaps = np.linalg.norm(atoms.positions[:, None] - water.positions, axis=2)
+                if gaps.min() < 1.6:
+                    continue
+            atoms += water
+        atoms.info.update(name=f"{size}w-{i}", composition=f"{size}w", charge=0, multiplicity=1)
+        atoms.info["reference_energy"] = pair_energy(atoms)
+        frames.append(atoms)
+    return frames
+
+
+def tiny(frames: list[Atoms], **options) -> KNNModel:
+    """A small model without baseline."""
+    defaults = {"trend": "linear", "n_components": 5, "metric_iterations": 20, "k": 5}
+    return train(
+        [a.copy() for a in frames],
+        baseline="none",
+        reference="pairs",
+        n_jobs=1,
+        **(defaults | options),
+    )

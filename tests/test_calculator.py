@@ -1,0 +1,250 @@
+"""The calculator as ASE sees it."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+from ase.build import molecule
+from ase.calculators.calculator import CalculationFailed, InputError, compare_atoms
+from factories import water_clusters
+
+from ase_knncalc import KNNCalculator
+from ase_knncalc.errors import (
+    BaselineError,
+    ChargeError,
+    NoveltyError,
+    SettingsError,
+    StructureError,
+    UnknownElementError,
+)
+
+
+@pytest.fixture
+def calculator(tiny_model) -> KNNCalculator:
+    return KNNCalculator(tiny_model, on_novelty="ignore")
+
+
+@pytest.fixture
+def trimer(water_frames):
+    return water_frames[2].copy()
+
+
+def test_energy_and_extras(calculator, trimer) -> None:
+    trimer.calc = calculator
+    energy = trimer.get_potential_energy()
+    results = calculator.results
+    assert energy == results["energy"] == results["free_energy"]
+    assert energy == trimer.get_potential_energy(force_consistent=True)
+    assert energy == pytest.approx(results["baseline_energy"] + results["delta"])
+    assert results["energy_std"] > 0
+    assert results["novelty"] >= 0
+    assert len(results["neighbors"]) == 5
+    assert results["neighbors"][0].distance <= results["neighbors"][1].distance
+    assert calculator.get_property("energy_std", trimer) == results["energy_std"]
+    assert energy == pytest.approx(trimer.info["reference_energy"], abs=0.5)
+
+
+def test_interval_has_the_asked_coverage_and_order(tiny_model, trimer) -> None:
+    widths = []
+    for coverage in (0.5, 0.9, 0.99):
+        trimer.calc = KNNCalculator(tiny_model, coverage=coverage, on_novelty="ignore")
+        energy = trimer.get_potential_energy()
+        low, high = trimer.calc.results["energy_interval"]
+        assert low < energy < high
+        widths.append(high - low)
+    assert widths == sorted(widths)
+    with pytest.raises(SettingsError, match="coverage must lie between"):
+        KNNCalculator(tiny_model, coverage=1.5)
+
+
+def test_results_are_kept_until_something_changes(calculator, trimer, monkeypatch) -> None:
+    calls = []
+    predict = type(calculator.model).predict
+    monkeypatch.setattr(
+        type(calculator.model),
+        "predict",
+        lambda self, *a, **k: (calls.append(1), predict(self, *a, **k))[1],
+    )
+    trimer.calc = calculator
+    first = trimer.get_potential_energy()
+    trimer.get_potential_energy()
+    assert len(calls) == 1
+    trimer.positions[0, 0] += 0.01
+    assert trimer.get_potential_energy() != first
+    assert len(calls) == 2
+
+
+def test_changed_charge_in_info_is_not_answered_with_the_old_energy(calculator, trimer) -> None:
+    trimer.calc = calculator
+    trimer.get_potential_energy()
+    trimer.info["charge"] = 1
+    trimer.info["multiplicity"] = 2
+    assert not compare_atoms(calculator.atoms, trimer), "ASE alone would not notice"
+    assert calculator.check_state(trimer) == ["info.charge", "info.multiplicity"]
+    with pytest.raises(ChargeError, match=r"charge \+1 is not covered"):
+        trimer.get_potential_energy()
+    trimer.info["charge"] = 0
+    trimer.info["multiplicity"] = 1
+    trimer.info["comment"] = "not read, so no reason to compute again"
+    trimer.get_potential_energy()
+    assert calculator.check_state(trimer) == []
+
+
+def test_set_drops_results_and_checks(calculator, trimer) -> None:
+    trimer.calc = calculator
+    trimer.get_potential_energy()
+    assert calculator.set(novelty_threshold=2.0) == {"novelty_threshold": 2.0}
+    assert calculator.results == {}
+    with pytest.raises(SettingsError, match="unknown parameter 'colour'"):
+        calculator.set(colour="red")
+    with pytest.raises(SettingsError, match="on_novelty must be"):
+        calculator.set(on_novelty="shrug")
+    with pytest.raises(SettingsError, match="novelty_threshold must be positive"):
+        calculator.set(novelty_threshold=0.0)
+
+
+def test_novelty_warns_once_raises_or_is_ignored(tiny_model, trimer) -> None:
+    strange = trimer.copy()
+    strange.positions *= 1.35
+    quiet = KNNCalculator(tiny_model, on_novelty="ignore")
+    strange.calc = quiet
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        strange.get_potential_energy()
+    assert quiet.results["novelty"] > 1
+    strange.calc = KNNCalculator(tiny_model)
+    with pytest.warns(UserWarning, match="far from the training data"):
+        strange.get_potential_energy()
+    strange.positions[0, 0] += 0.1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        strange.get_potential_energy()
+    strange.calc = KNNCalculator(tiny_model, on_novelty="raise")
+    with pytest.raises(NoveltyError, match="novelty"):
+        strange.get_potential_energy()
+    assert strange.calc.results == {}
+
+
+def test_uncertainty_grows_away_from_the_data(calculator, trimer) -> None:
+    trimer.calc = calculator
+    trimer.get_potential_energy()
+    near = dict(calculator.results)
+    trimer.positions *= 1.3
+    trimer.get_potential_energy()
+    assert calculator.results["energy_std"] > 2 * near["energy_std"]
+    assert calculator.results["novelty"] > near["novelty"]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda a: a.positions.__setitem__((0, 0), np.nan), StructureError, "(?i)nan|finite"),
+        (lambda a: a.positions.__setitem__(1, a.positions[0]), StructureError, "overlap|close"),
+        (lambda a: a.set_pbc(True), StructureError, "periodic"),
+        (lambda a: a.numbers.__setitem__(0, 9), UnknownElementError, "F not covered"),
+        (lambda a: a.info.__setitem__("charge", 2), ChargeError, r"charge \+2 is not covered"),
+        (lambda a: a.info.__setitem__("multiplicity", 2), ChargeError, "multiplicity"),
+        (lambda a: a.__delitem__(slice(None)), StructureError, "no atoms"),
+    ],
+)
+def test_what_the_model_does_not_cover_is_an_error(
+    calculator, trimer, change, error, message
+) -> None:
+    change(trimer)
+    trimer.calc = calculator
+    with pytest.raises(error, match=message) as caught:
+        trimer.get_potential_energy()
+    assert isinstance(caught.value, InputError), "ASE's own workflows catch InputError"
+
+
+def test_other_baseline_is_an_error_unless_allowed(tiny_model, trimer) -> None:
+    with pytest.raises(BaselineError, match="corrects none, not GFN1-xTB"):
+        KNNCalculator(tiny_model, baseline="tblite")
+    calculator = KNNCalculator(
+        tiny_model, baseline="tblite", allow_other_baseline=True, on_novelty="ignore"
+    )
+    trimer.calc = calculator
+    trimer.get_potential_energy()
+    assert calculator.results["baseline_energy"] < -100
+    assert issubclass(BaselineError, CalculationFailed)
+
+
+def test_copies_pickles_and_dict(calculator, trimer, tmp_path, tiny_model) -> None:
+    from ase_knncalc import save_model
+
+    trimer.calc = calculator
+    energy = trimer.get_potential_energy()
+    for twin in (copy.deepcopy(calculator), pickle.loads(pickle.dumps(calculator))):
+        other = trimer.copy()
+        other.calc = twin
+        assert other.get_potential_energy() == energy
+    save_model(tiny_model, tmp_path / "m.h5")
+    from_file = KNNCalculator(tmp_path / "m.h5", on_novelty="ignore", charge=0)
+    again = KNNCalculator(**from_file.todict())
+    assert again.todict() == from_file.todict()
+    other = trimer.copy()
+    other.calc = again
+    assert other.get_potential_energy() == energy
+
+
+def test_instances_do_not_share_state(tiny_model) -> None:
+    first = KNNCalculator(tiny_model)
+    first.implemented_properties.append("dipole")
+    assert "dipole" not in KNNCalculator(tiny_model).implemented_properties
+    assert "dipole" not in KNNCalculator.implemented_properties
+
+
+def test_energies_are_the_same_alone_and_in_company(tiny_model) -> None:
+    frames = water_clusters(12, seed=5)
+    together = tiny_model.predict(frames)
+    assert len(together) == 12
+    for atoms, one in zip(frames, together, strict=True):
+        alone = tiny_model.predict(atoms)
+        assert alone.energy == one.energy
+        assert alone.energy_std == one.energy_std
+        assert alone.neighbors == one.neighbors
+    with pytest.raises(TypeError, match="single structure"):
+        len(tiny_model.predict(frames[0]))
+
+
+def test_invariances(tiny_model, trimer) -> None:
+    energy = tiny_model.predict(trimer).energy
+    moved = trimer.copy()
+    moved.rotate(77, (1, 2, 3))
+    moved.translate([3, -5, 9])
+    assert tiny_model.predict(moved).energy == pytest.approx(energy, abs=1e-6)
+    order = np.random.default_rng(0).permutation(len(trimer))
+    assert tiny_model.predict(trimer[order]).energy == pytest.approx(energy, abs=1e-6)
+
+
+def test_far_apart_clusters_add_up(tiny_model, water_frames) -> None:
+    """The trend is exactly extensive; the k-NN term fades, to within what it adds itself."""
+    first, second = water_frames[1].copy(), water_frames[2].copy()
+    second.translate([50, 0, 0])
+    both = tiny_model.predict(first + second)
+    parts = [tiny_model.predict(a) for a in (first, second)]
+    assert both.trend == pytest.approx(sum(p.trend for p in parts), abs=1e-8)
+    slack = abs(both.knn) + sum(abs(p.knn) for p in parts)
+    assert abs(both.energy - sum(p.energy for p in parts)) <= slack + 1e-8
+
+
+def test_monte_carlo_loop(calculator) -> None:
+    """Metropolis steps as a user writes them, without ase.optimize."""
+    rng = np.random.default_rng(0)
+    atoms = molecule("H2O")
+    atoms.calc = calculator
+    energy = atoms.get_potential_energy()
+    accepted = 0
+    for _ in range(30):
+        trial = atoms.copy()
+        trial.calc = calculator
+        trial.rattle(0.02, rng=rng)
+        new = trial.get_potential_energy()
+        if new < energy or rng.random() < np.exp((energy - new) / 0.05):
+            atoms, energy, accepted = trial, new, accepted + 1
+    assert 0 < accepted <= 30
+    assert atoms.get_potential_energy() == energy

@@ -1,0 +1,504 @@
+"""JKQC databases: pickles that must be read and must not be trusted."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+import operator
+import os
+import pickle
+import struct
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.units import Hartree
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ase_knncalc.data import KeyMap, iter_frames, read_dataset, read_jkqc, read_jkqc_pair
+from ase_knncalc.data import unpickle as unpickle_module
+from ase_knncalc.data.unpickle import as_array, read_table
+from ase_knncalc.errors import DataError
+
+# Tables of two rows (water with forces, HCl without) that these versions of pandas wrote, with the
+# columns that JKQC has. zlib, base64.
+WRITTEN_BY = {
+    "pandas 1, protocol 5": """
+        eNq9Vs1v3EQUX9vrzW4bSlOppT0Q9YSWQ1ddISQkKgVYPgpWjUgPXBqs8ex4x9Rrm/GYJKiocEg/pJFAYuCMhCpxQXDg
+        ECQkKuDMgX8DwYlKvcF7Y2/iJBsKCDEHv7HnzZv3fr837/k99+NHey0z1FJO0jEpBjQTbBAJMmVa9Z4nkrxo5h/px9/X
+        7+q+agfTidBquakep5KJlCTFYEpSMmGi0GrxuSSjVy9V77Bdnap3BEkcFrtbtHo4KNM8plcTFoS4B5VPpOU036ysw5SJ
+        mGp1NIhENg3LKDIW+5+cbTXG2ct3jfzxWiVb96/XK89o5Rp7IMdyM8dolB09pW/fuqlXdd9zlHVB+77/yh8wzMNrSR16
+        tmff0MoaaQlqqhuWcSLjFFx2iySmaAZUup6DVjwbn/woP7bPr8aw9knNTyg7bvjBTx3mBT+DPvBlz/Fcz2oeqE42sJqW
+        4CERgkCsi4FgNEsLKUoqwVd+XC0AA2YRPG9t6ZEV6upky2ubU8CfV/fgcm0fLivg0e01zIPh+rnzWnWGnCbnhoDncF3D
+        R3iDvCEFGxCZTRGqZ43cyZ9uQFmSZOGbACiq4RtsHKGolZRbOYlQXmz9t0PzkwChMwO0CCGh85Cas5ymGiARDhvMXJjD
+        jLNVm1Ed43FhIlwAPkK8A2jzdG2we2gKPNYw08uzIpYxkPa3gt9e3vrlte3fVuZ//+m7H+71r3zw/a8rhwRfqp4hYxwX
+        +R5n/xo8a7YfMqzKLwK3udBrQGOcRplhMKAkodovQ/5CRTy/yD0z4/7/wiu/fIDS13eR5lfQpTdQ5fg+RpYazNg7+hRV
+        z/9Dp1YNEb+voHN2A3fO/wXafLqmeQb4vQWowg083MSHNeGfmoN3Yz6w4fNa8atafv2gDdu14re1vLt3A3vp+v1qgcH1
+        mFcJZyB3arnQALs9M1NVtpsay8zpvX1mzDZYMQihcGh1JEjZevAyfsOCfmaepqmHoHoJ5UwVL2knYW+zBJO2z+/wz5Tb
+        XGyPoe9pPuRPYJXkT+7USHh52lQ/l21A2gMfykmyiVbOxuY7GoNW7RTbpV/eQADv8C8wz748aKq7Y6pDORETiGeRJmUB
+        XTEwLUotsYRRKbI0pgFLmZhASX8oirFLQvjmFNWJMkEZdlsTaA5dKZag16uKfilApy1jUDWEfFO5xZRLszGrgj/WH3Ut
+        y4bh1P3oQVWv28iPUdex7Ja70Glr/vPuCgMPMiEzMYZO7UP3BW/Ncb7PamTm8yVIilAcWUXZoARch6YriZDQuFS7kFkO
+        aYITBhOrCgsfUM4BPkAAKZz9xgRTJonhdA2bi5QCK7XqBFFCJmb6CIGetF4E4xIxJJIFCQkxP24VZTj4EwKyvFk=
+    """,
+    "pandas 2, protocol 4": """
+        eNq9VkFv3EQUXq/tzW5bKBESBFFVEadwyKp7Q6JSgIVSsGpEELdGZuyd3XHrta2ZMZuFotJD2kYaiUqd3jly5MAhB6S2
+        wAUhceNXIJCQQOqNvjd2Widx06pCzMFvxn7z5r33vTefv3RukV7LDLWYk3RERD/KOO2POZlSrXpvE0nOmPlN/eoV/YVe
+        UU4wnXCtTtbV41RSnpJE9KckJRPKhVbH3kqy6OK5cg3b1QvVjiCJQ/Fwi1bHgyLN4+hiQoMQ9xjltJjm835gzE+LRMaE
+        czIHswGnUZYKyYtIoqZrNLVaAONG5ab2Wlt6aIX6ml7XK57ltb32Vc2OK3ck5zmGotrj1/T29fK7razT2vf99/+FYR5e
+        S+pwe7hsErP80R0jf7pUyta9y6VsvaFBTXXDIgb3UgjEFUkcoX04sevZaN5r45MdZc+yRXSLPb/XqSXVjmuusBOPdqQ2
+        rH0SHWGveLbnetbhpzq7p36wJwGX9iVgDc/dQLQHs9VTWnUGLEpWB5C4wUzDS1hBdRBB+0RmUwz9TSMfVEk3iGiSZOEF
+        rbqohivYOERRKSm3xOugk7Zng5Mvbw/Ptv6jgQkSIdRuHkZNB26ZnISDGhKnm5CwK1uqY3wXJtYFqMAQa77Z8Or2cKl7
+        CHCql2ciljEU9VPlYufk1u8f7vy51vz+19s//rNy/qsf/lir56JQPQPQKBZ546FWeejSYQmFXiw7kUAzC70B+MbpODPQ
+        BhFJIu0XIXunrAh2lnlmxvz/D3D2cTMk5x8iyT5B58KG/iyhe24XqsV6r8VN/VzFcOpJfVw3CP29ZgBh+dPCwGYbms0h
+        sZ9DuqFnm0M+aOVGVRFfGwcet+ubSvvbSn73RLt2Ku3vK3nH7KLvXr5XrmmjDadM/fL+665TyYVa9OVVd03jZbW0l5NG
+        dJOKfgjXj1ZHgpTOgvfwHd7/LzVpGpoB1XMod1WxwTsJ/ZQmWOEr7C67rdz6R2cEHKmbg3jd3KEu3YQeAYyUnWQTrezN
+        +WcaI1dOitTqF1fxtr7LfsZS/OWgqe4DU52IET6BeI5FSSGAQQPDaGqRJjSSPEvjKKAp5RMgxGfGMTIqhG9OUZ1xxiOK
+        zGwCzYGrYgl6vZJLCw46joxB1aDyW+kWVW6UjWgZfKNnSGGPvTi7ltWGYbeaqwbt/AVattVuuQsdx1QJeJZxmfER/D/4
+        wPMQhXHD92mVsWYcOUkxRUfWUdaggpCAoiXhEv4QlCNklgNT4oTCxCrDxQfwBKQVMoPQ7v4KBVMqicF6A6lLSo63v+oE
+        44RMzPRFAow3E8GowNwSSYOEhFg310UR9u8DgpHz4Q==
+    """,
+    "pandas 2, protocol 5": """
+        eNq9Vs1v3EQUX9u7m902lAZEaC+hJ7QcuuoKISFRKcDyUbBqRHrg0mCNZ8c7pv5iPCYJKioc0g9pJJAYOCOhSlwQHDgE
+        CYkKOHPg30BwAqk3eG/sTZxkQwEh5uA39rx5897v9+Y9v9v56JF+ywy1lJN0QoohzQQbhoIkTKv+c0SSF8z8Q/3Ye/od
+        PVBtP5kKrVaa6lEqmUhJXAwTkpIpE4VWi8/GGb1ysXqH7Wq53uHHUVDsbdHqfr9M84heiZkf4B5UfjAtk3xr6BvzMGci
+        olod90ORJUEZhsbk4OMzrcY4c+mOkT9crWTr7rV65WmtOsYgyIncyjEcZYdP6ls3b+g1PXAdZZ3Xnue9/AcM83BbUgeu
+        7drXtbLGWoKa6gVlFMsoBZ87RRxRNAMqPddBK66NT36cnzjgV2NYB6TmDyg7avjBl4/ygp9GH/iK67gd12oeqJabYCUl
+        uEiEIBDsoi8YzdJCipJKcJafVAvAgVkE11vbemwFujractvmGHDolX3AXD0AzCq4dGsdM2G0cfacVt0Rp/HZEQA62tDw
+        Ed4gc0jBhkRmCWL1jJG7GdTzKYvjLHgDEEU1fIONYxS1kupUTiKWF1r/7dD8IcDQmSFaBJDSeUDNWU5TDZAIRg1qzs+h
+        xtmuzaiu8bgwES4AIQHeArR5qjbYOzIHHm2Y6edZEckISPtbwe+sbP/86s6vq/O///jt978PLr//3S+rRwRfqr4hYxIV
+        +T5n/xo8a7YfMqzKLwL3udDrQGOUhplh0KckptorA/58RTy/wF0z497/wiu/dIjS1/aQ5pfRpddR5eQBRpYazNi7+hRV
+        z/1Dp9YMEb+tonN2A3fO/wXaPFnXPAP83gRU4QYebeKDmvBPzMF7MR/a8Fmt+GUtv7rXhp1a8Zta3tm/gb147W61wOB6
+        zCuFM5C7tVxogN2emalK2w2NZebU/k4zYZusGAZQOLQ65qdsw38Jv2FFPz1P09RDUL2IcqaKl7Qbs7dYjEk74Lf5p6rT
+        XGxPoPNpPuKPY5XkT+zWSHh5ylS/DtuEtAc+lBNnU62cza23NQat2ik2TK+8jgDe5p9jnn1x2FRv11SXciKmEM8ijcsC
+        +qJvepRaYjGjUmRpRH2WMjGFkn5fGGGfhPDNKaobZoIy7Lcm0BzaUiRBr18V/VKATltGoGoI+bpyi6kOzSasCv7EYNyz
+        LBuGUzeke1W9XiM/xj3HsludhW5b85/2Vhh4kAmZiQm0ag/aL3hrjvM8ViMzny9BUoTi2BrKBiXgOnRdSYSExqXahcxy
+        SBOcMJhYVVj4gHIO8AECSOHsR8ZPmCSG03VsLlIKrNSq64cxmZrpwwR60kbhT0rEkEjmxyTA/LhZlMHwT+Z2vRs=
+    """,
+    "pandas 3, protocol 5": """
+        eNq9Vs9vG0UU9q69jp22lKgiVKIKuSC5h1p1TxyQQuuIH7G6Fem10Wp2PfZss95dzc6SuCoUhBxaNFKRGCqOHDly4JAD
+        EhVw6gEJ8R9wRSAhgdRbeW92ba+dhpKqYg6e8c735r33vTfvzQfW5ycXS3rIakzCLkmUrK8TQd7gZEDVZ+rsh+o91ZAV
+        Z9DnSq5kmKYXcdr0Q0F5SIKkOSAh6VMOsscvBZG3fTn7D+INuZyLOIHvJlMZJU86aRj73nZAHReFAC1PzYAJ52QIyDOO
+        Ew93p3B7/SLuXCLeNu2i2IlcbCxw7KrgftjXKNjfeLn6Z8X+WG0qVhrvrYthjP6B20PBolC9eethRsQe4ORymA7iYdPR
+        jg7SQPj6bHDQ4dSLwkTw1BMob2mkkgtgQa6vUxqptuEq1NjoGB1zpNgZaXXHKs0rr6o7t7PdsjRuKtu2Nx7B0D+dNaHc
+        O1tIemvn3HmwsMW84FxLUfi+p1xZc1MfDArBUSsJfI9qlaDHwCM7pnb0GHuOLRUcf4Etz3jIXmIraCdbLVrZ0HrN1o4C
+        5aB1rJNdQMCsAnmqyBGsKfc94N7p8Wjgpr1elgD3VkuFsXr1vp5/vJnNpYe38p3XFXtFmr0ZZl6bY6YE1oAZ5p6SRlsJ
+        NOMC/K91yjOeb8wpLQxjbtZK/YJSduUwlWwzV1juWHNUH+RSC2Rs1klCm0REA4zXRT1PrlXN8WgQRO51JWsIw39AfRun
+        HCStLK3Qq7dKz3YoZoM35bFviQv3PHY9ratchAFJbqtA0tnHkFQe5cfIan4P0cMFSAwXSwOeeTo/sHZoNK4VjqnHUeIL
+        Hy7bf3J+f2X02zv7f6w9/vtP3/3wd+Pa3e9/XzvE+VTWdTC6fhLPGPvv5BljeagMWV0gUOMStQVh9MNepCPoeCTwlJ26
+        LMgCzyLG9Yql/0tc2Y0DIX1/yjT7CE0aIeT5uYgsFSJjTvCfIPT8EY3a1IH4aw2NMwu8s7tPwTYDgtk94O8LYBVu2eFH
+        fJoH/EuteOrzAYGvcuDX+fzNkwT2c+C3+Xx/VoBO6i0WUagbVShUhbohFFaH07MdtUt3adJ0oRYoueiEdMd5G79BMYDW
+        tXgZG9H4A96uakDfpQFmW4M9AIRV3Kx0oY+rI/eByqQPWHQX0hl4luUg6itZ3h3emHShSogPBDvVhzxgP2MK/XJkZbWJ
+        sqrHCO+D28e9IE3gleDodimXaEA9waPQ9xwaUt6HXnui5+OrAVjSRshqL+IexeeHbtUxNEVfAK6etemUA6YifICO+9mv
+        meFUWl7UpRmBG412zTBMGOW8Lzyp5NUKydGulQ2zZC1UK+o6Xp/pJgU7Ii4i3oWOaMODAWzWGm2bjumD4G6SsE8L8QMb
+        ob8LwgV0d1lJRBRD5uCCwsLI7NePlQpSBd5ivHv63Qa1bEAF0QmwhS1ECI71WFadXkD6evkigc6zkzjdFPkigjoBcTGZ
+        biep2/wHdzMmSg==
+    """,
+}
+PICKLES = {k: zlib.decompress(base64.b64decode("".join(v.split()))) for k, v in WRITTEN_BY.items()}
+
+
+@pytest.fixture(params=PICKLES)
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / "two.pkl"
+    path.write_bytes(PICKLES[request.param])
+    return path
+
+
+def test_all_versions_of_pandas(database: Path) -> None:
+    assert "pandas" not in sys.modules
+    water, acid = read_jkqc(database)
+    assert "pandas" not in sys.modules
+    assert water.get_chemical_formula() == "H2O"
+    np.testing.assert_array_equal(water.positions, [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
+    np.testing.assert_allclose(
+        water.arrays["reference_forces"], np.arange(9.0).reshape(3, 3) / 64 * Hartree, rtol=1e-14
+    )
+    assert water.info == {
+        "name": "1w-0",
+        "source": "two.pkl#0",
+        "composition": "1w",
+        "charge": 0,
+        "multiplicity": 1,
+        "reference_energy": pytest.approx(-76.5 * Hartree, rel=1e-14),
+    }
+    assert str(acid.symbols) == "HCl"
+    assert acid.info["reference_energy"] == pytest.approx(-460.25 * Hartree, rel=1e-14)
+    assert "reference_forces" not in acid.arrays
+
+
+def test_table_has_all_columns(database: Path) -> None:
+    table = read_table(database)
+    assert table.n_rows == 2
+    assert table.column("log", "electronic_energy") == [-76.5, -460.25]
+    assert table.column("log", "time")[1] == 2.0
+    assert table.column("log", "no such") == [None, None]
+    assert len(table.columns) == 8
+
+
+def test_read_as_any_other_file(database: Path) -> None:
+    assert [a.info["name"] for a in iter_frames(database)] == ["1w-0", "1hcl-1"]
+    assert [a.info["name"] for a in iter_frames(database, "::-1")] == ["1hcl-1", "1w-0"]
+    # The reader has made eV of it, whatever the unit of other files.
+    dataset = read_dataset(database, keys=KeyMap(energy_unit="Hartree", force_unit="Hartree/Bohr"))
+    assert dataset.energies()[0] == pytest.approx(-76.5 * Hartree, rel=1e-12)
+    assert dataset.has_forces.tolist() == [True, False]
+
+
+# -------------------------------------------------------------------------------- real files
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "first", "hartree"),
+    [
+        ("monsDFT", 2, "1w", -76.4096259952),
+        ("monsXTB", 2, "1sa", -23.45522190195),
+        ("sa-w_DFT", 42, "10w-25", -764.270885),
+        ("sa-w_XTB", 42, "10w-25", -57.81789130103),
+    ],
+)
+def test_real_databases(
+    shared_data: Path, name: str, rows: int, first: str, hartree: float
+) -> None:
+    frames = read_jkqc(shared_data / "jkqc" / f"{name}.pkl")
+    assert len(frames) == rows
+    assert frames[0].info["name"] == first
+    assert frames[0].info["reference_energy"] / Hartree == pytest.approx(hartree, abs=1e-6)
+
+
+def test_real_pair_agrees_with_the_other_file_of_the_same_clusters(shared_data: Path) -> None:
+    folder = shared_data / "jkqc"
+    pairs = read_jkqc(folder / "sa-w_DFT.pkl", low=folder / "sa-w_XTB.pkl")
+    assert len(pairs) == 42
+    known = {
+        a.info["name"]: a.info
+        for file in ("saw_equilibrium", "saw_4sa5w_equilibrium")
+        for a in iter_frames(shared_data / f"{file}.extxyz.gz")
+    }
+    compared = 0
+    for atoms in pairs:
+        other = known.get(atoms.info["name"])
+        if other is not None:
+            compared += 1
+            assert atoms.info["reference_energy"] == pytest.approx(other["wb97xd_energy"], abs=1e-6)
+            assert atoms.info["baseline_energy"] == pytest.approx(other["gfn1_energy"], abs=1e-6)
+            assert atoms.info["composition"] == other["composition"]
+    assert compared >= 40
+    dataset = read_dataset(pairs, require_baseline=True)
+    assert len(dataset) == 42
+
+
+def test_dlpno_energies_of_the_second_program(shared_data: Path) -> None:
+    water = read_jkqc(shared_data / "jkqc" / "monsDFT.pkl")[0]
+    assert water.info["out_electronic_energy"] / Hartree == pytest.approx(-76.342127686, abs=1e-8)
+
+
+# -------------------------------------------------------------------------------------- pairs
+
+
+class _Writer:
+    """Writes small databases by editing one of the tables above."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __call__(self, name: str, *edits: tuple[bytes, bytes]) -> Path:
+        data = PICKLES["pandas 2, protocol 4"]
+        for old, new in edits:
+            assert data.count(old) == 1
+            assert len(old) == len(new)
+            data = data.replace(old, new)
+        path = self.folder / f"{name}.pkl"
+        path.write_bytes(data)
+        return path
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> _Writer:
+    return _Writer(tmp_path)
+
+
+def test_pair_joined_by_name(write: _Writer) -> None:
+    low = write("low", (struct.pack("<d", -76.5), struct.pack("<d", -5.75)))
+    water, acid = read_jkqc_pair(write("high"), low)
+    assert water.info["reference_energy"] == pytest.approx(-76.5 * Hartree)
+    assert water.info["baseline_energy"] == pytest.approx(-5.75 * Hartree)
+    assert acid.info["baseline_energy"] == pytest.approx(-460.25 * Hartree)
+    np.testing.assert_array_equal(water.arrays["baseline_forces"], water.arrays["reference_forces"])
+
+
+def test_unpaired_clusters_are_listed(write: _Writer) -> None:
+    pairs = read_jkqc_pair(write("high"), write("low", (b"1hcl-1", b"1hcl-7")))
+    assert [a.info["name"] for a in pairs] == ["1w-0", "1hcl-1", "1hcl-7"]
+    dataset = read_dataset(pairs, require_baseline=True)
+    assert [a.info["name"] for a in dataset.frames] == ["1w-0"]
+    assert [(o.name, o.category) for o in dataset.omitted] == [
+        ("1hcl-1", "missing-baseline"),
+        ("1hcl-7", "missing-reference"),
+    ]
+    with pytest.raises(DataError, match="no file_basename in common"):
+        read_jkqc_pair(write("a"), write("b", (b"1hcl-1", b"1hcl-7"), (b"1w-0", b"1w-7")))
+
+
+def test_other_geometry_is_listed(write: _Writer) -> None:
+    moved = (struct.pack("<d", 0.96), struct.pack("<d", 0.97))
+    dataset = read_dataset(read_jkqc_pair(write("high"), write("low", moved)))
+    assert [a.info["name"] for a in dataset.frames] == ["1hcl-1"]
+    (omission,) = dataset.omitted
+    assert omission.category == "geometry-mismatch"
+    assert "differ by 0.01" in omission.reason
+    assert "low.pkl" in omission.reason
+
+
+# ------------------------------------------------------------------------------- hostile files
+
+
+class _Call:
+    """Pickles as a call."""
+
+    def __init__(self, function: Any, *args: Any) -> None:
+        self.function = function
+        self.args = args
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return self.function, self.args
+
+
+def _mark(marker: str) -> str:
+    return f"open({marker!r}, 'w').close()"
+
+
+HOSTILE: dict[str, Any] = {
+    "posix.system": lambda m: _Call(os.system, f"touch {m}"),
+    "builtins.eval": lambda m: _Call(eval, _mark(m)),
+    "builtins.exec": lambda m: _Call(exec, _mark(m)),
+    "builtins.getattr": lambda m: _Call(getattr, Atoms, "write"),
+    "builtins.__import__": lambda m: _Call(__import__, "this"),
+    "functools.partial": lambda m: functools.partial(slice, 1),
+    "operator.attrgetter": lambda m: operator.attrgetter("__class__.__base__"),
+    "operator.methodcaller": lambda m: operator.methodcaller("touch"),
+    "pathlib.": lambda m: _Call(Path.touch, Path(m)),
+    "numpy.savetxt": lambda m: _Call(np.savetxt, m, [1.0]),
+    "numpy.load": lambda m: _Call(np.load, m, None, True),
+    "_io.open": lambda m: _Call(io.open, m, "w"),
+    "ctypes": lambda m: _Call(__import__("ctypes").CDLL, m),
+    "ase.": lambda m: _Call(__import__("ase.io", fromlist=["write"]).write, m, Atoms("H")),
+    "pickle.loads": lambda m: _Call(pickle.loads, pickle.dumps(1)),
+}
+
+
+def _nested(payload: Any) -> list[Any]:
+    """The payload alone, and where unpicklers have been fooled before."""
+    hidden = np.empty(1, dtype=object)
+    hidden[0] = payload
+    deeper = np.empty((1, 1), dtype=object)
+    deeper[0, 0] = hidden
+    atoms = Atoms("H", info={"x": payload})
+    return [payload, [payload], {"_mgr": payload}, hidden, deeper, atoms]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_hostile_pickles_are_refused_and_do_nothing(
+    tmp_path: Path, name: str, protocol: int
+) -> None:
+    marker = tmp_path / "marker"
+    path = tmp_path / "hostile.pkl"
+    for payload in _nested(HOSTILE[name](str(marker))):
+        path.write_bytes(pickle.dumps(payload, protocol=protocol))
+        with pytest.raises(DataError, match=r"hostile\.pkl: refused"):
+            read_jkqc(path)
+        assert not marker.exists()
+
+
+def test_refusal_names_the_forbidden_global(tmp_path: Path) -> None:
+    path = tmp_path / "hostile.pkl"
+    path.write_bytes(pickle.dumps(_Call(os.system, "true"), protocol=4))
+    with pytest.raises(DataError, match=rf"the name {os.system.__module__}\.system"):
+        read_jkqc(path)
+
+
+def _global(module: str, name: str) -> bytes:
+    return b"c" + module.encode() + b"\n" + name.encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        # functools.partial of what is allowed, but not applied to a block
+        _global("functools", "partial") + _global("ase.atoms", "Atoms") + b"\x85R.",
+        # a dotted name behind an allowed module
+        b"\x8c\x0bpandas.core\x8c\x10frame.os.system\x94\x93.",
+        _global("numpy", "dtype.__class__") + b".",
+        # protocol 0 and extension opcodes, out-of-band buffers, persistent names
+        b"(S'x'\ni" + b"os\nsystem\n.",
+        b"\x82\x01.",
+        b"\x97.",
+        b"Pname\n.",
+    ],
+)
+def test_hand_made_programs_are_refused(tmp_path: Path, program: bytes) -> None:
+    path = tmp_path / "hand.pkl"
+    path.write_bytes(b"\x80\x05" + program)
+    with pytest.raises(DataError, match=r"hand\.pkl"):
+        read_jkqc(path)
+
+
+@pytest.mark.parametrize("key", sorted(unpickle_module._STAND_INS))
+@pytest.mark.parametrize("slots", [False, True])
+def test_stand_ins_cannot_be_changed(tmp_path: Path, key: tuple[str, str], slots: bool) -> None:
+    """BUILD sets attributes on what has no ``__setstate__``: on a function for all that follow."""
+    path = tmp_path / "build.pkl"
+    state = b"}\x8c\x05kind1\x8c\x01xs"
+    state = b"N" + state + b"\x86" if slots else state
+    path.write_bytes(b"\x80\x05" + _global(*key) + state + b"b.")
+    before = dict(vars(unpickle_module))
+    with pytest.raises(DataError, match=r"build\.pkl"):
+        read_jkqc(path)
+    assert not hasattr(unpickle_module._STAND_INS[key], "kind1")
+    assert dict(vars(unpickle_module)) == before
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        b"Nr\xff\xff\xff\x7f.",  # LONG_BINPUT: room for two thousand million entries
+        b"\x8d\xff\xff\xff\xff\xff\x00\x00\x00abc.",  # a text of a terabyte
+        b"\x96\xff\xff\xff\xff\xff\x00\x00\x00abc.",  # a bytearray of a terabyte
+        b"\x95\xff\xff\xff\xff\xff\x00\x00\x00N.",  # a frame of a terabyte
+    ],
+)
+def test_absurd_sizes_are_refused(tmp_path: Path, program: bytes) -> None:
+    path = tmp_path / "big.pkl"
+    path.write_bytes(b"\x80\x05" + program)
+    with pytest.raises(DataError, match=r"big\.pkl"):
+        read_jkqc(path)
+
+
+def test_absurd_shapes_are_refused(tmp_path: Path) -> None:
+    data = PICKLES["pandas 2, protocol 4"]
+    matrix = b"K\x03K\x03\x86"  # the shape (3, 3), of a cell, positions or forces
+    path = tmp_path / "shape.pkl"
+    path.write_bytes(data.replace(matrix, b"K\x03K\xc8\x86"))
+    with pytest.raises(DataError, match="size than its shape"):
+        read_jkqc(path)
+
+
+def test_huge_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "huge.pkl"
+    with open(path, "wb") as handle:
+        handle.truncate(unpickle_module.MAX_BYTES + 1)  # sparse
+    with pytest.raises(DataError, match=r"huge\.pkl: a pickle of 4\.0 GiB"):
+        read_jkqc(path)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([1, 2], "no table"),
+        (np.zeros(3), "no table"),
+        (Atoms("H"), "no table"),
+    ],
+)
+def test_other_pickles(tmp_path: Path, value: Any, message: str) -> None:
+    path = tmp_path / "other.pkl"
+    path.write_bytes(pickle.dumps(value, protocol=4))
+    with pytest.raises(DataError, match=message):
+        read_jkqc(path)
+
+
+def test_other_table(write: _Writer) -> None:
+    path = write("table", (b"file_basename", b"life_basename"))
+    with pytest.raises(DataError, match=r"no column \('info', 'file_basename'\).*life_basename"):
+        read_jkqc(path)
+
+
+def test_missing_values(write: _Writer) -> None:
+    nan = struct.pack("<d", float("nan"))
+    frames = read_jkqc(write("nan", (struct.pack("<d", -76.5), nan)))
+    assert "reference_energy" not in frames[0].info
+    dataset = read_dataset(frames)
+    assert [(o.name, o.category) for o in dataset.omitted] == [("1w-0", "missing-reference")]
+
+
+def _read_damaged(path: Path, data: bytes) -> None:
+    """Either frames, or an error that names the file: never anything else."""
+    path.write_bytes(data)
+    try:
+        frames = read_jkqc(path)
+    except DataError as e:
+        message = str(e)
+    else:
+        message = path.name
+        for atoms in frames:
+            assert isinstance(atoms.info["name"], str)
+            assert atoms.positions.shape == (len(atoms), 3)
+            assert isinstance(atoms.info.get("reference_energy", 0.0), float)
+    assert path.name in message
+
+
+@pytest.mark.parametrize("version", PICKLES)
+def test_every_truncation_is_a_data_error(tmp_path: Path, version: str) -> None:
+    data = PICKLES[version]
+    path = tmp_path / "cut.pkl"
+    for length in range(1, len(data), 23):
+        path.write_bytes(data[:length])
+        with pytest.raises(DataError, match=r"cut\.pkl"):
+            read_jkqc(path)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:pickletools")
+@given(st.sampled_from(sorted(PICKLES)), st.data())
+@settings(max_examples=200, deadline=None)
+def test_every_mutation_is_frames_or_a_data_error(
+    tmp_path_factory: pytest.TempPathFactory, version: str, data: st.DataObject
+) -> None:
+    raw = bytearray(PICKLES[version])
+    for _ in range(data.draw(st.integers(1, 5))):
+        place = data.draw(st.integers(0, len(raw) - 1))
+        kind = data.draw(st.sampled_from(["change", "insert", "delete"]))
+        if kind == "change":
+            raw[place] = data.draw(st.integers(0, 255))
+        elif kind == "insert":
+            raw[place:place] = data.draw(st.binary(min_size=1, max_size=6))
+        else:
+            del raw[place : place + data.draw(st.integers(1, 20))]
+    _read_damaged(tmp_path_factory.mktemp("mutated") / "mutated.pkl", bytes(raw))
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=200, deadline=None)
+def test_any_bytes_are_a_data_error(
+    tmp_path_factory: pytest.TempPathFactory, program: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("any") / "any.pkl"
+    path.write_bytes(b"\x80\x05" + program)
+    with pytest.raises(DataError, match=r"any\.pkl"):
+        read_jkqc(path)
+
+
+def test_arrays_are_those_of_numpy() -> None:
+    """Orders, byte orders and types, through the same stand-ins that tables use."""
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(3, 4))
+    for array in (
+        matrix,
+        np.asfortranarray(matrix),
+        matrix.astype(">f8"),
+        matrix.astype("f4"),
+        np.arange(6, dtype="i1").reshape(2, 3),
+        np.asfortranarray(np.arange(6, dtype=">i4").reshape(2, 3)),
+        np.array([True, False]),
+        np.zeros((0, 3)),
+        np.array(2.5),
+    ):
+        for protocol in (4, 5):
+            stand_in = io.BytesIO(pickle.dumps(array, protocol=protocol))
+            found = as_array(unpickle_module._TableUnpickler(stand_in).load())
+            np.testing.assert_array_equal(found, array.reshape(found.shape))
+            assert found.dtype == array.dtype.newbyteorder("=")

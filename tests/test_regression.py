@@ -1,0 +1,103 @@
+"""Ridge regression: exact cross-validation against refitting."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ase_knncalc.errors import TrainingError
+from ase_knncalc.regression import RidgeProblem, prediction_leverage
+
+
+def problem_data(seed: int, n: int = 24, free: int = 2, columns: int = 6):
+    rng = np.random.default_rng(seed)
+    c = np.column_stack([np.ones(n), rng.integers(0, 4, n)])[:, :free].astype(float)
+    phi = rng.normal(size=(n, columns))
+    y = c.sum(axis=1) * 3 + phi @ rng.normal(size=columns) + 0.1 * rng.normal(size=n)
+    groups = rng.integers(0, 6, n)
+    weights = rng.uniform(0.5, 2.0, n)
+    return c, phi, y, weights, groups
+
+
+def refit(c, phi, y, weights, penalty, keep, ask):
+    """Independent solution: augmented least squares on the rows kept."""
+    root = np.sqrt(weights[keep])[:, None]
+    top = np.hstack([root * c[keep], root * phi[keep]])
+    bottom = np.hstack(
+        [np.zeros((phi.shape[1], c.shape[1])), np.sqrt(penalty) * np.eye(phi.shape[1])]
+    )
+    target = np.concatenate([root[:, 0] * y[keep], np.zeros(phi.shape[1])])
+    coef = np.linalg.lstsq(np.vstack([top, bottom]), target, rcond=None)[0]
+    return np.hstack([c[ask], phi[ask]]) @ coef
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), log_penalty=st.floats(-4, 2))
+def test_leave_one_out_and_group_out_equal_refits(seed: int, log_penalty: float) -> None:
+    c, phi, y, weights, groups = problem_data(seed)
+    penalty = 10.0**log_penalty
+    fit = RidgeProblem(c, phi.copy(), y, weights, groups).solve(penalty)
+    everything = np.arange(len(y))
+    expected = refit(c, phi, y, weights, penalty, everything, everything)
+    np.testing.assert_allclose(fit.fitted, expected, atol=1e-8)
+    i = seed % len(y)
+    keep = everything != i
+    np.testing.assert_allclose(
+        y[i] - fit.leave_one_out[i],
+        refit(c, phi, y, weights, penalty, keep, [i])[0],
+        rtol=1e-6,
+        atol=1e-7,
+    )
+    keep = groups != groups[i]
+    ask = np.flatnonzero(~keep)
+    np.testing.assert_allclose(
+        (y - fit.leave_group_out)[ask],
+        refit(c, phi, y, weights, penalty, keep, ask),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+
+
+def test_coefficients_reproduce_the_fit() -> None:
+    c, phi, y, weights, groups = problem_data(1)
+    fit = RidgeProblem(c, phi.copy(), y, weights, groups).solve(0.3)
+    np.testing.assert_allclose(
+        c @ fit.free_coefficients + phi @ fit.coefficients, fit.fitted, atol=1e-9
+    )
+
+
+def test_leverage_of_training_rows_matches_hat_matrix() -> None:
+    c, phi, y, _, _ = problem_data(2)
+    problem = RidgeProblem(c, phi.copy(), y)
+    fit = problem.solve(0.3)
+    leverage = prediction_leverage(c, phi, *problem.variance_factors(0.3))
+    np.testing.assert_allclose(leverage / (1 - leverage), fit.leverage, rtol=1e-8)
+
+
+def test_rank_deficient_free_columns_are_solved_with_minimum_norm() -> None:
+    c, phi, y, _, _ = problem_data(3)
+    doubled = np.hstack([c, c[:, :1]])
+    fit = RidgeProblem(doubled, phi.copy(), y).solve(0.3)
+    reference = RidgeProblem(c, phi.copy(), y).solve(0.3)
+    np.testing.assert_allclose(fit.fitted, reference.fitted, atol=1e-9)
+    assert fit.free_coefficients[0] == pytest.approx(fit.free_coefficients[-1])
+
+
+def test_best_has_the_lowest_score() -> None:
+    c, phi, y, _, groups = problem_data(4)
+    problem = RidgeProblem(c, phi.copy(), y, groups=groups)
+    penalties = 10.0 ** np.arange(-5, 3)
+    best = problem.best(penalties)
+    assert best.score == min(problem.solve(p).score for p in penalties)
+
+
+def test_too_few_samples_and_bad_penalty_are_told() -> None:
+    with pytest.raises(TrainingError, match="at least 2"):
+        RidgeProblem(np.ones((1, 1)), np.ones((1, 1)), np.ones(1))
+    c, phi, y, _, _ = problem_data(5)
+    with pytest.raises(TrainingError, match="positive"):
+        RidgeProblem(c, phi, y).solve(0.0)
+    with pytest.raises(TrainingError, match="group labels"):
+        RidgeProblem(c, phi, y, groups=[1, 2])
