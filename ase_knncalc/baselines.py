@@ -277,8 +277,8 @@ class XTBBaseline(_XTBFamily):
     """GFN1-xTB or GFN2-xTB of the ``xtb`` package (xtb-python); parameters as TBLiteBaseline.
 
     Molecules are computed in a fixed, oblique orientation and the forces turned back, because
-    xtb 6.5.1 returns wrong forces (by up to 1 eV/Å) for atom pairs that lie exactly along a
-    Cartesian axis, as in many built structures: https://github.com/grimme-lab/xtb/issues/986.
+    xtb 6.5.1 returns wrong forces (by up to 1 eV/Å) for some structures with atom pairs exactly
+    along a Cartesian axis, such as ASE's methanol: https://github.com/grimme-lab/dxtb/issues/258.
     """
 
     library: ClassVar[str] = "xtb"

@@ -114,6 +114,7 @@ class KNNCalculator(Calculator):
     ) -> None:
         self.model: KNNModel
         self._warned = False
+        self._with_forces = False
         super().__init__(
             atoms=atoms,
             model=model,
@@ -161,7 +162,10 @@ class KNNCalculator(Calculator):
         if wanted["coverage"] is not None:
             model.calibration.multiple(wanted["coverage"])
         self.model = model
+        # A new list: the class attribute belongs to all instances.
         self.implemented_properties = ["energy", "free_energy", "energy_std", "novelty"]
+        if model.smooth:
+            self.implemented_properties.append("forces")
         # Compared by identity where a value is an object: ASE's own `set` compares arrays badly.
         changed = {
             k: v
@@ -203,8 +207,14 @@ class KNNCalculator(Calculator):
         """
         super().calculate(atoms, list(properties), list(system_changes))
         p = self.parameters
+        # Who asked for forces once is in dynamics or a relaxation and will ask again after the
+        # energy: the baseline then runs once a step, not twice.
+        self._with_forces = self._with_forces or "forces" in properties
         prediction = self.model.predict(
-            self.atoms, charge=p["charge"], multiplicity=p["multiplicity"]
+            self.atoms,
+            charge=p["charge"],
+            multiplicity=p["multiplicity"],
+            forces=self._with_forces,
         )
         self._report_novelty(prediction.novelty)
         energy = float(prediction.energy)
@@ -217,6 +227,8 @@ class KNNCalculator(Calculator):
             "delta": prediction.delta,
             "neighbors": prediction.neighbors,
         }
+        if self._with_forces:
+            self.results["forces"] = prediction.forces
         if p["coverage"] is not None:
             self.results["energy_interval"] = prediction.energy_interval(p["coverage"])
 

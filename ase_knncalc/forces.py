@@ -8,7 +8,7 @@ that memory does not grow with the number of frames.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,9 @@ from ase_knncalc.regression import RidgeFit, RidgeProblem
 
 FloatArray = np.ndarray
 IntArray = np.ndarray
+
+# Frames on which weights are compared.
+_JUDGED = 100
 
 
 @dataclass(frozen=True)
@@ -121,27 +124,39 @@ def accumulate(labels: ForceLabels, rows: Rows, n_columns: int) -> tuple[FloatAr
 
 
 def leave_frames_out(
-    labels: ForceLabels, rows: Rows, problem: RidgeProblem, fit: RidgeFit, weight: float
-) -> tuple[FloatArray, list[FloatArray]]:
-    """Residuals of energy and forces of each frame from the fit without both.
+    labels: ForceLabels,
+    rows: Rows,
+    problem: RidgeProblem,
+    fit: RidgeFit,
+    weight: float,
+    which: Sequence[int] | IntArray,
+) -> tuple[FloatArray, FloatArray]:
+    """Residuals of energy and forces of frames from fits without any of their rows.
+
+    Parameters
+    ----------
+    which
+        Places in ``labels``.
 
     Returns
     -------
-    energy : ndarray, shape (m,)
+    energy : ndarray, shape (len(which),)
         eV.
-    forces : list of ndarray, shape (n_atoms, 3)
-        eV/Å.
+    forces : ndarray, shape (n_components,)
+        All of them in one row, eV/Å.
     """
-    energies, forces = [], []
-    for row, numbers, positions, delta in zip(
-        labels.rows, labels.numbers, labels.positions, labels.delta, strict=True
-    ):
+    energies, forces = [], [np.zeros(0)]
+    for j in which:
         energy, force = problem.leave_block_out(
-            fit, int(row), rows(numbers, positions), np.ravel(delta), weight
+            fit,
+            int(labels.rows[j]),
+            rows(labels.numbers[j], labels.positions[j]),
+            np.ravel(labels.delta[j]),
+            weight,
         )
         energies.append(energy)
-        forces.append(force.reshape(-1, 3))
-    return np.array(energies), forces
+        forces.append(force)
+    return np.array(energies), np.concatenate(forces)
 
 
 def fit_with_forces(
@@ -151,42 +166,47 @@ def fit_with_forces(
     n_columns: int,
     penalties: Sequence[float],
     weights: Sequence[float],
-) -> tuple[RidgeProblem, RidgeFit, dict[str, Any], FloatArray, FloatArray]:
+    seed: int,
+) -> tuple[RidgeFit, dict[str, Any]]:
     """Weight of forces against energies, and the penalty, by cross-validation.
 
     The candidate with the lowest sum of energy and force error, each relative to the best that
-    any candidate reached, wins; frames with forces are left out with all their rows.
+    any candidate reached, wins; it is judged on a sample of the frames with forces, each left out
+    with all its rows.
 
     Returns
     -------
-    problem, fit
-        Of the best candidate.
+    fit
+        Of the best candidate. Cross-validated residuals of frames with forces are from fits
+        without their forces.
     details
         Weight, penalty and cross-validated force error (eV/Å).
-    leave_one_out, leave_group_out : ndarray, shape (n,)
-        Energy residuals, those of frames with forces from fits without their forces.
     """
     gram, target = accumulate(labels, rows, n_columns)
+    rng = np.random.default_rng(seed)
+    judged = np.sort(rng.permutation(len(labels))[:_JUDGED])
     found = []
     for weight in weights:
         problem = make_problem((weight * gram, weight * target))
         fit = problem.best(penalties)
-        energy, forces = leave_frames_out(labels, rows, problem, fit, weight)
-        one_out, group_out = fit.leave_one_out.copy(), fit.leave_group_out.copy()
-        one_out[labels.rows] = energy
-        # Leaving out a group leaves out at least the frame: never less than its own error.
-        worse = np.abs(energy) > np.abs(group_out[labels.rows])
-        group_out[labels.rows[worse]] = energy[worse]
-        force_error = float(np.mean(np.abs(np.concatenate([f.ravel() for f in forces]))))
-        found.append(
-            (float(np.abs(one_out).mean()), force_error, weight, problem, fit, one_out, group_out)
-        )
+        energy, forces = leave_frames_out(labels, rows, problem, fit, weight, judged)
+        energy_error = float(np.abs(energy).mean() + np.abs(fit.leave_one_out).mean())
+        found.append((energy_error, float(np.abs(forces).mean()), weight, fit, problem))
     best_energy, best_force = min(f[0] for f in found), min(f[1] for f in found)
-    chosen = min(found, key=lambda f: f[0] / best_energy + f[1] / best_force)
+    _, force_error, weight, fit, problem = min(
+        found, key=lambda f: f[0] / best_energy + f[1] / best_force
+    )
+    del found
+    energy, _ = leave_frames_out(labels, rows, problem, fit, weight, range(len(labels)))
+    one_out, group_out = fit.leave_one_out.copy(), fit.leave_group_out.copy()
+    one_out[labels.rows] = energy
+    # Without the group there is at least the frame missing: never better than without the frame.
+    worse = np.abs(energy) > np.abs(group_out[labels.rows])
+    group_out[labels.rows[worse]] = energy[worse]
     details = {
-        "penalty": chosen[4].penalty,
-        "force_weight": chosen[2],
-        "force_mae": chosen[1],
+        "penalty": fit.penalty,
+        "force_weight": weight,
+        "force_mae": force_error,
         "force_frames": len(labels),
     }
-    return chosen[3], chosen[4], details, chosen[5], chosen[6]
+    return replace(fit, leave_one_out=one_out, leave_group_out=group_out), details

@@ -7,7 +7,7 @@ A labeler is anything with ``method``, ``provides_forces`` and ``label(atoms)``:
 >>> labeler = PySCFLabeler(basis="sto-3g", grid_level=1)
 >>> label = labeler.label(molecule("H2O"))        # doctest: +SKIP
 >>> label.energy, label.forces.shape              # doctest: +SKIP
-(-2045.2..., (3, 3))
+(-2049.26..., (3, 3))
 
 :class:`PySCFLabeler` computes ωB97X-D/6-31++G(d,p) here, :class:`ASELabeler` asks any ASE
 calculator (ORCA, Gaussian, Psi4, NWChem), :class:`LookupLabeler` reads labels that are known.
@@ -33,6 +33,7 @@ import os
 import pickle
 import queue
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -51,10 +52,9 @@ from ase_knncalc.errors import (
     KNNCalcError,
     LabelerError,
     SettingsError,
-    StructureError,
     UnknownElementError,
 )
-from ase_knncalc.structure import resolve_charge
+from ase_knncalc.structure import check_structure, resolve_charge, structure_label
 
 FloatArray = np.ndarray
 
@@ -266,12 +266,8 @@ class PySCFLabeler:
     def label(self, atoms: Atoms) -> Label:
         """Energy and forces of a molecule or cluster; charge and multiplicity from its frame."""
         start = time.perf_counter()
+        check_structure(atoms)
         charge, multiplicity = resolve_charge(atoms)
-        if np.any(atoms.pbc):
-            raise StructureError(
-                f"periodic structure (pbc={atoms.pbc.tolist()}), expected a molecule or cluster: "
-                "set atoms.pbc = False"
-            )
         try:
             from pyscf import lib
         except ImportError as e:
@@ -287,12 +283,12 @@ class PySCFLabeler:
         # PySCF raises whatever its layers raise (KeyError for a basis, LinAlgError, …).
         except Exception as e:
             raise LabelerError(
-                f"PySCF failed for {atoms.get_chemical_formula()} (charge {charge}, multiplicity "
+                f"PySCF failed for {structure_label(atoms)} (charge {charge}, multiplicity "
                 f"{multiplicity}) with {self.method}: {type(e).__name__}: {e}"
             ) from e
         if not np.isfinite(energy) or (forces is not None and not np.isfinite(forces).all()):
             raise LabelerError(
-                f"PySCF returned NaN for {atoms.get_chemical_formula()}: look for overlapping atoms"
+                f"PySCF returned NaN for {structure_label(atoms)}: look at its geometry"
             )
         return Label(energy, forces, time.perf_counter() - start, self.method)
 
@@ -316,7 +312,7 @@ class PySCFLabeler:
             verbose=0,
             max_memory=self.max_memory,
         )
-        mf = self._converge(mol, functional, deadline)
+        mf = self._converge(mol, functional, deadline, structure_label(atoms))
         shift = sum(self.element_shifts.get(symbol, 0.0) for symbol in atoms.symbols)
         energy = float(mf.e_tot) * units.Hartree + dispersion + shift
         if not self.provides_forces:
@@ -327,7 +323,7 @@ class PySCFLabeler:
         scf_gradient = np.asarray(calculation.kernel()) * (units.Hartree / units.Bohr)
         return energy, -(scf_gradient + gradient)
 
-    def _converge(self, mol: Any, functional: str, deadline: float | None) -> Any:
+    def _converge(self, mol: Any, functional: str, deadline: float | None, name: str) -> Any:
         from pyscf import dft
 
         mf = (dft.RKS if mol.spin == 0 else dft.UKS)(mol, xc=functional)
@@ -356,9 +352,9 @@ class PySCFLabeler:
             mf.kernel(coefficients, occupations)
         if not mf.converged:
             raise LabelerError(
-                f"SCF of {''.join(mol.elements)} (charge {mol.charge}) did not converge in "
-                f"{self.max_cycle} cycles of DIIS, of DIIS with a level shift, and of the "
-                "second-order solver: check geometry, charge and multiplicity, or raise max_cycle"
+                f"the SCF of {name} (charge {mol.charge}, multiplicity {mol.spin + 1}) did not "
+                f"converge in {self.max_cycle} cycles of DIIS, of DIIS with a level shift, and of "
+                "the second-order solver: check geometry and charge, or raise max_cycle"
             )
         # Converged Newton objects have gradients only through the mean-field class below them.
         return mf.undo_soscf() if hasattr(mf, "undo_soscf") else mf
@@ -450,10 +446,12 @@ class ASELabeler:
         except Exception as e:
             raise LabelerError(
                 f"{self.method} ({type(calculator).__name__}) failed for "
-                f"{atoms.get_chemical_formula()}: {type(e).__name__}: {e}"
+                f"{structure_label(atoms)}: {type(e).__name__}: {e}"
             ) from e
         if not np.isfinite(energy) or (forces is not None and not np.isfinite(forces).all()):
-            raise LabelerError(f"{self.method} returned NaN for {atoms.get_chemical_formula()}")
+            raise LabelerError(
+                f"{self.method} returned NaN for {structure_label(atoms)}: look at its geometry"
+            )
         return Label(energy, forces, time.perf_counter() - start, self.method)
 
     def _check_state(self, calculator: BaseCalculator, charge: int, multiplicity: int) -> None:
@@ -507,8 +505,8 @@ class LookupLabeler:
         for i, atoms in enumerate(frames):
             if energy_key not in atoms.info:
                 raise DataError(
-                    f"frame {i} ({atoms.info.get('name', atoms.get_chemical_formula())}) has no "
-                    f"info[{energy_key!r}]; it has {sorted(atoms.info)}: give energy_key"
+                    f"{structure_label(atoms, i)} has no info[{energy_key!r}]; it has "
+                    f"{sorted(atoms.info)}: give energy_key"
                 )
             forces = np.array(atoms.arrays[forces_key]) if self.provides_forces else None
             self._labels.append((float(atoms.info[energy_key]), forces))
@@ -526,7 +524,7 @@ class LookupLabeler:
         """Label of the frame that has this geometry."""
         start = time.perf_counter()
         key = self._key(atoms)
-        name = atoms.info.get("name", atoms.get_chemical_formula())
+        name = structure_label(atoms)
         if key not in self._members:
             raise LabelerError(
                 f"{name}: no labelled frame has its {len(atoms)} atoms in this order at charge "
@@ -708,6 +706,9 @@ def _in_workers(
             worker.close()
 
 
+_WORKER = "from ase_knncalc.labelers import _serve; _serve()"
+
+
 class _Worker:
     """A process that labels one structure after another, started anew when it has died.
 
@@ -759,9 +760,10 @@ class _Worker:
         with self._lock:
             if self.closed:
                 raise EOFError
-            self._log.truncate(0)
+            self._log.seek(0)
+            self._log.truncate()
             self._process = subprocess.Popen(
-                [sys.executable, "-c", "from ase_knncalc.labelers import _serve; _serve()"],
+                [sys.executable, "-c", _WORKER, str(os.getpid())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,
@@ -796,8 +798,6 @@ class _Worker:
         if process is None or process.poll() is not None:
             return
         if os.name == "posix":
-            import signal
-
             # Not waited for yet, so the group's number is still its own.
             os.killpg(process.pid, signal.SIGKILL)
         else:
@@ -813,6 +813,7 @@ class _Worker:
 
 def _serve() -> None:
     """Main loop of a worker process: a labeler, then structures, until the input ends."""
+    threading.Thread(target=_leave_with, args=(int(sys.argv[1]),), daemon=True).start()
     results = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     # Programs print to the standard output; only results may go to the pipe.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -830,3 +831,12 @@ def _serve() -> None:
             return
         pickle.dump(_attempt(labeler, atoms), results)
         results.flush()
+
+
+def _leave_with(parent: int) -> None:
+    """End this process, and programs it started, soon after its parent was killed."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    if os.name == "posix":
+        os.killpg(os.getpgrp(), signal.SIGKILL)
+    os._exit(1)

@@ -222,6 +222,11 @@ class KNNModel:
     def __len__(self) -> int:
         return len(self.knn)
 
+    @property
+    def smooth(self) -> bool:
+        """Whether the energy is continuously differentiable, so that forces exist."""
+        return self.knn.settings.smooth
+
     def with_baseline(self, baseline: Baseline | None) -> KNNModel:
         """The same model over another baseline."""
         return replace(self, baseline=baseline)
@@ -335,29 +340,27 @@ class KNNModel:
         forces
             Whether to add the negative gradient of the correction.
         """
+        # The energy comes from the same numbers whether or not forces are asked for.
+        correction = self.correct_features(
+            featurize(self.descriptor, [(numbers, positions, charge)])
+        )[0]
         if not forces:
-            return self.correct_features(
-                featurize(self.descriptor, [(numbers, positions, charge)])
-            )[0]
-        if not self.knn.settings.smooth:
+            return correction
+        return replace(correction, delta_forces=self._correction_forces(numbers, positions))
+
+    def _correction_forces(self, numbers: IntArray, positions: FloatArray) -> FloatArray:
+        """Negative gradient of T + K, eV/Å, shape (n_atoms, 3)."""
+        if not self.smooth:
             raise SettingsError(
                 f"a k-NN term with weights={self.knn.settings.weights!r} jumps where neighbours "
                 "change and has no forces; train with weights='kernel'"
             )
         local, derivative = self.descriptor.local_with_gradient(numbers, positions)
-        batch = FeatureBatch(
-            np.asarray(numbers, dtype=np.intp),
-            local,
-            np.array([0, len(local)]),
-            np.array([charge]),
-        )
-        estimate = self.knn.evaluate(self.project(batch.summed())[0])
+        estimate = self.knn.evaluate(self.project(local.sum(axis=0)))
         assert estimate.gradient is not None
-        slope = self.trend.gradient(batch.numbers, local) + estimate.gradient @ self.components
-        return replace(
-            self.correct_features(batch)[0],
-            delta_forces=-np.tensordot(slope, derivative, axes=([0, 1], [0, 1])),
-        )
+        slope = self.trend.gradient(np.asarray(numbers), local)
+        slope = slope + estimate.gradient @ self.components
+        return -np.tensordot(slope, derivative, axes=([0, 1], [0, 1]))
 
     def correct_features(self, batch: FeatureBatch) -> Prediction:
         """Corrections of structures whose descriptors are known (arrays in the prediction)."""

@@ -98,6 +98,7 @@ def prepare(
     monomers: Any = None,
     baseline: Any = "auto",
     keys: KeyMap | None = None,
+    minima: bool = False,
     cache: str | os.PathLike[str] | None = None,
     n_jobs: int = -1,
     progress: bool = False,
@@ -120,6 +121,10 @@ def prepare(
         omitted += zero.omitted
         frames += zero.frames
         n_monomers = len(zero)
+    if minima:
+        # At a stationary point of the reference its forces are known without computing them.
+        for a in frames:
+            a.arrays.setdefault("reference_forces", np.zeros((len(a), 3)))
     errors = complete_baseline(frames, method, cache=cache, n_jobs=n_jobs, progress=progress)
     omitted += [
         Omission(

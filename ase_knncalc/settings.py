@@ -12,6 +12,8 @@ from ase_knncalc.neighbors import KNNSettings
 from ase_knncalc.sparse import SparseSettings
 from ase_knncalc.trend import TREND_KINDS
 
+METRICS = ("mlkr", "euclidean", "pca", "random")
+
 # FCHL19 as published for the published methods; for the sparse trend what cross-validation on
 # random and composition splits found best: shorter cutoffs, a faster decay of the three-body part,
 # and fewer radial functions (which cost time but no accuracy).
@@ -43,8 +45,11 @@ class TrainingSettings:
         found by cross-validation. Or one of :class:`KNNSettings`' own.
     bandwidth, nugget
         Of the kernel or of kriging; None: found by cross-validation.
+    metric
+        ``"mlkr"`` (learned), ``"euclidean"`` (global descriptors as they are), ``"pca"`` or
+        ``"random"`` (projections of the same rank, for comparison).
     n_components
-        Dimensions of the learned metric.
+        Dimensions of the metric (not of the Euclidean one).
     metric_samples
         Most structures that MLKR learns from.
     metric_iterations
@@ -66,13 +71,14 @@ class TrainingSettings:
     weights: str = "auto"
     bandwidth: float | None = None
     nugget: float | None = None
+    metric: str = "mlkr"
     n_components: int = 50
     metric_samples: int = 5000
     metric_iterations: int = 100
     sparse: SparseSettings = field(default_factory=SparseSettings)
     fchl19: dict[str, float] = field(default_factory=dict)
     folds: int = 5
-    monomer_weight: float = 100.0
+    monomer_weight: float = 10_000.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -80,6 +86,8 @@ class TrainingSettings:
             raise SettingsError(
                 f"trend must be one of {', '.join(TREND_KINDS)}, got {self.trend!r}"
             )
+        if self.metric not in METRICS:
+            raise SettingsError(f"metric must be one of {', '.join(METRICS)}, got {self.metric!r}")
         for name, least in (("n_components", 1), ("metric_samples", 2), ("folds", 2)):
             if getattr(self, name) < least:
                 raise SettingsError(f"{name} must be at least {least}, got {getattr(self, name)!r}")

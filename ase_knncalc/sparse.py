@@ -15,7 +15,7 @@ J. Quiñonero-Candela, C. E. Rasmussen, J. Mach. Learn. Res. 6, 1939 (2005): spa
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
@@ -64,12 +64,12 @@ class SparseSettings:
     """
 
     environments: int = 1000
-    length_scale: float = 10.0
+    length_scale: float = 5.0
     rank: int = 150
     whitening: float = 0.2
     variance_environments: int = 200
-    selection: Literal["random", "farthest", "kmeans"] = "random"
-    penalties: tuple[float, ...] = (1e-8, 3e-8, 1e-7, 3e-7, 1e-6, 3e-6, 1e-5)
+    selection: Literal["random", "farthest", "kmeans"] = "farthest"
+    penalties: tuple[float, ...] = (1e-7, 3e-7, 1e-6, 3e-6, 1e-5, 3e-5)
     force_weights: tuple[float, ...] = (0.01, 0.1, 1.0)
     sample: int = 20_000
 
@@ -328,15 +328,15 @@ def fit_sparse(
     details: dict[str, Any] = {}
     if forces is not None and len(forces) and descriptor is not None:
         rows = force_rows(descriptor, elements, draft.project, draft._maps, points, whiteners)
-        _, fit, details, one_out, group_out = fit_with_forces(
+        fit, details = fit_with_forces(
             problem_with,
             forces,
             rows,
             columns.shape[1],
             settings.penalties,
             settings.force_weights,
+            seed,
         )
-        fit = replace(fit, leave_one_out=one_out, leave_group_out=group_out)
     else:
         fit = problem_with(None).best(settings.penalties)
     pieces = np.split(fit.coefficients, np.cumsum([w.shape[1] for w in whiteners])[:-1])

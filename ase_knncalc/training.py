@@ -19,7 +19,6 @@ import numpy as np
 
 from ase_knncalc.data import KeyMap
 from ase_knncalc.errors import TrainingError
-from ase_knncalc.metric import MLKR
 from ase_knncalc.model import KNNModel, ModelInfo, label_bytes
 from ase_knncalc.neighbors import KNNEstimate, KNNSettings, KNNTerm, NeighborIndex
 from ase_knncalc.preparation import Prepared, TrainingData, omission_text, prepare
@@ -52,21 +51,93 @@ class FittedModel:
     held_out_std: FloatArray
 
 
-def fit_metric(summed: FloatArray, residuals: FloatArray, settings: TrainingSettings) -> MLKR:
-    """Metric learned on residuals (n,) at global descriptors (n, n_features)."""
+# Residuals beyond this many robust standard deviations are taken back to it.
+_WINSOR = 6.0
+
+
+def winsorized(residuals: FloatArray) -> FloatArray:
+    """Residuals for metric and neighbours: a bad label must not decide what its neighbours get."""
+    scale = 1.4826 * float(np.median(np.abs(residuals)))
+    return np.clip(residuals, -_WINSOR * scale, _WINSOR * scale) if scale > 0 else residuals
+
+
+# Metrics of cross-validation folds learn from fewer structures: ten of them are needed.
+_FOLD_METRIC_SAMPLES = 1500
+
+
+@dataclass(frozen=True)
+class LinearMetric:
+    """A linear map of global descriptors, and how it came about.
+
+    Attributes
+    ----------
+    components, mean : ndarray, shape (n_components, n_features) and (n_features,)
+    details : dict
+        For the provenance.
+    """
+
+    components: FloatArray
+    mean: FloatArray
+    details: dict[str, Any]
+
+    def project(self, summed: FloatArray) -> FloatArray:
+        """Points of structures, shape (n, n_components)."""
+        return np.asarray((summed - self.mean) @ self.components.T)
+
+
+def fit_metric(
+    summed: FloatArray, residuals: FloatArray, settings: TrainingSettings, most: int | None = None
+) -> LinearMetric:
+    """Metric of the k-NN term for residuals (n,) at global descriptors (n, n_features).
+
+    ``most`` limits the structures that MLKR learns from further than the settings do.
+    """
+    mean = summed.mean(axis=0)
+    n_features = summed.shape[1]
+    rank = min(settings.n_components, n_features)
+    if settings.metric == "mlkr":
+        return _learned_metric(summed, residuals, settings, most or settings.metric_samples)
+    if settings.metric == "euclidean":
+        components = np.eye(n_features)
+    elif settings.metric == "pca":
+        components = np.linalg.svd(summed - mean, full_matrices=False)[2][:rank]
+    else:
+        rng = np.random.default_rng(settings.seed)
+        components = rng.normal(size=(rank, n_features)) / np.sqrt(n_features)
+    return LinearMetric(_stored(components), mean, {"kind": settings.metric})
+
+
+def _learned_metric(
+    summed: FloatArray, residuals: FloatArray, settings: TrainingSettings, most: int
+) -> LinearMetric:
     from sklearn.exceptions import ConvergenceWarning
+
+    from ase_knncalc.metric import MLKR
 
     metric = MLKR(
         n_components=settings.n_components,
         max_iter=settings.metric_iterations,
-        max_samples=settings.metric_samples,
+        max_samples=min(settings.metric_samples, most),
         random_state=settings.seed,
     )
     with warnings.catch_warnings():
         # Stopping early regularises the metric; whether it converged is in the provenance.
         warnings.simplefilter("ignore", ConvergenceWarning)
         metric.fit(summed, residuals)
-    return metric
+    details = {
+        "kind": "mlkr",
+        "iterations": int(metric.n_iter_),
+        "converged": bool(metric.converged_),
+        "loss": [float(metric.loss_history_[0]), float(metric.loss_history_[-1])],
+    }
+    return LinearMetric(
+        _stored(metric.components_), np.asarray(metric.mean_, dtype=np.float64), details
+    )
+
+
+def _stored(components: FloatArray) -> FloatArray:
+    """What a file will hold: a model predicts the same before and after it was saved."""
+    return np.asarray(components, dtype=np.float32).astype(np.float64)
 
 
 def fit_model(
@@ -98,15 +169,12 @@ def fit_model(
         descriptor=data.descriptor,
         forces=data.forces,
     )
-    residuals = trend_fit.leave_one_out
+    residuals = winsorized(trend_fit.leave_one_out)
     summed = batch.summed()
     held_out, by_group = _held_out(summed, trend_fit, groups, settings, progress)
     knn_settings, tuned = _knn_settings(settings, held_out, by_group, data.forces is not None)
     metric = fit_metric(summed, residuals, settings)
-    # What the file will hold: a model predicts the same before and after it was saved.
-    components = metric.components_.astype(np.float32).astype(np.float64)
-    mean = np.asarray(metric.mean_, dtype=np.float64)
-    knn = KNNTerm(NeighborIndex((summed - mean) @ components.T), residuals, knn_settings)
+    knn = KNNTerm(NeighborIndex(metric.project(summed)), residuals, knn_settings)
     calibration, errors, std, group_errors = _calibrate(
         trend_fit, held_out, by_group, knn_settings, batch.sizes
     )
@@ -119,7 +187,7 @@ def fit_model(
         errors={
             "mae": float(np.abs(errors).mean()),
             "rmse": float(np.sqrt(np.mean(errors**2))),
-            "trend_mae": float(np.abs(residuals).mean()),
+            "trend_mae": float(np.abs(trend_fit.leave_one_out).mean()),
             "group_mae": float(np.abs(group_errors).mean()),
             "group_trend_mae": float(np.abs(trend_fit.leave_group_out).mean()),
         },
@@ -127,18 +195,14 @@ def fit_model(
             "settings": json.loads(json.dumps(asdict(settings))),
             "trend": trend_fit.details,
             "knn": tuned,
-            "metric": {
-                "iterations": int(metric.n_iter_),
-                "converged": bool(metric.converged_),
-                "loss": [float(metric.loss_history_[0]), float(metric.loss_history_[-1])],
-            },
+            "metric": metric.details,
         },
     )
     model = KNNModel(
         descriptor=data.descriptor,
         trend=trend_fit.trend,
-        components=components,
-        mean=mean,
+        components=metric.components,
+        mean=metric.mean,
         knn=knn,
         names=label_bytes(data.names),
         compositions=label_bytes(groups),
@@ -159,9 +223,10 @@ def _held_out(
     from sklearn.model_selection import GroupKFold, KFold
 
     n = len(summed)
-    residuals = trend_fit.leave_one_out
+    truth = trend_fit.leave_one_out
+    residuals = winsorized(truth)
     folds = [
-        (train, test, residuals[test])
+        (train, test, truth[test])
         for train, test in KFold(
             min(settings.folds, n), shuffle=True, random_state=settings.seed
         ).split(summed)
@@ -180,8 +245,8 @@ def _held_out(
         if len(train) < 2:
             points = summed
         else:
-            metric = fit_metric(summed[train], residuals[train], settings)
-            points = metric.transform(summed)
+            metric = fit_metric(summed[train], residuals[train], settings, _FOLD_METRIC_SAMPLES)
+            points = metric.project(summed)
         parts.append(
             HeldOut(test, points[test], truth, NeighborIndex(points[train]), residuals[train])
         )
@@ -247,6 +312,7 @@ def train(
     baseline: Any = "auto",
     reference: str = "",
     keys: KeyMap | None = None,
+    minima: bool = False,
     settings: TrainingSettings | None = None,
     cache: str | os.PathLike[str] | None = None,
     n_jobs: int = -1,
@@ -269,6 +335,9 @@ def train(
         Name of the high level, e.g. ``"ωB97X-D/6-31++G(d,p)"``.
     keys
         Where the frames keep their labels.
+    minima
+        All frames without reference forces are minima of the reference method: their reference
+        forces are zero, and the sparse trend learns from that.
     settings
         How the model is made; ``options`` are fields of :class:`TrainingSettings`, for short.
     cache
@@ -302,6 +371,7 @@ def train(
         monomers=monomers,
         baseline=baseline,
         keys=keys,
+        minima=minima,
         cache=cache,
         n_jobs=n_jobs,
         progress=progress,

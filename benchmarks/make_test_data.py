@@ -122,7 +122,7 @@ def snapshot(atoms: Atoms, composition: str, name: str, temperature: int) -> Ato
 def make_pool(path: Path, scale: float) -> list[Atoms]:
     """All geometries in the order in which they are labelled; kept in a file."""
     if not path.exists():
-        ordered: list[tuple[float, Atoms]] = []
+        pool: list[Atoms] = []
         for composition, full in COUNTS.items():
             count = max(1, round(full * scale))
             frames: list[Atoms] = []
@@ -132,13 +132,23 @@ def make_pool(path: Path, scale: float) -> list[Atoms]:
                 number += 1
             # Minima lead their trajectories; deal trajectories out in turn to mix temperatures.
             frames.sort(key=lambda f: (not f.info["name"].endswith("min"), _turn(f)))
-            frames = frames[: count + number]
-            ordered += [((i + 1) / len(frames) * len(f), f) for i, f in enumerate(frames)]
-        ordered.sort(key=lambda item: item[0])
+            pool += frames[: count + number]
         partial = path.with_suffix(".tmp")
-        write_frames([f for _, f in ordered], partial)
+        write_frames(pool, partial)
         os.replace(partial, path)
-    return read_frames(path)
+    return by_cost(read_frames(path))
+
+
+def by_cost(pool: list[Atoms]) -> list[Atoms]:
+    """All compositions interleaved, each as far as it is cheap (time goes as n_atoms^2.5)."""
+    totals = Counter(f.info["composition"] for f in pool)
+    seen: Counter[str] = Counter()
+    keys = []
+    for frame in pool:
+        composition = frame.info["composition"]
+        seen[composition] += 1
+        keys.append(seen[composition] / totals[composition] * len(frame) ** 2.5)
+    return [pool[i] for i in np.argsort(keys, kind="stable")]
 
 
 def _turn(frame: Atoms) -> str:
@@ -188,7 +198,8 @@ def run(path: Path, minutes: float, jobs: int, scale: float, frame_limit: float)
     if failures.exists():
         known |= {line.split("\t")[0] for line in failures.read_text().splitlines()}
     todo = [f for f in pool if f.info["name"] not in known]
-    print(f"{len(pool)} geometries, {len(todo)} to label; {time.monotonic() - start:.0f} s")
+    elapsed = time.monotonic() - start
+    print(f"{len(pool)} geometries, {len(todo)} to label; {elapsed:.0f} s", flush=True)
 
     def keep(result: LabelResult) -> None:
         name = result.atoms.info["name"]

@@ -34,6 +34,8 @@ for step in range(60):
     if np.min(trial.get_all_distances() + 9 * np.eye(9)) < 0.8:
         continue
     new = trial.get_potential_energy()
+    if trial.calc.results["novelty"] > 4:
+        continue  # so far from the data that the energy means little: do not walk there
     if new < energy or rng.random() < np.exp((energy - new) / (kB * 400)):
         trimer, energy = trial, new
         visited.append(trial.copy())

@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 # Set before numpy loads its BLAS: two threads is what the suite is timed for.
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "2")
+_threads = os.environ.setdefault("OMP_NUM_THREADS", "2")
+for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, _threads)
 
 import pytest  # noqa: E402
 

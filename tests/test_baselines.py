@@ -78,7 +78,7 @@ class TestAgreement:
         np.testing.assert_allclose(f1, f2, atol=1e-4, rtol=0)
 
     def test_clusters(self, both, shared_data) -> None:
-        for atoms in read(shared_data / "saw_equilibrium.extxyz.gz", index="::300"):
+        for atoms in read(shared_data / "saw_4sa5w_equilibrium.extxyz.gz", index="::20"):
             results = [cls(accuracy=0.1).energy_and_forces(atoms, 0, 1) for cls in both]
             assert abs(results[0][0] - results[1][0]) / len(atoms) < 1e-5
             np.testing.assert_allclose(results[0][1], results[1][1], atol=1e-4, rtol=0)
@@ -189,7 +189,7 @@ class TestDeterminism:
 class TestFailures:
     def test_not_converged(self, xtb_class, capfd, tmp_path, monkeypatch) -> None:
         monkeypatch.chdir(tmp_path)
-        with pytest.raises(BaselineError, match="stretched.*converge.*max_iterations") as caught:
+        with pytest.raises(BaselineError, match=r"stretched.*converge.*max_iterations") as caught:
             xtb_class().energy(stretched_salt(), 0, 1)
         assert caught.value.__cause__ is not None
         with pytest.raises(BaselineError, match=r"failed for C6H6.*\(now 1\)"):
@@ -239,14 +239,22 @@ class TestFailures:
             (math.nan, np.zeros((3, 3))) if what == "energy" else (-1.0, np.full((3, 3), np.inf))
         )
         monkeypatch.setattr(xtb_class, "_single_point", lambda *_: result)
-        with pytest.raises(BaselineError, match="NaN or infinite.*H2O"):
+        with pytest.raises(BaselineError, match=r"NaN or infinite.*H2O"):
             xtb_class().energy_and_forces(molecule("H2O"), 0, 1)
 
     @pytest.mark.parametrize(
         "settings",
-        [{"method": "PBE"}, {"method": None}, {"accuracy": 0}, {"accuracy": math.nan}]
-        + [{"max_iterations": 0}, {"max_iterations": 1.5}, {"max_iterations": True}]
-        + [{"electronic_temperature": -1}, {"electronic_temperature": "300"}],
+        [
+            {"method": "PBE"},
+            {"method": None},
+            {"accuracy": 0},
+            {"accuracy": math.nan},
+            {"max_iterations": 0},
+            {"max_iterations": 1.5},
+            {"max_iterations": True},
+            {"electronic_temperature": -1},
+            {"electronic_temperature": "300"},
+        ],
     )
     def test_settings(self, xtb_class, settings: dict) -> None:
         with pytest.raises(SettingsError):
@@ -383,7 +391,7 @@ class TestASEBaseline:
         assert baseline.energy(atoms, 0, 1) == pytest.approx(first, abs=1e-11)
 
     def test_failures(self) -> None:
-        with pytest.raises(BaselineError, match=r"EMT \(ase\) failed for SO2") as caught:
+        with pytest.raises(BaselineError, match=r"EMT \(ase\) failed for O2S") as caught:
             ASEBaseline(EMT()).energy(molecule("SO2"), 0, 1)
         assert isinstance(caught.value.__cause__, NotImplementedError)
         broken = Recorder()
@@ -443,15 +451,18 @@ class TestMakeBaseline:
         baseline = make_baseline(calculator)
         assert isinstance(baseline, ASEBaseline)
         assert baseline.calculator is calculator
-        with pytest.raises(BaselineError, match="LennardJones.*pass the calculator object"):
+        with pytest.raises(BaselineError, match=r"LennardJones.*pass the calculator object"):
             make_baseline(baseline.spec())
 
     @pytest.mark.parametrize(
         "spec",
-        ["", "gfn3", "tblite:", ":GFN1-xTB", "xtb:PBE", "none:GFN1-xTB", "dftb:GFN1-xTB", 3]
-        + [Atoms("H"), EMT, {}, {"library": "tblite"}, {"library": "x", "method": "GFN1-xTB"}]
-        + [{"library": "tblite", "method": "GFN1-xTB", "accuracy": "high"}]
-        + [{"library": "tblite", "method": "GFN1-xTB", "solvent": "water"}],
+        [
+            *["", "gfn3", "tblite:", ":GFN1-xTB", "xtb:PBE", "none:GFN1-xTB", "dftb:GFN1-xTB", 3],
+            *[Atoms("H"), EMT, {}, {"library": "tblite"}],
+            {"library": "x", "method": "GFN1-xTB"},
+            {"library": "tblite", "method": "GFN1-xTB", "accuracy": "high"},
+            {"library": "tblite", "method": "GFN1-xTB", "solvent": "water"},
+        ],
         ids=repr,
     )
     def test_unknown(self, both, spec: object) -> None:
@@ -459,7 +470,7 @@ class TestMakeBaseline:
             make_baseline(spec)
 
     def test_unknown_method(self) -> None:
-        with pytest.raises(SettingsError, match="'EMT'.*GFN1-xTB, GFN2-xTB"):
+        with pytest.raises(SettingsError, match=r"'EMT'.*GFN1-xTB, GFN2-xTB"):
             make_baseline("auto", method="EMT")
 
     def test_missing_libraries(self, both, monkeypatch) -> None:
@@ -485,9 +496,7 @@ def test_no_baseline() -> None:
 def test_import_is_light() -> None:
     code = (
         "import sys, ase_knncalc.baselines as b; b.NoBaseline();"
-        "print([m for m in ('tblite', 'xtb', 'threadpoolctl', 'hypothesis') if m in sys.modules])"
+        "print([m for m in ('tblite', 'xtb') if m in sys.modules])"
     )
-    # The package's own __init__ may import more; only what this module adds is looked at.
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "tblite" not in run.stdout
-    assert "xtb" not in run.stdout
+    assert run.stdout.strip() == "[]"

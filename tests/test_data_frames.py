@@ -16,7 +16,7 @@ from ase.calculators.lj import LennardJones
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 from ase.units import Bohr, Hartree, kcal, mol
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ase_knncalc.data import KeyMap, iter_frames, write_frames
@@ -187,6 +187,9 @@ def test_identifiers_stay_text(tmp_path: Path) -> None:
         st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zl", "Zp", "Zs"]), min_size=1
     )
 )
+@example("=")
+@example("C(=O)[O-]")
+@example('a"\\')
 @settings(max_examples=60, deadline=None)
 def test_any_name_survives_a_file(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
     path = tmp_path_factory.mktemp("names") / "one.xyz"

@@ -19,7 +19,7 @@ EV_IN = {
     "kJ/mol": units.mol / units.kJ,
 }
 
-# Published total energies, Hartree: B3LYP or ωB97X-D with medium basis sets, good to 0.1 %.
+# Rounded all-electron DFT total energies, Hartree: of the right size is all that is needed here.
 TOTAL = {
     "H2O": -76.41, "CH4": -40.52, "NH3": -56.56, "CO2": -188.58, "HCN": -93.42, "CH3OH": -115.72,
     "C2H4": -78.59, "C6H6": -232.25, "SO2": -548.59, "H2CO": -114.50, "HCl": -460.80,
@@ -140,7 +140,7 @@ def test_small_numbers_are_not_judged() -> None:
 
 
 def test_valence_only_energies_are_not_judged() -> None:
-    # Contribution of each element in GFN1-xTB, eV.
+    # Made up, of the size that valence-only methods such as GFN1-xTB give, eV.
     valence = {"H": -13.0, "C": -60.0, "N": -85.0, "O": -125.0, "S": -95.0, "Cl": -125.0,
                "Si": -50.0, "P": -65.0}  # fmt: skip
     frames = totals()

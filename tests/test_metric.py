@@ -106,7 +106,7 @@ def test_order_and_shift_of_samples_do_not_matter() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("scale", [1e3, 1e12, 1e18])
+@pytest.mark.parametrize("scale", [1e3, 1e12, 1e18, 1e36])
 def test_far_samples_become_nearest_neighbour_regression(dtype: type, scale: float) -> None:
     points = np.array([[0.0], [1.0], [3.0], [7.0], [12.0]], dtype) * dtype(scale)
     y = np.array([1.0, 2.0, 4.0, 8.0, -3.0])

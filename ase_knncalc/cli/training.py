@@ -18,6 +18,8 @@ from ase_knncalc.cli.common import (
     print_json,
     print_table,
 )
+from ase_knncalc.settings import TrainingSettings
+from ase_knncalc.sparse import SparseSettings
 
 
 def train(
@@ -45,6 +47,22 @@ def train(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Label cache (default: <output>.labels.h5); an interrupted run resumes."),
     ] = None,
+    minima: Annotated[
+        bool,
+        typer.Option(
+            "--minima",
+            help="Frames without reference forces are minima of the reference: learn from that.",
+        ),
+    ] = False,
+    environments: Annotated[
+        int, typer.Option(help="Inducing environments of an element (sparse trend).")
+    ] = SparseSettings.environments,
+    length_scale: Annotated[
+        float, typer.Option(help="Length scale of the kernel (sparse trend).")
+    ] = SparseSettings.length_scale,
+    metric_samples: Annotated[
+        int, typer.Option(help="Most structures that MLKR learns from.")
+    ] = TrainingSettings.metric_samples,
     seed: Annotated[int, typer.Option(help="Of all random choices.")] = 0,
     jobs: JobsOption = -1,
     as_json: JsonOption = False,
@@ -55,12 +73,17 @@ def train(
     Example: knncalc train clusters.extxyz.gz -r wb97xd_energy --monomers monomers.extxyz -o my.h5
     """
     from ase_knncalc.data import KeyMap
-    from ase_knncalc.settings import TrainingSettings
     from ase_knncalc.store import save_model
     from ase_knncalc.training import train as run
 
     settings = TrainingSettings(
-        trend=trend, k=k, weights=weights, n_components=components, seed=seed
+        trend=trend,
+        k=k,
+        weights=weights,
+        n_components=components,
+        metric_samples=metric_samples,
+        sparse=SparseSettings(environments=environments, length_scale=length_scale),
+        seed=seed,
     )
     model = run(
         data,
@@ -68,6 +91,7 @@ def train(
         baseline=baseline,
         reference=reference or reference_key,
         keys=KeyMap(reference_energy=reference_key, baseline_energy=baseline_key),
+        minima=minima,
         settings=settings,
         cache=cache or output.with_name(f"{output.name}.labels.h5"),
         n_jobs=jobs,

@@ -40,6 +40,8 @@ _ORCA_CHARGE = re.compile(r"^\s*Total Charge\s+Charge\s+\.{3,}\s+(-?\d+)", re.MU
 _ORCA_MULTIPLICITY = re.compile(r"^\s*Multiplicity\s+Mult\s+\.{3,}\s+(\d+)", re.MULTILINE)
 _GAUSSIAN_CHARGE = re.compile(r"^\s*Charge\s*=\s*(-?\d+)\s+Multiplicity\s*=\s*(\d+)", re.MULTILINE)
 
+_QUOTED_BY_ASE = re.compile(r"""[ "'{}\[\]]""")
+
 
 def has_suffix(path: Path, suffixes: Sequence[str]) -> bool:
     """Whether the file's name ends in one of ``suffixes``, in any case."""
@@ -360,10 +362,12 @@ def _write_extxyz(path: Path, frames: Sequence[Atoms]) -> None:
 
 
 def _writable(value: Any) -> Any:
-    """Text as ASE's comment line can hold it: on one line, with backslashes that it reads back."""
+    """Text as ASE's comment line can hold it: on one line, and escaped where ASE does not."""
     if not isinstance(value, str):
         return value
-    return " ".join(value.splitlines()).replace("\\", "\\\\")
+    text = " ".join(value.splitlines()).replace("\\", "\\\\")
+    # Within quotes "=" means nothing; without, ASE swallows it at either end of a value.
+    return text if _QUOTED_BY_ASE.search(text) else text.replace("=", "\\=")
 
 
 def _write_trajectory(path: Path, frames: Sequence[Atoms]) -> None:

@@ -1,8 +1,9 @@
 """JKQC and JKML databases: pickled tables of clusters (``*.pkl``).
 
 Jammy Key for Quantum Chemistry (Kubečka, Besel, Neefjes, Knattrup, Kurtén, Vehkamäki, Elm, ACS
-Omega 2023, 8, 45115) collects outputs of Gaussian, ORCA and xTB in a table with a row a cluster;
-JKML trains on pairs of them, one of the high and one of the low level. Read here:
+Omega 2023, 8, 45115, doi:10.1021/acsomega.3c07412) collects outputs of Gaussian, ORCA and xTB in a
+table with a row a cluster; JKML trains on pairs of them, one of the high and one of the low level.
+Read here:
 
 ==============================  =====================================  =========================
 column                          goes to                                unit in the file

@@ -1,0 +1,205 @@
+"""Forces: the negative gradient of the energy, continuous, and learnable."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase import units
+from ase.build import molecule
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import BFGS, FIRE
+from factories import pair_energy, tiny, water_clusters
+
+from ase_knncalc import KNNCalculator, train
+from ase_knncalc.errors import SettingsError
+from ase_knncalc.settings import TrainingSettings
+from ase_knncalc.sparse import SparseSettings
+
+
+def numeric_forces(function, atoms, step: float = 1e-3) -> np.ndarray:
+    """Central differences of a function of Atoms."""
+    forces = np.zeros((len(atoms), 3))
+    for i in range(len(atoms)):
+        for c in range(3):
+            values = []
+            for sign in (1, -1):
+                moved = atoms.copy()
+                moved.positions[i, c] += sign * step
+                values.append(function(moved))
+            forces[i, c] = -(values[0] - values[1]) / (2 * step)
+    return forces
+
+
+@pytest.fixture(scope="module")
+def force_frames():
+    frames = water_clusters(16, seed=3, largest=3)
+    for atoms in frames[::2]:
+        atoms.arrays["reference_forces"] = numeric_forces(pair_energy, atoms, 1e-4)
+    return frames
+
+
+@pytest.fixture(scope="module", params=["linear", "sparse"])
+def smooth_model(request, water_frames):
+    # A term with a hand-picked width, so that its gradient is part of what is tested.
+    return tiny(water_frames, trend=request.param, bandwidth=3.0, nugget=0.05)
+
+
+def test_forces_are_the_derivative_of_the_energy(smooth_model) -> None:
+    assert smooth_model.smooth
+    for atoms in water_clusters(6, seed=11):
+        found = smooth_model.predict(atoms, forces=True)
+        assert abs(found.knn) > 1e-9, "the k-NN term must take part"
+        numeric = numeric_forces(lambda a: smooth_model.predict(a).energy, atoms, 2e-4)
+        np.testing.assert_allclose(found.forces, numeric, atol=1e-4)
+        np.testing.assert_allclose(found.forces.sum(axis=0), 0, atol=1e-8)
+        torque = np.cross(atoms.positions - atoms.positions.mean(axis=0), found.forces)
+        np.testing.assert_allclose(torque.sum(axis=0), 0, atol=1e-8)
+
+
+def test_energy_is_the_same_with_and_without_forces(smooth_model, water_frames) -> None:
+    atoms = water_frames[3]
+    assert smooth_model.predict(atoms, forces=True).energy == smooth_model.predict(atoms).energy
+
+
+def test_forces_are_continuous_along_paths_that_change_neighbours(smooth_model) -> None:
+    """A water leaves a dimer through the cutoff, and two equivalent hydrogens swap places."""
+    dimer = water_clusters(2, seed=2)[1]
+    leave = []
+    for shift in np.linspace(0, 8, 400):
+        moved = dimer.copy()
+        moved.positions[3:] += [0, 0, shift]
+        leave.append(smooth_model.predict(moved, forces=True))
+    swap = []
+    middle = dimer.positions[1:3].mean(axis=0)
+    for angle in np.linspace(0, 180, 200):
+        moved = dimer.copy()
+        turned = moved[1:3]
+        turned.rotate(angle, dimer.positions[0] - middle, center=middle)
+        moved.positions[1:3] = turned.positions
+        swap.append(smooth_model.predict(moved, forces=True))
+    assert len({p.neighbors[0].index for p in leave}) > 1, "the path must change neighbours"
+    for path in (leave, swap):
+        forces = np.array([p.forces for p in path])
+        jumps = np.abs(np.diff(forces, axis=0)).max(axis=(1, 2))
+        # A jump would stand out from the steps around it.
+        around = np.maximum(np.roll(jumps, 1), np.roll(jumps, -1))[1:-1]
+        assert np.all(jumps[1:-1] <= 3 * around + 1e-3)
+    assert swap[-1].energy == pytest.approx(swap[0].energy, abs=1e-3)
+
+
+def test_terms_that_jump_have_no_forces(water_frames) -> None:
+    model = tiny(water_frames, trend="none")
+    assert not model.smooth
+    with pytest.raises(SettingsError, match="weights='kernel'"):
+        model.predict(water_frames[0], forces=True)
+    atoms = water_frames[0].copy()
+    atoms.calc = KNNCalculator(model, on_novelty="ignore")
+    atoms.get_potential_energy()
+    with pytest.raises(PropertyNotImplementedError):
+        atoms.get_forces()
+
+
+def test_training_on_forces_lowers_force_errors(force_frames) -> None:
+    sparse = SparseSettings(environments=120, variance_environments=40)
+    settings = TrainingSettings(n_components=5, metric_iterations=10, k=5, sparse=sparse)
+    with_forces = train(force_frames, baseline="none", settings=settings, n_jobs=1)
+    bare = [a.copy() for a in force_frames]
+    for a in bare:
+        a.arrays.pop("reference_forces", None)
+    without = train(bare, baseline="none", settings=settings, n_jobs=1)
+    details = with_forces.info.provenance["trend"]
+    assert details["force_frames"] == 8
+    errors = {}
+    for name, model in (("with", with_forces), ("without", without)):
+        found = [
+            np.abs(model.predict(a, forces=True).forces - numeric_forces(pair_energy, a)).mean()
+            for a in water_clusters(9, seed=77, largest=3)
+        ]
+        errors[name] = float(np.mean(found))
+    assert errors["with"] < 0.7 * errors["without"]
+    assert 0.3 < details["force_mae"] / errors["with"] < 3, "the stated error must be about right"
+
+
+def test_frame_left_out_equals_a_refit(force_frames) -> None:
+    """Exact leave-one-out with force rows, against fitting without the frame."""
+    from ase_knncalc.preparation import prepare
+    from ase_knncalc.trend import fit_trend
+
+    settings = TrainingSettings()
+    data = prepare(force_frames, settings=settings, baseline="none", n_jobs=1).data
+    sparse = SparseSettings(
+        environments=40, penalties=(1e-4,), force_weights=(0.1,), variance_environments=10
+    )
+
+    def fit(part):
+        return fit_trend(
+            "sparse",
+            part.batch,
+            part.delta,
+            part.descriptor.elements,
+            sparse=sparse,
+            descriptor=part.descriptor,
+            forces=part.forces,
+        )
+
+    # All environments are in both fits only if none is lost with the frame: compare loosely.
+    whole = fit(data)
+    out = 4
+    rest = data.select(np.setdiff1d(np.arange(len(data)), [out]))
+    asked = data.select([out])
+    refit = asked.delta - fit(rest).trend.predict(asked.batch)
+    assert whole.leave_one_out[out] == pytest.approx(refit[0], rel=0.5, abs=5e-3)
+
+
+@pytest.fixture
+def dimer():
+    """A hydrogen-bonded water dimer on the shipped model's surface."""
+    atoms = molecule("H2O")
+    other = molecule("H2O")
+    other.rotate(110, "x")
+    other.translate([0.2, 1.4, 2.5])
+    atoms += other
+    atoms.calc = KNNCalculator("saw-wb97xd", on_novelty="ignore")
+    return atoms
+
+
+class TestInAse:
+    @pytest.mark.parametrize("optimizer", [BFGS, FIRE])
+    def test_relaxation(self, dimer, optimizer) -> None:
+        before = dimer.get_potential_energy()
+        optimizer(dimer, logfile=None).run(fmax=0.01, steps=300)
+        assert np.linalg.norm(dimer.get_forces(), axis=1).max() <= 0.01
+        assert dimer.get_potential_energy() < before
+        assert 2.7 < dimer.get_distance(0, 3) < 3.2, "an O–O distance of a hydrogen bond"
+
+    def test_energy_conservation(self, dimer) -> None:
+        BFGS(dimer, logfile=None).run(fmax=0.02, steps=200)
+        rng = np.random.default_rng(0)
+        MaxwellBoltzmannDistribution(dimer, temperature_K=150, rng=rng)
+        Stationary(dimer)
+        total = []
+        dynamics = VelocityVerlet(dimer, timestep=0.25 * units.fs)
+        dynamics.attach(lambda: total.append(dimer.get_total_energy()))
+        dynamics.run(200)
+        # Velocity Verlet's own fluctuation; a jump of the force would show as drift.
+        assert abs(np.mean(total[-50:]) - np.mean(total[:50])) < 1e-3
+        assert np.ptp(total) < 5e-3
+
+    def test_baseline_runs_once_a_step(self, smooth_model, monkeypatch) -> None:
+        calls = []
+        kind = type(smooth_model.baseline)
+        both = kind.energy_and_forces
+        monkeypatch.setattr(
+            kind, "energy_and_forces", lambda self, *a: (calls.append("f"), both(self, *a))[1]
+        )
+        only = kind.energy
+        monkeypatch.setattr(kind, "energy", lambda self, *a: (calls.append("e"), only(self, *a))[1])
+        atoms = water_clusters(1, seed=4)[0]
+        atoms.calc = KNNCalculator(smooth_model, on_novelty="ignore")
+        atoms.get_forces()
+        atoms.rattle(0.01)
+        atoms.get_potential_energy()
+        atoms.get_forces()
+        assert calls == ["f", "f"]
