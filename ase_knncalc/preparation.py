@@ -221,16 +221,31 @@ def complete_baseline(
 
 
 def _spot_check(frames: Sequence[Atoms], baseline: Baseline, tolerance: float = 1e-3) -> None:
-    """A model trained on other baseline energies than it is used with is silently wrong."""
+    """A model trained on other baseline labels than it is used with is silently wrong."""
     smallest = sorted(frames, key=len)[:3]
-    result = baseline_labels(smallest, baseline, n_jobs=1)
-    for atoms, energy, error in zip(smallest, result.energies, result.errors, strict=True):
-        difference = abs(float(atoms.info["baseline_energy"]) - energy)
-        if not error and difference > tolerance * len(atoms):
+    forces = ["baseline_forces" in a.arrays for a in smallest]
+    result = baseline_labels(smallest, baseline, forces=forces, n_jobs=1)
+    for atoms, energy, found, error in zip(
+        smallest, result.energies, result.forces, result.errors, strict=True
+    ):
+        if error:
+            continue
+        name, given = atoms.info["name"], float(atoms.info["baseline_energy"])
+        if abs(given - energy) > tolerance * len(atoms):
             raise BaselineError(
-                f"{atoms.info['name']}: the data give a baseline energy of "
-                f"{atoms.info['baseline_energy']:.6f} eV, {baseline.method} gives {energy:.6f} eV; "
-                "name the baseline the data were made with, or leave their baseline energies out"
+                f"{name}: the data give a baseline energy of {given:.6f} eV, {baseline.method} "
+                f"gives {energy:.6f} eV; name the baseline the data were made with, or leave "
+                "their baseline energies out"
+            )
+        if found is None or "baseline_forces" not in atoms.arrays:
+            continue
+        labels = atoms.arrays["baseline_forces"]
+        ratio = float(np.vdot(found, labels) / max(np.vdot(found, found), 1e-12))
+        if np.abs(labels - found).max() > 0.02 * max(1.0, np.abs(found).max()):
+            raise DataError(
+                f"{name}: the baseline forces in the data are {ratio:.4f} times those of "
+                f"{baseline.method}, so their unit is not the one assumed"
+                + (f"; give force_unit={1 / ratio:.6f} (--force-unit)" if ratio > 0 else "")
             )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from ase import units
@@ -14,6 +16,7 @@ from factories import pair_energy, tiny, water_clusters
 
 from ase_knncalc import KNNCalculator, train
 from ase_knncalc.errors import SettingsError
+from ase_knncalc.neighbors import KNNSettings, KNNTerm
 from ase_knncalc.settings import TrainingSettings
 from ase_knncalc.sparse import SparseSettings
 
@@ -42,8 +45,13 @@ def force_frames():
 
 @pytest.fixture(scope="module", params=["linear", "sparse"])
 def smooth_model(request, water_frames):
-    # A term with a hand-picked width, so that its gradient is part of what is tested.
-    return tiny(water_frames, trend=request.param, bandwidth=3.0, nugget=0.05)
+    """With a k-NN term wide enough to reach every structure: its gradient is part of the test."""
+    model = tiny(water_frames, trend=request.param)
+    spread = float(np.ptp(model.knn.index.points, axis=0).max())
+    settings = KNNSettings(5, "kernel", bandwidth=3 * spread, nugget=0.05)
+    # Residuals as large as the trend's own range, or the term would be lost beside it.
+    residuals = np.random.default_rng(0).normal(size=len(model)) * 0.1
+    return replace(model, knn=KNNTerm(model.knn.index, residuals, settings))
 
 
 def test_forces_are_the_derivative_of_the_energy(smooth_model) -> None:
@@ -122,46 +130,21 @@ def test_training_on_forces_lowers_force_errors(force_frames) -> None:
     assert 0.3 < details["force_mae"] / errors["with"] < 3, "the stated error must be about right"
 
 
-def test_frame_left_out_equals_a_refit(force_frames) -> None:
-    """Exact leave-one-out with force rows, against fitting without the frame."""
-    from ase_knncalc.preparation import prepare
-    from ase_knncalc.trend import fit_trend
-
-    settings = TrainingSettings()
-    data = prepare(force_frames, settings=settings, baseline="none", n_jobs=1).data
-    sparse = SparseSettings(
-        environments=40, penalties=(1e-4,), force_weights=(0.1,), variance_environments=10
-    )
-
-    def fit(part):
-        return fit_trend(
-            "sparse",
-            part.batch,
-            part.delta,
-            part.descriptor.elements,
-            sparse=sparse,
-            descriptor=part.descriptor,
-            forces=part.forces,
-        )
-
-    # All environments are in both fits only if none is lost with the frame: compare loosely.
-    whole = fit(data)
-    out = 4
-    rest = data.select(np.setdiff1d(np.arange(len(data)), [out]))
-    asked = data.select([out])
-    refit = asked.delta - fit(rest).trend.predict(asked.batch)
-    assert whole.leave_one_out[out] == pytest.approx(refit[0], rel=0.5, abs=5e-3)
+@pytest.fixture(scope="module")
+def cluster_model(cluster_frames):
+    """Trained on real energies and forces."""
+    return train(cluster_frames, n_components=5, metric_iterations=10, k=5, n_jobs=1)
 
 
 @pytest.fixture
-def dimer():
-    """A hydrogen-bonded water dimer on the shipped model's surface."""
+def dimer(cluster_model):
+    """A hydrogen-bonded water dimer."""
     atoms = molecule("H2O")
     other = molecule("H2O")
     other.rotate(110, "x")
     other.translate([0.2, 1.4, 2.5])
     atoms += other
-    atoms.calc = KNNCalculator("saw-wb97xd", on_novelty="ignore")
+    atoms.calc = KNNCalculator(cluster_model, on_novelty="ignore")
     return atoms
 
 

@@ -249,7 +249,8 @@ class TestPySCF:
         assert label.energy == pytest.approx(
             published.info["wb97xd_energy"], abs=1e-5 * units.Hartree
         )
-        np.testing.assert_allclose(label.forces, 0, atol=5e-3)
+        # Gaussian's optimiser stops at 4.5e-4 Ha/bohr.
+        np.testing.assert_allclose(label.forces, 0, atol=4.5e-4 * units.Hartree / units.Bohr)
 
 
 class Recorder(Calculator):

@@ -37,6 +37,14 @@ BaselineKey = Annotated[
 ]
 
 
+def unit_or_factor(text: str) -> str | float:
+    """A number where the text is one."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""
     print(json.dumps(value, indent=2, default=_plain))

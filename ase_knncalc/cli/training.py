@@ -17,6 +17,7 @@ from ase_knncalc.cli.common import (
     ReferenceKey,
     print_json,
     print_table,
+    unit_or_factor,
 )
 from ase_knncalc.settings import TrainingSettings
 from ase_knncalc.sparse import SparseSettings
@@ -47,6 +48,9 @@ def train(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Label cache (default: <output>.labels.h5); an interrupted run resumes."),
     ] = None,
+    force_unit: Annotated[
+        str, typer.Option(help="Of forces in the data: eV/Å, Hartree/Bohr, … or a factor to eV/Å.")
+    ] = "eV/Å",
     minima: Annotated[
         bool,
         typer.Option(
@@ -90,7 +94,11 @@ def train(
         monomers=monomers or None,
         baseline=baseline,
         reference=reference or reference_key,
-        keys=KeyMap(reference_energy=reference_key, baseline_energy=baseline_key),
+        keys=KeyMap(
+            reference_energy=reference_key,
+            baseline_energy=baseline_key,
+            force_unit=unit_or_factor(force_unit),
+        ),
         minima=minima,
         settings=settings,
         cache=cache or output.with_name(f"{output.name}.labels.h5"),

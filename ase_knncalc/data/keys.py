@@ -51,6 +51,7 @@ class KeyMap:
         Unit of both energies in the file: ``"eV"``, ``"Hartree"``, ``"kcal/mol"`` or ``"kJ/mol"``.
     force_unit
         Unit of both forces: ``"eV/Å"``, ``"Hartree/Bohr"``, ``"Hartree/Å"`` or ``"kcal/mol/Å"``.
+        Or a number: the factor that turns the forces in the file into eV/Å.
         Left out, it is eV/Å beside energies in eV; beside others it has to be said if there are
         forces.
 
@@ -69,16 +70,19 @@ class KeyMap:
     charge: str = "charge"
     multiplicity: str = "multiplicity"
     energy_unit: str = "eV"
-    force_unit: str | None = None
+    force_unit: str | float | None = None
 
     def __post_init__(self) -> None:
         if self.energy_unit not in ENERGY_UNITS:
             raise SettingsError(
                 f"energy_unit={self.energy_unit!r} is unknown; choose {_choices(ENERGY_UNITS)}"
             )
-        if self.force_unit is not None and self.force_unit not in FORCE_UNITS:
+        unit = self.force_unit
+        known = unit in FORCE_UNITS if isinstance(unit, str) else unit is None or 0 < unit < np.inf
+        if not known:
             raise SettingsError(
-                f"force_unit={self.force_unit!r} is unknown; choose {_choices(FORCE_UNITS)}"
+                f"force_unit={self.force_unit!r} is unknown; choose {_choices(FORCE_UNITS)}, or "
+                "give the number that turns the forces into eV/Å"
             )
         for field in self.__dataclass_fields__:
             if field != "force_unit" and not getattr(self, field):
@@ -147,7 +151,8 @@ class KeyMap:
                 f"{key!r} has shape {forces.shape}, but forces on {len(atoms)} atoms have shape "
                 f"({len(atoms)}, 3)"
             )
-        return forces * FORCE_UNITS[self.force_unit or "eV/Å"]
+        unit = self.force_unit or "eV/Å"
+        return forces * (FORCE_UNITS[unit] if isinstance(unit, str) else unit)
 
     def consumed(self) -> set[str]:
         """Keys of a file that become canonical ones."""
