@@ -42,21 +42,24 @@ FloatArray = np.ndarray
 IntArray = np.ndarray
 BoolArray = np.ndarray
 
-# Scores. A residual is listed from the first on, and left out of the next fit; it is beyond doubt
-# from the second on if something else explains it, and from the third on by itself.
-_LISTED = 10.0
+# Scores from which a residual is listed; is left out of the next fit; is beyond doubt if something
+# else explains it; and is beyond doubt by itself.
+_LISTED = 6.0
+_DOUBTFUL = 10.0
 _CERTAIN_IF_EXPLAINED = 10.0
 _CERTAIN = 20.0
 
+# Robust standard deviations of the element-wise fit beyond which no chemistry reaches: molecules
+# that xTB describes badly come to 30.
 _GROSS = 100.0
-"""Robust standard deviations of the element-wise fit beyond which no chemistry reaches."""
-_ROUNDS = 4
+# Weight of a doubtful structure: it has a residual, but no influence.
 _IGNORED = 1e-12
-"""Weight of a doubtful structure: it has a residual, but no influence."""
-_MIN_STRUCTURES = 20
-_MIN_SPARSE = 200
-_MIN_FAMILY = 5
-_LINEAR_PENALTIES = (1e-10, 1e-8, 1e-6, 1e-4, 1e-2)  # of the mean eigenvalue
+_ROUNDS = 4
+_MIN_STRUCTURES = 20  # for any statement on residuals
+_MIN_SPARSE = 200  # for the sparse trend
+_MIN_FAMILY = 5  # for certainty on grounds of a residual alone
+_SMALL_FAMILY = 30
+_LINEAR_PENALTIES = (1e-10, 1e-8, 1e-6, 1e-4, 1e-2)  # of the mean variance
 _SPARSE = SparseSettings(
     environments=150,
     variance_environments=150,
@@ -67,9 +70,15 @@ _SPARSE = SparseSettings(
     sample=5_000,
 )
 _SPARSE_PENALTIES = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
-_MAX_GAP = 4.0  # Å
-_SAME_DISTANCE = 0.02
-_MAD = 1.4826
+_SPARSE_SAMPLE = 2_000  # structures that environments are chosen from
+
+# Å. Hydrogen bonds and contacts are shorter than the first, all bonds of hydrogen than the second.
+_MAX_GAP = 4.0
+_MAX_HYDROGEN_BOND = 1.8
+# Pairs whose summed descriptors differ by less than this share have the same Δ within the noise.
+_SAME_STRUCTURE = 0.003
+_CONFLICT = 5.0
+_MAD = 1.4826  # of a normal distribution: standard deviation over median |x|
 
 _PARTS: dict[str, tuple[str, int]] = {
     "sa": ("H2SO4", 0),
@@ -177,47 +186,49 @@ def find_suspects(
     DataError
         If there are not as many frames as rows of ``data``.
     """
-    if frames is not None and len(frames) != len(data):
-        raise DataError(
-            f"there are {len(frames)} frames, but training data of {len(data)} structures; give "
-            "the frames that the data were prepared from, in the same order"
-        )
     n = len(data)
+    if frames is not None and len(frames) != n:
+        raise DataError(
+            f"there are {len(frames)} frames, but training data of {n} structures; give the frames "
+            "that the data were prepared from, in the same order"
+        )
     parts = [composition_parts(g) for g in data.groups]
-    charges, charge_notes = _expected_charges(data, parts)
+    wrong_charges, charges = _wrong_charges(data, parts)
     # Beside a wrong charge the trend's offset per charge would have one structure to itself.
     batch = replace(data.batch, charges=charges)
     units = _unit_slips(batch, frames, data.descriptor.elements)
-    families = _families(data, parts)
-    nan = np.full(n, np.nan)
-    judged = [Residuals(nan, nan, nan)]
-    if n >= _MIN_STRUCTURES:
-        judged = _judge(data, batch, families, units, sparse or _SPARSE, seed)
-    worst = np.argmin([j.score for j in judged], axis=0)
-    rows = np.arange(n)
-    residual = np.array([j.residual for j in judged])[worst, rows]
-    expected = np.array([j.expected for j in judged])[worst, rows]
-    score = np.abs(residual) / expected
-    numerous = np.array([Counter(families)[f] for f in families]) >= _MIN_FAMILY
-    explanations = _Explanations(
-        units=units,
-        charges=charge_notes,
-        multiplicities=_odd_multiplicities(data, frames),
-        compositions=_wrong_compositions(data, parts),
-        duplicates=_conflicting_duplicates(data, batch, residual, expected),
-        gaps=_gaps(frames),
-    )
+    families = _families(batch, parts)
+    residuals = _judge(data, batch, families, units, sparse or _SPARSE, seed)
+    numerous = np.bincount(families)[families] >= _MIN_FAMILY
+    notes = {
+        "charge": {**_odd_states(data, None), **wrong_charges},
+        "multiplicity": _odd_states(data, frames),
+        "composition": _wrong_compositions(data, parts),
+        "duplicate": _conflicting_duplicates(data, batch, residuals),
+        "fragments": _far_fragments(frames),
+    }
+    lone = _lone_hydrogens(frames)
     found = []
     for i in range(n):
-        high = bool(score[i] >= listed)
-        category, reason = explanations.of(i, high, frames, residual[i], expected[i])
-        if not category:
+        residual, expected = float(residuals.residual[i]), float(residuals.expected[i])
+        score = float(residuals.score[i])
+        high = score >= listed
+        slip = _energy_slip(frames[i], residual, expected) if high and frames is not None else None
+        off = f"Δ is {residual:+.3f} eV from what the other structures suggest"
+        category = next((c for c, of in notes.items() if i in of), "outlier")
+        if i in units:
+            category, reason = "unit", units[i]
+        elif slip is not None:
+            category, reason = slip
+        elif i in lone and high:
+            category, reason = "fragments", f"{lone[i]}; {off}"
+        elif category != "outlier":
+            reason = notes[category][i] + (f"; {off}" if high else "")
+        elif high:
+            reason = f"{off}, {score:.0f} times the usual spread"
+        else:
             continue
-        beyond_doubt = (
-            i in units
-            or (category == "charge" and score[i] > _CERTAIN_IF_EXPLAINED)
-            or bool(score[i] > certain and (numerous[i] or category in ("unit", "sign")))
-        )
+        explained = i in wrong_charges or (i in lone and category == "fragments")
         found.append(
             Suspect(
                 index=i,
@@ -225,10 +236,12 @@ def find_suspects(
                 composition=data.groups[i],
                 category=category,
                 reason=reason,
-                residual_ev=float(residual[i]),
-                expected_ev=float(expected[i]),
-                score=float(score[i]),
-                certain=beyond_doubt,
+                residual_ev=residual,
+                expected_ev=expected,
+                score=score,
+                certain=i in units
+                or (explained and score > _CERTAIN_IF_EXPLAINED)
+                or (score > certain and bool(numerous[i]) and i not in _odd_charges(notes, wrong_charges)),
             )
         )
     return sorted(found, key=lambda s: (not s.certain, -np.nan_to_num(s.score), s.index))

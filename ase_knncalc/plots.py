@@ -77,7 +77,8 @@ def plot_held_out(
         color="C1",
         label="root mean square in bins",
     )
-    trust.axline((1, 1), slope=1, color="k", lw=0.8)
+    ends = [std.min(), std.max()]
+    trust.loglog(ends, ends, "k", lw=0.8)
     trust.set(
         xlabel="energy_std (kcal/mol)", ylabel="|error| (kcal/mol)", title="error against std"
     )

@@ -69,8 +69,8 @@ class SparseSettings:
     whitening: float = 0.2
     variance_environments: int = 200
     selection: Literal["random", "farthest", "kmeans"] = "farthest"
-    penalties: tuple[float, ...] = (1e-7, 3e-7, 1e-6, 3e-6, 1e-5, 3e-5)
-    force_weights: tuple[float, ...] = (0.01, 0.1, 1.0)
+    penalties: tuple[float, ...] = (1e-8, 1e-7, 3e-7, 1e-6, 3e-6, 1e-5, 3e-5)
+    force_weights: tuple[float, ...] = (0.03, 0.3)
     sample: int = 20_000
 
     def __post_init__(self) -> None:

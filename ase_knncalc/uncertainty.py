@@ -157,7 +157,8 @@ def calibrate(
     varying = logs.std(axis=0) > 1e-9
     size = np.abs(pooled_errors)
     floor = max(1e-3 * float(np.median(size)), 1e-9)
-    size = np.maximum(size, floor)
+    # Beyond this an error is a bad label; it says nothing of what the signals mean.
+    size = np.clip(size, floor, 3.0 * max(float(np.quantile(size, 0.99)), floor))
 
     def loss(parameters: FloatArray) -> tuple[float, FloatArray]:
         # Laplace likelihood: a few bad labels must not set the scale. The weak pull on the

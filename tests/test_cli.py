@@ -1,0 +1,178 @@
+"""The command line, run as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ase.io import read, write
+
+from ase_knncalc import save_model
+
+
+def knncalc(*arguments: object, cwd: Path, code: int = 0) -> subprocess.CompletedProcess:
+    """Run the program in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from ase_knncalc.cli import main; main()", *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "160"},
+    )
+    assert done.returncode == code, done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, cluster_frames, tiny_model) -> Path:
+    path = tmp_path_factory.mktemp("cli")
+    frames = [a.copy() for a in cluster_frames]
+    for a in frames:
+        a.info["wb97xd_energy"] = a.info.pop("reference_energy")
+        for key in ("baseline_energy", "source"):
+            a.info.pop(key, None)
+        for key in ("reference_forces", "baseline_forces"):
+            a.arrays.pop(key, None)
+    write(path / "data.extxyz", frames)
+    waters = [a.copy() for a in cluster_frames if a.info["composition"] == "1w"]
+    for a in waters:
+        a.info, name = {}, a.info["name"]
+        a.info["name"] = name
+        for key in ("reference_forces", "baseline_forces"):
+            a.arrays.pop(key, None)
+    write(path / "conformers.xyz", waters, format="extxyz")
+    save_model(tiny_model, path / "tiny.h5")
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(folder) -> Path:
+    done = knncalc(
+        "train", "data.extxyz", "-r", "wb97xd_energy", "-o", "model.h5", "--trend", "linear",
+        "--components", 5, "-k", 3, "--reference", "ωB97X-D", "--json", "-q", cwd=folder,
+    )  # fmt: skip
+    about = json.loads(done.stdout)
+    assert about["reference"] == "ωB97X-D"
+    assert about["baseline"]["method"] == "GFN1-xTB"
+    assert (folder / "model.h5.labels.h5").exists()
+    return folder / "model.h5"
+
+
+def test_help_names_every_command(folder) -> None:
+    text = knncalc("--help", cwd=folder).stdout
+    for command in ("train", "predict", "rank", "info", "models", "cv", "compare", "tune"):
+        assert command in text
+    assert "Example" in knncalc("rank", "--help", cwd=folder).stdout
+
+
+def test_info_and_models(folder, trained) -> None:
+    about = json.loads(knncalc("info", trained, "--json", cwd=folder).stdout)
+    assert about["elements"][0] == "H"
+    assert about["trend"] == "linear"
+    assert "GFN1-xTB" in knncalc("info", trained, cwd=folder).stdout
+    assert "saw-wb97xd" in json.loads(knncalc("models", "--json", cwd=folder).stdout)
+
+
+def test_rank_gives_table_csv_and_json(folder, trained) -> None:
+    arguments = ("rank", "conformers.xyz", "-m", trained, "-q")
+    rows = json.loads(knncalc(*arguments, "--json", "--csv", "ranking.csv", cwd=folder).stdout)
+    energies = [r["energy_eV"] for r in rows]
+    assert energies == sorted(energies)
+    assert rows[0]["relative_kcal_mol"] == 0.0
+    lines = (folder / "ranking.csv").read_text().splitlines()
+    assert lines[0].startswith("name,energy_eV,relative_kcal_mol,energy_std_kcal_mol,novelty")
+    assert len(lines) == len(rows) + 1
+    assert len(json.loads(knncalc(*arguments, "--json", "--top", 2, cwd=folder).stdout)) == 2
+    assert rows[0]["name"] in knncalc(*arguments, cwd=folder).stdout
+
+
+def test_predict_writes_structures_that_carry_their_prediction(folder, trained) -> None:
+    arguments = ("predict", "data.extxyz", "-m", trained, "-o", "out.extxyz", "--json", "-q")
+    rows = json.loads(knncalc(*arguments, cwd=folder).stdout)
+    written = read(folder / "out.extxyz", ":")
+    assert len(written) == len(rows)
+    for atoms, row in zip(written, rows, strict=True):
+        assert atoms.info["energy_predicted"] == pytest.approx(row["energy_eV"], abs=1e-6)
+        assert row["low_eV"] < row["energy_eV"] < row["high_eV"]
+        assert atoms.info["energy_std"] > 0
+    truth = [a.info["wb97xd_energy"] for a in written]
+    assert np.abs(np.array(truth) - [r["energy_eV"] for r in rows]).mean() < 0.3
+
+
+def test_training_again_uses_the_label_cache(folder, trained) -> None:
+    before = (folder / "model.h5.labels.h5").stat().st_mtime_ns
+    knncalc(
+        "train", "data.extxyz", "-r", "wb97xd_energy", "-o", "model2.h5", "--trend", "none",
+        "--components", 3, "-k", 2, "--cache", "model.h5.labels.h5", "-q", cwd=folder,
+    )  # fmt: skip
+    assert (folder / "model.h5.labels.h5").stat().st_mtime_ns == before
+    assert not (folder / "model2.h5.labels.h5").exists()
+
+
+def test_cv_compare_and_learning_curve(folder, trained) -> None:
+    common = ("data.extxyz", "-r", "wb97xd_energy", "--cache", "model.h5.labels.h5", "-q", "-k", 3)
+    scores = json.loads(
+        knncalc("cv", *common, "--trend", "linear", "--folds", 2, "--plot", "cv.png", "--json",
+                cwd=folder).stdout
+    )  # fmt: skip
+    assert scores["linear"]["mae"] > 0
+    assert (folder / "cv.png").read_bytes().startswith(b"\x89PNG")
+    both = json.loads(
+        knncalc("compare", *common, "--methods", "linear,none/distance", "--folds", 2, "--split",
+                "composition", "--json", cwd=folder).stdout
+    )  # fmt: skip
+    assert set(both) == {"linear", "none/distance"}
+    curve = json.loads(
+        knncalc("learning-curve", *common, "--trends", "linear", "--sizes", "8,16", "--repeats", 1,
+                "--plot", "curve.png", "--json", cwd=folder).stdout
+    )  # fmt: skip
+    assert [r["size"] for r in curve["linear"]] == [8, 16]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("info", "nothing"), "neither a file nor one of the shipped"),
+        (("predict", "missing.xyz", "-m", "tiny.h5"), "missing.xyz"),
+        (("rank", "data.extxyz", "-m", "model.h5"), "conformers of one composition"),
+        (("train", "data.extxyz", "-o", "x.h5"), "wb97xd_energy"),
+        (("train", "data.extxyz", "-o", "x.h5", "--trend", "odd"), "trend must"),
+        (("train", "data.extxyz", "-r", "wb97xd_energy", "-o", "no/x.h5", "-q"), "no/x.h5"),
+        (("cv", "data.extxyz", "-r", "wb97xd_energy", "--folds", "999", "-q"), "folds asked for"),
+        (("predict", "data.extxyz", "-m", "tiny.h5"), "not covered"),
+    ],
+)  # fmt: skip
+def test_errors_are_one_line_and_exit_code_1(folder, trained, arguments, message) -> None:
+    done = knncalc(*arguments, cwd=folder, code=1)
+    assert message in done.stderr
+    assert len([x for x in done.stderr.splitlines() if x.startswith("knncalc: error")]) == 1
+
+
+def test_unknown_option_is_exit_code_2(folder) -> None:
+    knncalc("rank", "--colour", cwd=folder, code=2)
+
+
+def test_import_is_fast_because_it_is_lazy() -> None:
+    """No heavy package is loaded by the import itself."""
+    script = "import sys, ase_knncalc; print(*[m for m in sys.modules])"
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout.split()
+    for heavy in (
+        "scipy",
+        "sklearn",
+        "h5py",
+        "qmllib",
+        "tblite",
+        "xtb",
+        "joblib",
+        "pandas",
+        "rich",
+    ):
+        assert heavy not in loaded

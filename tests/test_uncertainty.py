@@ -1,0 +1,88 @@
+"""Calibration: standard deviations that mean what they say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from ase_knncalc.errors import SettingsError, TrainingError
+from ase_knncalc.uncertainty import Signals, calibrate
+
+
+def made_up(n: int, seed: int, stretch: float = 1.0) -> tuple[Signals, np.ndarray]:
+    """Errors whose true standard deviation is a power law of two signals."""
+    rng = np.random.default_rng(seed)
+    leverage = rng.lognormal(sigma=1.2, size=n) * stretch
+    distance = rng.lognormal(sigma=0.5, size=n) * stretch
+    std = 0.02 * np.sqrt(leverage) * distance**0.5
+    signals = Signals(leverage, rng.lognormal(size=n), distance, rng.integers(3, 50, n) * 1.0)
+    return signals, std * rng.normal(size=n)
+
+
+def test_std_and_intervals_hold_on_new_errors() -> None:
+    calibration = calibrate(*made_up(4000, 0))
+    signals, errors = made_up(4000, 1)
+    std = calibration.std(signals)
+    assert np.std(errors / std) == pytest.approx(1.0, abs=0.08)
+    truth = 0.02 * np.sqrt(signals.leverage) * np.sqrt(signals.distance)
+    assert spearmanr(std, truth).statistic > 0.95
+    for coverage in (0.5, 0.68, 0.9, 0.95):
+        observed = np.mean(np.abs(errors) <= calibration.multiple(coverage) * std)
+        assert observed == pytest.approx(coverage, abs=0.03)
+
+
+def test_calibration_holds_where_std_is_small_and_where_it_is_large() -> None:
+    """Right on average is not enough (Pernot, arXiv:2303.07170)."""
+    calibration = calibrate(*made_up(4000, 0))
+    signals, errors = made_up(4000, 1)
+    std = calibration.std(signals)
+    for part in np.array_split(np.argsort(std), 5):
+        ratio = np.sqrt(np.mean(errors[part] ** 2)) / np.sqrt(np.mean(std[part] ** 2))
+        assert 0.8 < ratio < 1.25
+
+
+def test_std_grows_with_every_signal() -> None:
+    calibration = calibrate(*made_up(500, 0), *made_up(500, 1, stretch=4.0))
+    base = Signals(*(np.array([1.0]) for _ in range(4)))
+    for name in ("leverage", "spread", "distance"):
+        more = Signals(**{**vars_of(base), name: np.array([100.0])})
+        assert calibration.std(more)[0] >= calibration.std(base)[0]
+
+
+def vars_of(signals: Signals) -> dict[str, np.ndarray]:
+    return {k: getattr(signals, k) for k in ("leverage", "spread", "distance", "n_atoms")}
+
+
+def test_novelty_is_one_at_the_99th_percentile() -> None:
+    signals, errors = made_up(5000, 0)
+    calibration = calibrate(signals, errors)
+    assert np.mean(calibration.novelty(signals) > 1) == pytest.approx(0.01, abs=0.002)
+    far, _ = made_up(1000, 1, stretch=1000.0)
+    assert np.mean(calibration.novelty(far) > 1) > 0.99
+
+
+def test_a_few_absurd_labels_do_not_set_the_scale() -> None:
+    signals, errors = made_up(2000, 0)
+    clean = calibrate(signals, errors)
+    errors[::400] += 50.0
+    spoiled = calibrate(signals, errors)
+    probe, _ = made_up(100, 3)
+    assert np.median(spoiled.std(probe) / clean.std(probe)) < 1.6
+
+
+@pytest.mark.parametrize("coverage", [0.0, 0.3, 0.999, 1.0, float("nan")])
+def test_coverage_that_was_not_calibrated(coverage: float) -> None:
+    with pytest.raises(SettingsError, match="coverage must lie between"):
+        calibrate(*made_up(50, 0)).multiple(coverage)
+
+
+def test_smallest_and_degenerate_data() -> None:
+    one = np.ones(1)
+    with pytest.raises(TrainingError, match="at least 2"):
+        calibrate(Signals(one, one, one, one), one)
+    zero = np.zeros(5)
+    calibration = calibrate(Signals(zero, zero, zero, np.full(5, 3.0)), zero)
+    std = calibration.std(Signals(zero, zero, zero, np.full(5, 3.0)))
+    assert np.isfinite(std).all()
+    assert np.all(std > 0)
