@@ -241,7 +241,7 @@ def find_suspects(
                 score=score,
                 certain=i in units
                 or (explained and score > _CERTAIN_IF_EXPLAINED)
-                or (score > certain and bool(numerous[i]) and i not in _odd_charges(notes, wrong_charges)),
+                or (score > certain and bool(numerous[i])),
             )
         )
     return sorted(found, key=lambda s: (not s.certain, -np.nan_to_num(s.score), s.index))
@@ -350,33 +350,50 @@ def screen_units(
 def _judge(
     data: TrainingData,
     batch: FeatureBatch,
-    families: list[str],
+    families: IntArray,
     units: dict[int, str],
     settings: SparseSettings,
     seed: int,
-) -> list[Residuals]:
-    """Robust residuals of the linear and, with enough structures, the sparse trend."""
+) -> Residuals:
+    """Residuals of that trend, linear or sparse, that finds a structure less conspicuous."""
     elements, delta = data.descriptor.elements, data.delta
+    if len(data) < _MIN_STRUCTURES:
+        return Residuals(*np.full((3, len(data)), np.nan))
     free = composition_columns(batch, elements)
     kept = ~_gross(free, delta)
     kept[list(units)] = False
     summed = batch.summed()
-    rest = summed - summed.mean(axis=0)
-    scale = float(np.einsum("ij,ij->", rest, rest)) / summed.shape[1]
-    penalties = [scale * p for p in _LINEAR_PENALTIES]
+    penalties = [float(summed.var(axis=0).mean()) * len(data) * p for p in _LINEAR_PENALTIES]
     linear = robust_residuals(free, summed, delta, penalties, batch.sizes, families, kept)
     if len(data) < _MIN_SPARSE:
-        return [linear]
-    usual = np.flatnonzero(kept & (linear.score < _CERTAIN))
+        return linear
     # Choice of the environments; the fit itself is thrown away.
+    sample = _sample(batch, elements, linear.score < _CERTAIN, seed)
     trend = fit_trend(
-        "sparse", batch.select(usual), delta[usual], elements, sparse=settings, seed=seed
+        "sparse", batch.select(sample), delta[sample], elements, sparse=settings, seed=seed
     ).trend
     columns = trend.variance_columns(batch)  # type: ignore[attr-defined]
-    return [
-        linear,
-        robust_residuals(free, columns, delta, _SPARSE_PENALTIES, batch.sizes, families, kept),
-    ]
+    local = robust_residuals(free, columns, delta, _SPARSE_PENALTIES, batch.sizes, families, kept)
+    choice = (local.score < linear.score).astype(int)[None]
+    return Residuals(
+        *(
+            np.take_along_axis(np.stack(pair), choice, axis=0)[0]
+            for pair in (
+                (linear.residual, local.residual),
+                (linear.expected, local.expected),
+                (linear.leverage, local.leverage),
+            )
+        )
+    )
+
+
+def _sample(batch: FeatureBatch, elements: Sequence[int], usual: BoolArray, seed: int) -> IntArray:
+    """Some of the usual structures, and one with each element that these lack."""
+    rng = np.random.default_rng(seed)
+    chosen = rng.permutation(np.flatnonzero(usual))[:_SPARSE_SAMPLE]
+    counts = batch.counts(elements)
+    lacking = counts[chosen].sum(axis=0) == 0
+    return np.unique(np.concatenate([chosen, counts[:, lacking].argmax(axis=0)]))
 
 
 def _gross(free: FloatArray, delta: FloatArray, rounds: int = 30) -> BoolArray:
@@ -397,7 +414,7 @@ def robust_residuals(
     delta: FloatArray,
     penalties: Sequence[float],
     sizes: IntArray,
-    families: Sequence[str],
+    families: IntArray,
     kept: BoolArray,
 ) -> Residuals:
     """Leave-one-out residuals of a ridge fit that doubtful structures have no part in.
@@ -413,116 +430,72 @@ def robust_residuals(
     sizes
         Numbers of atoms, shape (n,).
     families
-        Labels of structures that share their chemistry, shape (n,).
+        Numbers that structures of the same chemistry share, shape (n,).
     kept
         Structures that the first fit sees, booleans of shape (n,).
     """
-    start = kept.copy()
-    found = Residuals(delta, delta, delta)
+    allowed = kept
+    population = np.bincount(families)
     for _ in range(_ROUNDS):
         problem = RidgeProblem(free, columns, delta, np.where(kept, 1.0, _IGNORED))
-        fits = [problem.solve(float(p)) for p in penalties]
+        fits = [problem.solve(p) for p in penalties]
         fit = min(fits, key=lambda f: float(np.abs(f.leave_one_out[kept]).mean()))
         found = _scaled(fit, sizes, families, kept)
-        usual = found.score < _LISTED
-        # What most of a family does is chemistry that the fit has yet to learn, if it may see it.
-        for family, count in Counter(
-            f for f, ok in zip(families, usual, strict=True) if not ok
-        ).items():
-            members = np.array([f == family for f in families])
-            if count >= 3 and count > members.sum() / 3:
-                usual |= members & start
+        usual = allowed & (found.score < _DOUBTFUL)
+        # What much of a family does is chemistry that the fit can learn if it sees it.
+        odd = np.bincount(families[~usual], minlength=len(population))
+        usual |= allowed & ((odd >= 3) & (odd > population / 3))[families]
         if np.array_equal(usual, kept):
             break
         kept = usual
     return found
 
 
-def _scaled(fit: RidgeFit, sizes: IntArray, families: Sequence[str], kept: BoolArray) -> Residuals:
+def _scaled(fit: RidgeFit, sizes: IntArray, families: IntArray, kept: BoolArray) -> Residuals:
+    """Residuals with the robust spread among structures of about their size, and their family."""
     root = np.sqrt(1.0 + fit.leverage)
     student = np.abs(fit.leave_one_out) / root
     overall = _MAD * float(np.median(student[kept])) + 1e-12
     scale = np.full(len(student), overall)
     order = np.argsort(sizes, kind="stable")
     for part in np.array_split(order, max(1, len(order) // 100)):
-        inside = student[part][kept[part]]
-        if len(inside):
-            scale[part] = max(0.5 * overall, _MAD * float(np.median(inside)))
-    labels = np.asarray(families)
-    for family in np.unique(labels):
-        members = np.flatnonzero(labels == family)
-        for i in members if len(members) <= 30 else members[:1]:
-            others = student[members[members != i]] if len(members) <= 30 else student[members]
-            if not len(others):
-                continue
-            least = _MAD * float(np.median(others))
-            which = [i] if len(members) <= 30 else members
-            scale[which] = np.maximum(scale[which], least)
+        if kept[part].any():
+            scale[part] = max(0.5 * overall, _MAD * float(np.median(student[part][kept[part]])))
+    for family in range(int(families.max()) + 1):
+        members = np.flatnonzero(families == family)
+        if len(members) > _SMALL_FAMILY:
+            scale[members] = np.maximum(scale[members], _MAD * np.median(student[members]))
+            continue
+        # In small families a structure must not excuse itself.
+        for i in members:
+            others = student[members[members != i]]
+            if len(others):
+                scale[i] = max(scale[i], _MAD * float(np.median(others)))
     return Residuals(fit.leave_one_out, scale * root, fit.leverage)
 
 
-# ---------------------------------------------------------------------------------- explanations
-
-
-@dataclass(frozen=True)
-class _Explanations:
-    """What is known of single structures, by index, beside their residuals."""
-
-    units: dict[int, str]
-    charges: dict[int, str]
-    multiplicities: dict[int, str]
-    compositions: dict[int, str]
-    duplicates: dict[int, str]
-    gaps: FloatArray | None
-
-    def of(
-        self,
-        i: int,
-        high: bool,
-        frames: Sequence[Atoms] | None,
-        residual: float,
-        expected: float,
-    ) -> tuple[str, str]:
-        """Category and reason of structure ``i``, both empty if there is nothing to say.
-
-        Labels that contradict each other are reported without a high residual, too.
-        """
-        off = f"Δ is {residual:+.3f} eV from what the other structures suggest"
-        off += f" ({abs(residual) / expected:.0f} × their spread)" if expected > 0 else ""
-        if i in self.units:
-            return "unit", self.units[i]
-        if high and frames is not None:
-            found = _energy_slip(frames[i], residual, expected)
-            if found:
-                return found
-        for category, notes in (
-            ("charge", self.charges),
-            ("multiplicity", self.multiplicities),
-            ("composition", self.compositions),
-            ("duplicate", self.duplicates),
-        ):
-            if i in notes:
-                return category, f"{notes[i]}; {off}" if high else notes[i]
-        if self.gaps is not None and self.gaps[i] > _MAX_GAP:
-            text = f"its fragments are {self.gaps[i]:.1f} Å apart at the nearest atoms"
-            return "fragments", f"{text}; {off}" if high else text
-        return ("outlier", off) if high else ("", "")
+# ------------------------------------------------------------------------------------- labels
 
 
 def composition_parts(composition: str) -> dict[str, int]:
-    """Molecules of a composition such as ``4am1p``, or elements of a formula such as ``H2O``.
-
-    Empty if it is neither.
-    """
-    if re.fullmatch(r"(\d+[A-Za-z]+)+", composition):
-        parts: Counter[str] = Counter()
-        for number, name in re.findall(r"(\d+)([A-Za-z]+)", composition):
-            parts[name] += int(number)
-        return dict(parts)
-    try:
-        return dict(Formula(composition).count())
-    except ValueError:
+    """Molecules of a composition such as ``4am1p``: ``{"am": 4, "p": 1}``; empty if it is none."""
+    if not re.fullmatch(r"(\d+[A-Za-z]+)+", composition):
         return {}
+    parts: Counter[str] = Counter()
+    for number, name in re.findall(r"(\d+)([A-Za-z]+)", composition):
+        parts[name] += int(number)
+    return dict(parts)
+
+
+def _families(batch: FeatureBatch, parts: list[dict[str, int]]) -> IntArray:
+    """Number of the rarest molecule, or element, of each structure, shape (n,)."""
+    names = [
+        sorted(p) or [f"element {z}" for z in sorted(_atoms_of(batch, i))]
+        for i, p in enumerate(parts)
+    ]
+    frequency = Counter(name for of in names for name in of)
+    rarest = [min(of, key=lambda name: (frequency[name], name)) for of in names]
+    return np.unique(rarest, return_inverse=True)[1]
 
 
 def _known_parts(parts: dict[str, int]) -> tuple[Counter[int], int] | None:
@@ -530,115 +503,88 @@ def _known_parts(parts: dict[str, int]) -> tuple[Counter[int], int] | None:
     if not parts or any(name not in _PARTS for name in parts):
         return None
     atoms: Counter[int] = Counter()
-    charge = 0
     for name, number in parts.items():
-        formula, unit_charge = _PARTS[name]
-        charge += number * unit_charge
-        for symbol, count in Formula(formula).count().items():
+        for symbol, count in Formula(_PARTS[name][0]).count().items():
             atoms[atomic_numbers[symbol]] += number * count
-    return atoms, charge
+    return +atoms, sum(number * _PARTS[name][1] for name, number in parts.items())
 
 
 def _atoms_of(batch: FeatureBatch, i: int) -> Counter[int]:
     return Counter(batch.numbers[batch.starts[i] : batch.starts[i + 1]].tolist())
 
 
-def _expected_charges(
+def _wrong_charges(
     data: TrainingData, parts: list[dict[str, int]]
-) -> tuple[IntArray, dict[int, str]]:
-    """Charges that compositions imply, shape (n,), and notes on structures that have another one.
-
-    Where a composition is not understood, the charge of nearly all others of that composition
-    counts.
-    """
+) -> tuple[dict[int, str], IntArray]:
+    """Structures whose charge is not that of their composition, and the right charges (n,)."""
     charges = data.batch.charges.copy()
     notes: dict[int, str] = {}
-    members: dict[str, list[int]] = {}
     for i, group in enumerate(data.groups):
-        members.setdefault(group, []).append(i)
-    for group, rows in members.items():
-        known = _known_parts(parts[rows[0]])
-        usual, count = Counter(charges[rows].tolist()).most_common(1)[0]
-        for i in rows:
-            given = int(data.batch.charges[i])
-            if known is not None and known[0] == _atoms_of(data.batch, i):
-                expected, why = known[1], f"its composition {group} implies {known[1]:+d}"
-            elif len(rows) >= 5 and count >= 0.8 * len(rows):
-                expected, why = usual, f"{count} of {len(rows)} structures {group} have {usual:+d}"
-            else:
-                continue
-            if expected != given:
-                notes[i] = f"its charge is {given:+d}, but {why}"
-                charges[i] = expected
-    return charges, notes
+        known = _known_parts(parts[i])
+        # The abbreviations may mean other molecules elsewhere: the atoms have to agree.
+        if known is None or known[1] == charges[i] or known[0] != _atoms_of(data.batch, i):
+            continue
+        notes[i] = (
+            f"its charge is {charges[i]:+d}, but its composition {group} implies {known[1]:+d}"
+        )
+        charges[i] = known[1]
+    return notes, charges
 
 
 def _wrong_compositions(data: TrainingData, parts: list[dict[str, int]]) -> dict[int, str]:
     """Structures whose atoms are not those of their composition."""
     notes: dict[int, str] = {}
-    n_understood = 0
+    understood = 0
     for i, group in enumerate(data.groups):
         known = _known_parts(parts[i])
         if known is None:
             continue
-        n_understood += 1
+        understood += 1
         atoms = _atoms_of(data.batch, i)
         if known[0] != atoms:
-            notes[i] = (
-                f"its composition {group} stands for {_formula(known[0])}, but its atoms are "
-                f"{_formula(atoms)}"
-            )
-    # Abbreviations mean other molecules in other people's data.
-    return notes if len(notes) <= 0.1 * n_understood else {}
+            stands_for, has = _formula(known[0]), _formula(atoms)
+            notes[i] = f"its composition {group} stands for {stands_for}, but its atoms are {has}"
+    # Many of them: the abbreviations mean other molecules here.
+    return notes if len(notes) <= 0.1 * understood else {}
 
 
 def _formula(atoms: Counter[int]) -> str:
-    symbols = "".join(chemical_symbols[z] * k for z, k in sorted(atoms.items()))
+    symbols = "".join(f"{chemical_symbols[z]}{k}" for z, k in sorted(atoms.items()))
     return str(Formula(symbols).format("hill"))
 
 
-def _odd_multiplicities(data: TrainingData, frames: Sequence[Atoms] | None) -> dict[int, str]:
-    """Structures in another spin state than nearly all others of their composition and charge."""
-    if frames is None:
-        return {}
-    states: dict[tuple[str, int], list[int]] = {}
+def _odd_states(data: TrainingData, frames: Sequence[Atoms] | None) -> dict[int, str]:
+    """Structures in another state than nearly all of their composition: multiplicities of frames,
+    or charges without them."""
+    what = "charge" if frames is None else "multiplicity"
+    values = data.batch.charges.tolist()
+    if frames is not None:
+        values = [int(a.info.get("multiplicity", 1)) for a in frames]
+    members: dict[str, list[int]] = {}
     for i, group in enumerate(data.groups):
-        states.setdefault((group, int(data.batch.charges[i])), []).append(i)
+        members.setdefault(group, []).append(i)
     notes: dict[int, str] = {}
-    for (group, _), rows in states.items():
-        values = [int(frames[i].info.get("multiplicity", 1)) for i in rows]
-        usual, count = Counter(values).most_common(1)[0]
-        if len(rows) < 5 or count < 0.8 * len(rows):
-            continue
-        for i, value in zip(rows, values, strict=True):
-            if value != usual:
-                notes[i] = (
-                    f"its multiplicity is {value}, but {count} of {len(rows)} structures {group} "
-                    f"have {usual}"
-                )
+    for group, rows in members.items():
+        usual, count = Counter(values[i] for i in rows).most_common(1)[0]
+        if len(rows) >= 10 and count >= 0.9 * len(rows):
+            others = f"{count} of {len(rows)} structures {group} have {usual}"
+            notes.update(
+                (i, f"its {what} is {values[i]}, but {others}") for i in rows if values[i] != usual
+            )
     return notes
 
 
-def _families(data: TrainingData, parts: list[dict[str, int]]) -> list[str]:
-    """The rarest part of each structure, in terms of structures that have it."""
-    number = Counter(name for p in parts for name in p)
-    return [
-        min(p, key=lambda name: (number[name], name)) if p else group
-        for p, group in zip(parts, data.groups, strict=True)
-    ]
+# ----------------------------------------------------------------------------------- energies
 
 
 def _unit_slips(
     batch: FeatureBatch, frames: Sequence[Atoms] | None, elements: Sequence[int]
 ) -> dict[int, str]:
     """Structures whose total energies are in another unit than the others'."""
-    if frames is None:
-        return {}
-    counts = batch.counts(elements)
     notes: dict[int, str] = {}
-    for level in LEVELS:
-        energies = np.array([a.info.get(f"{level}_energy", np.nan) for a in frames], dtype=float)
-        for slip in mixed_units(energies, counts):
+    for level in LEVELS if frames is not None else ():
+        energies = np.array([a.info.get(f"{level}_energy", np.nan) for a in frames or ()], float)
+        for slip in mixed_units(energies, batch.counts(elements)):
             text = _slip_text(level, slip.factor, slip.looks_like)
             notes.update(dict.fromkeys(slip.indices, text))
     return notes
@@ -653,12 +599,12 @@ def _slip_text(level: str, factor: float, looks_like: str) -> str:
 
 
 def _energy_slip(atoms: Atoms, residual: float, expected: float) -> tuple[str, str] | None:
-    """Category and reason if a changed unit or sign of one energy explains a residual of Δ."""
+    """Category and reason if another sign or unit of one energy explains a residual of Δ."""
+    uncertainty = 5.0 * expected
     for level, sign in (("reference", 1.0), ("baseline", -1.0)):
         energy = float(atoms.info.get(f"{level}_energy", 0.0))
         right = energy - sign * residual
-        uncertainty = 5.0 * expected
-        if energy == 0.0 or abs(right) < 100.0 * uncertainty:
+        if energy == 0.0 or abs(right) < 10.0 * uncertainty:
             continue
         if abs(energy + right) < uncertainty:
             return "sign", f"its {level} energy {energy:.6g} eV has the wrong sign"
@@ -669,49 +615,64 @@ def _energy_slip(atoms: Atoms, residual: float, expected: float) -> tuple[str, s
     return None
 
 
-def _gaps(frames: Sequence[Atoms] | None) -> FloatArray | None:
-    """Greatest distance that parts of a structure keep from the rest, Å, shape (n,).
+# --------------------------------------------------------------------------------- geometries
 
-    That is the longest edge of the minimum spanning tree of its atoms.
-    """
-    if frames is None:
-        return None
+
+def _far_fragments(frames: Sequence[Atoms] | None) -> dict[int, str]:
+    """Structures in parts that do not touch: long edges of their minimum spanning tree."""
     from scipy.sparse.csgraph import minimum_spanning_tree
 
-    gaps = np.zeros(len(frames))
-    for i, atoms in enumerate(frames):
-        if len(atoms) > 1:
-            shift = atoms.positions[:, None] - atoms.positions
-            gaps[i] = minimum_spanning_tree(np.sqrt((shift**2).sum(axis=2))).max()
-    return gaps
+    notes: dict[int, str] = {}
+    for i, atoms in enumerate(frames or ()):
+        gap = float(minimum_spanning_tree(_distances(atoms)).max()) if len(atoms) > 1 else 0.0
+        if gap > _MAX_GAP:
+            notes[i] = f"its fragments are {gap:.1f} Å apart at their nearest atoms"
+    return notes
+
+
+def _lone_hydrogens(frames: Sequence[Atoms] | None) -> dict[int, str]:
+    """Structures that have lost a hydrogen atom: closed-shell methods are wrong for these."""
+    notes: dict[int, str] = {}
+    for i, atoms in enumerate(frames or ()):
+        if len(atoms) == 1:
+            continue
+        nearest = np.where(np.eye(len(atoms)), np.inf, _distances(atoms)).min(axis=1)
+        lone = np.flatnonzero((atoms.numbers == 1) & (nearest > _MAX_HYDROGEN_BOND))
+        if len(lone):
+            where = f"the nearest atom is {nearest[lone[0]]:.1f} Å away"
+            notes[i] = f"its hydrogen atom {lone[0]} is bound to nothing ({where})"
+    return notes
+
+
+def _distances(atoms: Atoms) -> FloatArray:
+    shift = atoms.positions[:, None] - atoms.positions
+    return np.asarray(np.sqrt(np.einsum("ijk,ijk->ij", shift, shift)))
 
 
 def _conflicting_duplicates(
-    data: TrainingData, batch: FeatureBatch, residual: FloatArray, expected: FloatArray
+    data: TrainingData, batch: FeatureBatch, residuals: Residuals
 ) -> dict[int, str]:
     """Structures that are nearly the same as another one, but have another Δ."""
     groups: dict[tuple[str, int], list[int]] = {}
     for i, group in enumerate(data.groups):
         groups.setdefault((group, int(data.batch.charges[i])), []).append(i)
     summed = batch.summed()
+    size = np.abs(residuals.residual)
     notes: dict[int, str] = {}
     for rows in groups.values():
-        if len(rows) < 2:
-            continue
         x = summed[rows]
         squares = np.einsum("ij,ij->i", x, x)
         distances = squares[:, None] + squares - 2.0 * x @ x.T
-        near = np.triu(distances < (_SAME_DISTANCE**2) * squares.mean(), 1)
+        near = np.triu(distances < _SAME_STRUCTURE**2 * squares.mean(), 1)
         for a, b in zip(*np.nonzero(near), strict=True):
-            i, j = rows[a], rows[b]
-            difference = float(data.delta[i] - data.delta[j])
-            if not abs(difference) > _LISTED * max(expected[i], expected[j]):
-                continue
-            # The one that fits the rest worse.
-            worse, other = (i, j) if abs(residual[i]) > abs(residual[j]) else (j, i)
-            notes.setdefault(
-                worse,
-                f"it is nearly the same structure as {data.names[other]}, but Δ differs by "
-                f"{abs(difference):.3f} eV",
-            )
+            # The one of the two that fits the rest worse.
+            i, j = sorted((rows[a], rows[b]), key=lambda row: -size[row])
+            # Residuals, because Δ of one structure and its neighbour differ by a trend, too.
+            difference = abs(float(residuals.residual[i] - residuals.residual[j]))
+            if difference > _CONFLICT * max(residuals.expected[i], residuals.expected[j]):
+                notes.setdefault(
+                    i,
+                    f"it is nearly the same structure as {data.names[j]}, but its Δ is "
+                    f"{difference:.3f} eV off that of the other",
+                )
     return notes

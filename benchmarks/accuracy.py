@@ -201,6 +201,23 @@ def full_krr(bench: Bench) -> None:
         bench.keep("multibase n = 1000", method, evaluate_split(data, few, some, sparse), 1000)
 
 
+def markdown(rows: list[dict]) -> str:
+    """The table of the README, in kcal/mol."""
+    lines = [
+        "| test | method | MAE | RMSE | 95 % | coverage | Spearman | novel | train s | ms each |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    order = list(dict.fromkeys(r["test"] for r in rows))
+    for r in sorted(rows, key=lambda r: order.index(r["test"])):
+        energies = " | ".join(f"{KCAL_PER_MOL * r[k]:.3g}" for k in ("mae", "rmse", "p95"))
+        rest = ["–" if np.isnan(r[k]) else f"{r[k]:.2f}" for k in ("coverage", "spearman", "novel")]
+        lines.append(
+            f"| {r['test']} | {r['method']} | {energies} | {' | '.join(rest)} | "
+            f"{r['train_seconds']:.0f} | {r['predict_milliseconds']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Run what is not in the output yet."""
     here = Path(__file__).resolve().parents[1]
@@ -210,7 +227,11 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="label cache of baseline energies")
     parser.add_argument("--quick", action="store_true", help="SA–W only")
     parser.add_argument("--only", default="", help="part of the names of methods to run")
+    parser.add_argument("--table", action="store_true", help="print the table of the output only")
     arguments = parser.parse_args()
+    if arguments.table:
+        print(markdown(json.loads(arguments.output.read_text())))
+        return
     start = time.time()
     bench = Bench(arguments.output, arguments.data, arguments.cache)
     methods = {n: s for n, s in METHODS.items() if arguments.only in n}
