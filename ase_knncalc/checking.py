@@ -19,24 +19,38 @@ Leroy, *Robust Regression and Outlier Detection* (1987), reweighted least square
 
 from __future__ import annotations
 
-import re
-from collections import Counter
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_numbers, chemical_symbols
-from ase.formula import Formula
 
-from ase_knncalc.data import KeyMap, Omission, mixed_units
-from ase_knncalc.data.keys import ENERGY_UNITS, LEVELS
+from ase_knncalc.contradictions import (
+    composition_parts,
+    conflicting_duplicates,
+    energy_slip,
+    families,
+    far_fragments,
+    lone_hydrogens,
+    odd_states,
+    slip_text,
+    unit_slips,
+    wrong_charges,
+    wrong_compositions,
+)
+from ase_knncalc.data import KeyMap, Omission, mixed_units, read_structures
+from ase_knncalc.data.frames import is_jkqc
+from ase_knncalc.data.keys import LEVELS
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.errors import DataError, KNNCalcError
-from ase_knncalc.preparation import Prepared, TrainingData
+from ase_knncalc.preparation import Prepared, TrainingData, prepare
 from ase_knncalc.regression import RidgeFit, RidgeProblem
-from ase_knncalc.sparse import SparseSettings
-from ase_knncalc.trend import composition_columns, fit_trend
+from ase_knncalc.settings import TrainingSettings
+from ase_knncalc.sparse import SparseSettings, fit_sparse
+from ase_knncalc.trend import composition_columns
 
 FloatArray = np.ndarray
 IntArray = np.ndarray
@@ -72,27 +86,7 @@ _SPARSE = SparseSettings(
 _SPARSE_PENALTIES = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
 _SPARSE_SAMPLE = 2_000  # structures that environments are chosen from
 
-# Å. Hydrogen bonds and contacts are shorter than the first, all bonds of hydrogen than the second.
-_MAX_GAP = 4.0
-_MAX_HYDROGEN_BOND = 1.8
-# Pairs whose summed descriptors differ by less than this share have the same Δ within the noise.
-_SAME_STRUCTURE = 0.003
-_CONFLICT = 5.0
 _MAD = 1.4826  # of a normal distribution: standard deviation over median |x|
-
-_PARTS: dict[str, tuple[str, int]] = {
-    "sa": ("H2SO4", 0),
-    "w": ("H2O", 0),
-    "am": ("NH3", 0),
-    "ma": ("CH5N", 0),
-    "dma": ("C2H7N", 0),
-    "tma": ("C3H9N", 0),
-    "eda": ("C2H8N2", 0),
-    "b": ("HSO4", -1),
-    "p": ("H", 1),
-}
-"""Formula and charge of what compositions such as ``4am1p`` are made of."""
-
 
 @dataclass(frozen=True)
 class Suspect:
@@ -193,27 +187,27 @@ def find_suspects(
             "that the data were prepared from, in the same order"
         )
     parts = [composition_parts(g) for g in data.groups]
-    wrong_charges, charges = _wrong_charges(data, parts)
+    wrong_charges, charges = wrong_charges(data, parts)
     # Beside a wrong charge the trend's offset per charge would have one structure to itself.
     batch = replace(data.batch, charges=charges)
-    units = _unit_slips(batch, frames, data.descriptor.elements)
-    families = _families(batch, parts)
+    units = unit_slips(batch, frames, data.descriptor.elements)
+    families = families(batch, parts)
     residuals = _judge(data, batch, families, units, sparse or _SPARSE, seed)
     numerous = np.bincount(families)[families] >= _MIN_FAMILY
     notes = {
-        "charge": {**_odd_states(data, None), **wrong_charges},
-        "multiplicity": _odd_states(data, frames),
-        "composition": _wrong_compositions(data, parts),
-        "duplicate": _conflicting_duplicates(data, batch, residuals),
-        "fragments": _far_fragments(frames),
+        "charge": {**odd_states(data, None), **wrong_charges},
+        "multiplicity": odd_states(data, frames),
+        "composition": wrong_compositions(data, parts),
+        "duplicate": conflicting_duplicates(data, batch, residuals),
+        "fragments": far_fragments(frames),
     }
-    lone = _lone_hydrogens(frames)
+    lone = lone_hydrogens(frames)
     found = []
     for i in range(n):
         residual, expected = float(residuals.residual[i]), float(residuals.expected[i])
         score = float(residuals.score[i])
         high = score >= listed
-        slip = _energy_slip(frames[i], residual, expected) if high and frames is not None else None
+        slip = energy_slip(frames[i], residual, expected) if high and frames is not None else None
         off = f"Δ is {residual:+.3f} eV from what the other structures suggest"
         category = next((c for c, of in notes.items() if i in of), "outlier")
         if i in units:
@@ -329,7 +323,7 @@ def screen_units(
                 continue  # Reading lists it with the right words.
             energies[i] = np.nan if energy is None else energy
         for slip in mixed_units(energies, counts):
-            text = _slip_text(level, slip.factor, slip.looks_like)
+            text = slip_text(level, slip.factor, slip.looks_like)
             reasons.update(dict.fromkeys(slip.indices, text))
     omitted = [
         Omission(
@@ -472,207 +466,3 @@ def _scaled(fit: RidgeFit, sizes: IntArray, families: IntArray, kept: BoolArray)
             if len(others):
                 scale[i] = max(scale[i], _MAD * float(np.median(others)))
     return Residuals(fit.leave_one_out, scale * root, fit.leverage)
-
-
-# ------------------------------------------------------------------------------------- labels
-
-
-def composition_parts(composition: str) -> dict[str, int]:
-    """Molecules of a composition such as ``4am1p``: ``{"am": 4, "p": 1}``; empty if it is none."""
-    if not re.fullmatch(r"(\d+[A-Za-z]+)+", composition):
-        return {}
-    parts: Counter[str] = Counter()
-    for number, name in re.findall(r"(\d+)([A-Za-z]+)", composition):
-        parts[name] += int(number)
-    return dict(parts)
-
-
-def _families(batch: FeatureBatch, parts: list[dict[str, int]]) -> IntArray:
-    """Number of the rarest molecule, or element, of each structure, shape (n,)."""
-    names = [
-        sorted(p) or [f"element {z}" for z in sorted(_atoms_of(batch, i))]
-        for i, p in enumerate(parts)
-    ]
-    frequency = Counter(name for of in names for name in of)
-    rarest = [min(of, key=lambda name: (frequency[name], name)) for of in names]
-    return np.unique(rarest, return_inverse=True)[1]
-
-
-def _known_parts(parts: dict[str, int]) -> tuple[Counter[int], int] | None:
-    """Atoms (by atomic number) and charge of a composition, None if a part is not known."""
-    if not parts or any(name not in _PARTS for name in parts):
-        return None
-    atoms: Counter[int] = Counter()
-    for name, number in parts.items():
-        for symbol, count in Formula(_PARTS[name][0]).count().items():
-            atoms[atomic_numbers[symbol]] += number * count
-    return +atoms, sum(number * _PARTS[name][1] for name, number in parts.items())
-
-
-def _atoms_of(batch: FeatureBatch, i: int) -> Counter[int]:
-    return Counter(batch.numbers[batch.starts[i] : batch.starts[i + 1]].tolist())
-
-
-def _wrong_charges(
-    data: TrainingData, parts: list[dict[str, int]]
-) -> tuple[dict[int, str], IntArray]:
-    """Structures whose charge is not that of their composition, and the right charges (n,)."""
-    charges = data.batch.charges.copy()
-    notes: dict[int, str] = {}
-    for i, group in enumerate(data.groups):
-        known = _known_parts(parts[i])
-        # The abbreviations may mean other molecules elsewhere: the atoms have to agree.
-        if known is None or known[1] == charges[i] or known[0] != _atoms_of(data.batch, i):
-            continue
-        notes[i] = (
-            f"its charge is {charges[i]:+d}, but its composition {group} implies {known[1]:+d}"
-        )
-        charges[i] = known[1]
-    return notes, charges
-
-
-def _wrong_compositions(data: TrainingData, parts: list[dict[str, int]]) -> dict[int, str]:
-    """Structures whose atoms are not those of their composition."""
-    notes: dict[int, str] = {}
-    understood = 0
-    for i, group in enumerate(data.groups):
-        known = _known_parts(parts[i])
-        if known is None:
-            continue
-        understood += 1
-        atoms = _atoms_of(data.batch, i)
-        if known[0] != atoms:
-            stands_for, has = _formula(known[0]), _formula(atoms)
-            notes[i] = f"its composition {group} stands for {stands_for}, but its atoms are {has}"
-    # Many of them: the abbreviations mean other molecules here.
-    return notes if len(notes) <= 0.1 * understood else {}
-
-
-def _formula(atoms: Counter[int]) -> str:
-    symbols = "".join(f"{chemical_symbols[z]}{k}" for z, k in sorted(atoms.items()))
-    return str(Formula(symbols).format("hill"))
-
-
-def _odd_states(data: TrainingData, frames: Sequence[Atoms] | None) -> dict[int, str]:
-    """Structures in another state than nearly all of their composition: multiplicities of frames,
-    or charges without them."""
-    what = "charge" if frames is None else "multiplicity"
-    values = data.batch.charges.tolist()
-    if frames is not None:
-        values = [int(a.info.get("multiplicity", 1)) for a in frames]
-    members: dict[str, list[int]] = {}
-    for i, group in enumerate(data.groups):
-        members.setdefault(group, []).append(i)
-    notes: dict[int, str] = {}
-    for group, rows in members.items():
-        usual, count = Counter(values[i] for i in rows).most_common(1)[0]
-        if len(rows) >= 10 and count >= 0.9 * len(rows):
-            others = f"{count} of {len(rows)} structures {group} have {usual}"
-            notes.update(
-                (i, f"its {what} is {values[i]}, but {others}") for i in rows if values[i] != usual
-            )
-    return notes
-
-
-# ----------------------------------------------------------------------------------- energies
-
-
-def _unit_slips(
-    batch: FeatureBatch, frames: Sequence[Atoms] | None, elements: Sequence[int]
-) -> dict[int, str]:
-    """Structures whose total energies are in another unit than the others'."""
-    notes: dict[int, str] = {}
-    for level in LEVELS if frames is not None else ():
-        energies = np.array([a.info.get(f"{level}_energy", np.nan) for a in frames or ()], float)
-        for slip in mixed_units(energies, batch.counts(elements)):
-            text = _slip_text(level, slip.factor, slip.looks_like)
-            notes.update(dict.fromkeys(slip.indices, text))
-    return notes
-
-
-def _slip_text(level: str, factor: float, looks_like: str) -> str:
-    size, relation = (factor, "larger") if factor > 1 else (1.0 / factor, "smaller")
-    return (
-        f"its {level} energy is {relation} by a factor of {size:.6g} than the other structures "
-        f"suggest: {looks_like}"
-    )
-
-
-def _energy_slip(atoms: Atoms, residual: float, expected: float) -> tuple[str, str] | None:
-    """Category and reason if another sign or unit of one energy explains a residual of Δ."""
-    uncertainty = 5.0 * expected
-    for level, sign in (("reference", 1.0), ("baseline", -1.0)):
-        energy = float(atoms.info.get(f"{level}_energy", 0.0))
-        right = energy - sign * residual
-        if energy == 0.0 or abs(right) < 10.0 * uncertainty:
-            continue
-        if abs(energy + right) < uncertainty:
-            return "sign", f"its {level} energy {energy:.6g} eV has the wrong sign"
-        for unit, size in ENERGY_UNITS.items():
-            for factor, text in ((1.0 / size, f"{unit} among eV"), (size, f"eV among {unit}")):
-                if unit != "eV" and abs(energy / factor - right) < uncertainty:
-                    return "unit", _slip_text(level, factor, text)
-    return None
-
-
-# --------------------------------------------------------------------------------- geometries
-
-
-def _far_fragments(frames: Sequence[Atoms] | None) -> dict[int, str]:
-    """Structures in parts that do not touch: long edges of their minimum spanning tree."""
-    from scipy.sparse.csgraph import minimum_spanning_tree
-
-    notes: dict[int, str] = {}
-    for i, atoms in enumerate(frames or ()):
-        gap = float(minimum_spanning_tree(_distances(atoms)).max()) if len(atoms) > 1 else 0.0
-        if gap > _MAX_GAP:
-            notes[i] = f"its fragments are {gap:.1f} Å apart at their nearest atoms"
-    return notes
-
-
-def _lone_hydrogens(frames: Sequence[Atoms] | None) -> dict[int, str]:
-    """Structures that have lost a hydrogen atom: closed-shell methods are wrong for these."""
-    notes: dict[int, str] = {}
-    for i, atoms in enumerate(frames or ()):
-        if len(atoms) == 1:
-            continue
-        nearest = np.where(np.eye(len(atoms)), np.inf, _distances(atoms)).min(axis=1)
-        lone = np.flatnonzero((atoms.numbers == 1) & (nearest > _MAX_HYDROGEN_BOND))
-        if len(lone):
-            where = f"the nearest atom is {nearest[lone[0]]:.1f} Å away"
-            notes[i] = f"its hydrogen atom {lone[0]} is bound to nothing ({where})"
-    return notes
-
-
-def _distances(atoms: Atoms) -> FloatArray:
-    shift = atoms.positions[:, None] - atoms.positions
-    return np.asarray(np.sqrt(np.einsum("ijk,ijk->ij", shift, shift)))
-
-
-def _conflicting_duplicates(
-    data: TrainingData, batch: FeatureBatch, residuals: Residuals
-) -> dict[int, str]:
-    """Structures that are nearly the same as another one, but have another Δ."""
-    groups: dict[tuple[str, int], list[int]] = {}
-    for i, group in enumerate(data.groups):
-        groups.setdefault((group, int(data.batch.charges[i])), []).append(i)
-    summed = batch.summed()
-    size = np.abs(residuals.residual)
-    notes: dict[int, str] = {}
-    for rows in groups.values():
-        x = summed[rows]
-        squares = np.einsum("ij,ij->i", x, x)
-        distances = squares[:, None] + squares - 2.0 * x @ x.T
-        near = np.triu(distances < _SAME_STRUCTURE**2 * squares.mean(), 1)
-        for a, b in zip(*np.nonzero(near), strict=True):
-            # The one of the two that fits the rest worse.
-            i, j = sorted((rows[a], rows[b]), key=lambda row: -size[row])
-            # Residuals, because Δ of one structure and its neighbour differ by a trend, too.
-            difference = abs(float(residuals.residual[i] - residuals.residual[j]))
-            if difference > _CONFLICT * max(residuals.expected[i], residuals.expected[j]):
-                notes.setdefault(
-                    i,
-                    f"it is nearly the same structure as {data.names[j]}, but its Δ is "
-                    f"{difference:.3f} eV off that of the other",
-                )
-    return notes

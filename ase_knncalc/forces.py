@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ase_knncalc.descriptors import Descriptor
+from ase_knncalc.kernels import gaussian
 from ase_knncalc.regression import RidgeFit, RidgeProblem
 
 FloatArray = np.ndarray
@@ -84,8 +85,6 @@ def force_rows(
     points, whiteners
         Inducing environments of each element and their whitening.
     """
-    from ase_knncalc.sparse import gaussian
-
     widths = [w.shape[1] for w in whiteners]
     starts = np.concatenate([[0], np.cumsum(widths)])
 

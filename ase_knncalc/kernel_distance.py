@@ -34,7 +34,7 @@ import numpy as np
 
 from ase_knncalc.descriptors import FeatureBatch, require_elements
 from ase_knncalc.errors import DataError, SettingsError, TrainingError
-from ase_knncalc.sparse import gaussian, whitened_columns
+from ase_knncalc.kernels import gaussian, whitened_columns
 
 FloatArray = np.ndarray
 IntArray = np.ndarray

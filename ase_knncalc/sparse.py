@@ -24,15 +24,12 @@ import numpy as np
 from ase_knncalc.descriptors import Descriptor, FeatureBatch
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.forces import ForceLabels, fit_with_forces, force_rows
+from ase_knncalc.kernels import gaussian, whitened_columns, whitener
 from ase_knncalc.regression import RidgeProblem, prediction_leverage
 from ase_knncalc.trend import TrendFit, composition_columns, require_shape, ridge_trend_fit
 
 FloatArray = np.ndarray
 IntArray = np.ndarray
-
-# Eigenvalues of the kernel matrix of the inducing environments below this fraction of the largest
-# are rounding noise: directions that the data cannot tell apart in float64.
-_EIGENVALUE_FLOOR = 1e-13
 
 
 @dataclass(frozen=True)
@@ -229,48 +226,6 @@ class SparseTrend:
         require_shape("coefficients", self.coefficients, (m,))
         if self.counts.sum() != m or (self.variance_counts > self.counts).any():
             raise SettingsError("trend: counts of inducing environments do not fit")
-
-
-def gaussian(a: FloatArray, b: FloatArray) -> FloatArray:
-    """Gaussian kernel of points in units of the length scale, shape (len(a), len(b))."""
-    half = a @ b.T
-    half -= 0.5 * np.einsum("ij,ij->i", a, a)[:, None]
-    half -= 0.5 * np.einsum("ij,ij->i", b, b)
-    np.minimum(half, 0.0, out=half)
-    return np.exp(half, out=half)
-
-
-def whitener(points: FloatArray) -> FloatArray:
-    """W with Wᵀ K W = 1 for the kernel matrix K of the points, shape (n_points, n_columns)."""
-    values, vectors = np.linalg.eigh(gaussian(points, points))
-    keep = values > _EIGENVALUE_FLOOR * values[-1]
-    return np.asarray(vectors[:, keep] / np.sqrt(values[keep]))
-
-
-def whitened_columns(
-    batch: FeatureBatch,
-    elements: Sequence[int],
-    project: Any,
-    points: Sequence[FloatArray],
-    whiteners: Sequence[FloatArray],
-) -> FloatArray:
-    """Kernel sums of each structure in the whitened basis, shape (n_structures, n_columns)."""
-    widths = [w.shape[1] for w in whiteners]
-    starts = np.concatenate([[0], np.cumsum(widths)])
-    columns = np.zeros((len(batch), starts[-1]))
-    for e, number in enumerate(elements):
-        if not widths[e]:
-            continue
-        sums = np.zeros((len(batch), len(points[e])))
-        for rows, part in batch.batches(4096):
-            mask = part.numbers == number
-            if mask.any():
-                owner = np.repeat(np.arange(len(part)), part.sizes)[mask]
-                kernel = gaussian(project(e, part.local[mask]), points[e])
-                first = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]])
-                sums[rows.start + owner[first]] = np.add.reduceat(kernel, first, axis=0)
-        columns[:, starts[e] : starts[e + 1]] = sums @ whiteners[e]
-    return columns
 
 
 def fit_sparse(

@@ -55,7 +55,7 @@ from ase_knncalc.descriptors import descriptor_from_dict
 from ase_knncalc.errors import KNNCalcError, ModelFileError, ModelFileVersionError
 from ase_knncalc.model import KNNModel, ModelInfo
 from ase_knncalc.neighbors import KNNSettings, KNNTerm, NeighborIndex
-from ase_knncalc.trend import trend_class
+from ase_knncalc.trendfit import trend_class
 from ase_knncalc.uncertainty import Calibration
 
 FORMAT_VERSION = 1

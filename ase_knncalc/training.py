@@ -24,7 +24,8 @@ from ase_knncalc.neighbors import KNNEstimate, KNNSettings, KNNTerm, NeighborInd
 from ase_knncalc.preparation import Prepared, TrainingData, omission_text, prepare
 from ase_knncalc.progress import track
 from ase_knncalc.settings import TrainingSettings
-from ase_knncalc.trend import TrendFit, fit_trend
+from ase_knncalc.trend import TrendFit
+from ase_knncalc.trendfit import fit_trend
 from ase_knncalc.tuning import OFF, HeldOut, tune_kernel
 from ase_knncalc.uncertainty import Calibration, Signals, calibrate
 

@@ -8,24 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.errors import SettingsError
-from ase_knncalc.regression import RidgeFit, RidgeProblem, prediction_leverage
-
-if TYPE_CHECKING:
-    from ase_knncalc.descriptors import Descriptor
-    from ase_knncalc.forces import ForceLabels
-    from ase_knncalc.sparse import SparseSettings
+from ase_knncalc.regression import RidgeFit, prediction_leverage
 
 FloatArray = np.ndarray
 IntArray = np.ndarray
 
-# Penalties tried, in units of the mean eigenvalue of the normal equations.
-_RELATIVE_PENALTIES = 10.0 ** np.arange(-11.0, 0.0)
+TREND_KINDS = ("sparse", "linear", "none")
 
 
 def composition_columns(batch: FeatureBatch, elements: Sequence[int]) -> FloatArray:
@@ -165,25 +159,6 @@ class Trend(Protocol):
         """Raise :class:`SettingsError` unless the arrays fit each other and the descriptor."""
 
 
-TREND_KINDS = ("sparse", "linear", "none")
-
-
-def trend_class(kind: str) -> type[Any]:
-    """Class of the trend of a kind.
-
-    Raises
-    ------
-    SettingsError
-        If there is no such kind.
-    """
-    from ase_knncalc.sparse import SparseTrend
-
-    classes: dict[str, type[Any]] = {t.kind: t for t in (SparseTrend, LinearTrend, OffsetTrend)}
-    if kind not in classes:
-        raise SettingsError(f"trend must be one of {', '.join(TREND_KINDS)}, got {kind!r}")
-    return classes[kind]
-
-
 @dataclass(frozen=True)
 class TrendFit:
     """A fitted trend and what cross-validation says of it.
@@ -205,73 +180,6 @@ class TrendFit:
     leverage: FloatArray
     group_leverage: FloatArray
     details: dict[str, Any] = field(default_factory=dict)
-
-
-def fit_trend(
-    kind: str,
-    batch: FeatureBatch,
-    delta: FloatArray,
-    elements: tuple[int, ...],
-    *,
-    groups: Sequence[str] | None = None,
-    weights: FloatArray | None = None,
-    sparse: SparseSettings | None = None,
-    seed: int = 0,
-    descriptor: Descriptor | None = None,
-    forces: ForceLabels | None = None,
-) -> TrendFit:
-    """Fit the trend of one kind to Δ.
-
-    Parameters
-    ----------
-    kind
-        ``"sparse"``, ``"linear"`` or ``"none"``.
-    batch
-        Descriptors of the training structures.
-    delta
-        Reference minus baseline energy, eV, shape (n,).
-    elements
-        Atomic numbers, ascending.
-    groups
-        Labels (compositions) that are left out together in cross-validation.
-    weights
-        Of the structures in the fit, shape (n,).
-    sparse, seed
-        Settings of the sparse trend, and of its random choices.
-    descriptor, forces
-        Δ forces for the sparse trend, and what gives the derivatives.
-    """
-    free = composition_columns(batch, elements)
-    if kind == "none":
-        problem = RidgeProblem(free, np.zeros((len(delta), 0)), delta, weights, groups)
-        fit = problem.solve(1.0)
-        return ridge_trend_fit(OffsetTrend(elements, fit.free_coefficients), fit, {})
-    if kind == "linear":
-        problem = RidgeProblem(free, batch.summed(), delta, weights, groups)
-        scale = float(problem.eigenvalues.mean()) or 1.0
-        fit = problem.best(scale * _RELATIVE_PENALTIES)
-        trend = LinearTrend(
-            elements,
-            fit.free_coefficients,
-            fit.coefficients,
-            *problem.variance_factors(fit.penalty),
-        )
-        return ridge_trend_fit(trend, fit, {"penalty": fit.penalty})
-    if kind == "sparse":
-        from ase_knncalc.sparse import SparseSettings, fit_sparse
-
-        return fit_sparse(
-            batch,
-            delta,
-            elements,
-            groups=groups,
-            weights=weights,
-            settings=sparse or SparseSettings(),
-            seed=seed,
-            descriptor=descriptor,
-            forces=forces,
-        )
-    raise SettingsError(f"trend must be one of {', '.join(TREND_KINDS)}, got {kind!r}")
 
 
 def ridge_trend_fit(

@@ -23,7 +23,8 @@ from ase_knncalc.neighbors import NeighborIndex, rank_weights
 from ase_knncalc.preparation import TrainingData
 from ase_knncalc.settings import TrainingSettings
 from ase_knncalc.training import fit_metric
-from ase_knncalc.trend import Trend, fit_trend
+from ase_knncalc.trend import Trend
+from ase_knncalc.trendfit import fit_trend
 
 FloatArray = np.ndarray
 IntArray = np.ndarray

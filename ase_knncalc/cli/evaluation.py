@@ -248,7 +248,7 @@ def _plot(path: Path | None, held: Held, known: TrainingData, title: str) -> Non
     if path is None:
         return
     from ase_knncalc.plots import plot_held_out
-    from ase_knncalc.trend import fit_trend
+    from ase_knncalc.trendfit import fit_trend
 
     offsets = fit_trend("none", known.batch, known.delta, known.descriptor.elements).trend
     truth = (known.delta - offsets.predict(known.batch))[held.indices]
