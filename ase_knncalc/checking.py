@@ -22,25 +22,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 
-from ase_knncalc.contradictions import (
-    composition_parts,
-    conflicting_duplicates,
-    energy_slip,
-    families,
-    far_fragments,
-    lone_hydrogens,
-    odd_states,
-    slip_text,
-    unit_slips,
-    wrong_charges,
-    wrong_compositions,
-)
+from ase_knncalc import contradictions
 from ase_knncalc.data import KeyMap, Omission, mixed_units, read_structures
 from ase_knncalc.data.frames import is_jkqc
 from ase_knncalc.data.keys import LEVELS
@@ -85,8 +72,8 @@ _SPARSE = SparseSettings(
 )
 _SPARSE_PENALTIES = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
 _SPARSE_SAMPLE = 2_000  # structures that environments are chosen from
-
 _MAD = 1.4826  # of a normal distribution: standard deviation over median |x|
+
 
 @dataclass(frozen=True)
 class Suspect:
@@ -186,43 +173,47 @@ def find_suspects(
             f"there are {len(frames)} frames, but training data of {n} structures; give the frames "
             "that the data were prepared from, in the same order"
         )
-    parts = [composition_parts(g) for g in data.groups]
-    wrong_charges, charges = wrong_charges(data, parts)
+    parts = [contradictions.composition_parts(g) for g in data.groups]
+    contradicted, charges = contradictions.wrong_charges(data, parts)
     # Beside a wrong charge the trend's offset per charge would have one structure to itself.
     batch = replace(data.batch, charges=charges)
-    units = unit_slips(batch, frames, data.descriptor.elements)
-    families = families(batch, parts)
+    families = contradictions.families(batch, parts)
+    units = contradictions.unit_slips(batch, frames, data.descriptor.elements)
     residuals = _judge(data, batch, families, units, sparse or _SPARSE, seed)
-    numerous = np.bincount(families)[families] >= _MIN_FAMILY
+    lone = contradictions.lone_hydrogens(frames)
     notes = {
-        "charge": {**odd_states(data, None), **wrong_charges},
-        "multiplicity": odd_states(data, frames),
-        "composition": wrong_compositions(data, parts),
-        "duplicate": conflicting_duplicates(data, batch, residuals),
-        "fragments": far_fragments(frames),
+        "charge": {**contradictions.odd_states(data, None), **contradicted},
+        "multiplicity": contradictions.odd_states(data, frames),
+        "composition": contradictions.wrong_compositions(data, parts),
+        "duplicate": contradictions.conflicting_duplicates(
+            data, batch, residuals.residual, residuals.expected
+        ),
+        "fragments": {**contradictions.far_fragments(frames), **lone},
     }
-    lone = lone_hydrogens(frames)
+    population = np.bincount(families)[families]
     found = []
-    for i in range(n):
+    for i, score in enumerate(residuals.score.tolist()):
         residual, expected = float(residuals.residual[i]), float(residuals.expected[i])
-        score = float(residuals.score[i])
-        high = score >= listed
-        slip = energy_slip(frames[i], residual, expected) if high and frames is not None else None
         off = f"Δ is {residual:+.3f} eV from what the other structures suggest"
-        category = next((c for c, of in notes.items() if i in of), "outlier")
+        slip = None
+        if score >= listed and frames is not None:
+            slip = contradictions.energy_slip(frames[i], residual, expected)
+        category = next((name for name, of in notes.items() if i in of), "outlier")
         if i in units:
             category, reason = "unit", units[i]
         elif slip is not None:
             category, reason = slip
-        elif i in lone and high:
-            category, reason = "fragments", f"{lone[i]}; {off}"
         elif category != "outlier":
-            reason = notes[category][i] + (f"; {off}" if high else "")
-        elif high:
+            reason = notes[category][i] + (f"; {off}" if score >= listed else "")
+        elif score >= listed:
             reason = f"{off}, {score:.0f} times the usual spread"
         else:
             continue
-        explained = i in wrong_charges or (i in lone and category == "fragments")
+        beyond_doubt = (
+            i in units
+            or ((i in contradicted or i in lone) and score > _CERTAIN_IF_EXPLAINED)
+            or (score > certain and int(population[i]) >= _MIN_FAMILY)
+        )
         found.append(
             Suspect(
                 index=i,
@@ -233,9 +224,7 @@ def find_suspects(
                 residual_ev=residual,
                 expected_ev=expected,
                 score=score,
-                certain=i in units
-                or (explained and score > _CERTAIN_IF_EXPLAINED)
-                or (score > certain and bool(numerous[i])),
+                certain=beyond_doubt,
             )
         )
     return sorted(found, key=lambda s: (not s.certain, -np.nan_to_num(s.score), s.index))
@@ -289,6 +278,58 @@ def leave_out(prepared: Prepared, suspects: Iterable[Suspect]) -> Prepared:
     )
 
 
+def check_files(
+    data: Any,
+    *,
+    baseline: Any = "auto",
+    keys: KeyMap | None = None,
+    settings: TrainingSettings | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+    n_jobs: int = -1,
+    progress: bool = False,
+) -> tuple[Prepared, list[Suspect]]:
+    """Read, label and describe structures, and find those whose labels are wrong.
+
+    Arguments as for :func:`ase_knncalc.train`; ``settings`` choose the descriptor. Frames with
+    energies in another unit than the rest, which training refuses to read, are among ``omitted``.
+
+    Raises
+    ------
+    DataError
+        If fewer than 2 usable frames are left, or all energies are in a wrong unit.
+    BaselineError
+        If baseline energies in the data are not those of the baseline.
+    """
+    keys = keys or KeyMap()
+
+    def run(source: Any) -> Prepared:
+        return prepare(
+            source,
+            settings=settings or TrainingSettings(),
+            baseline=baseline,
+            keys=keys,
+            cache=cache,
+            n_jobs=n_jobs,
+            progress=progress,
+        )
+
+    slips: list[Omission] = []
+    try:
+        prepared = run(data)
+    except DataError:
+        parts = [data] if isinstance(data, (str, os.PathLike, Atoms)) else list(data)
+        converted = any(is_jkqc(p) for p in parts if not isinstance(p, Atoms))
+        if converted and keys.energy_unit != "eV":
+            raise  # Frames of several units cannot be told apart once they are read.
+        frames, slips = screen_units(read_structures(parts, keys=keys), keys)
+        if not slips:
+            raise
+        prepared = run(frames)
+    prepared = replace(prepared, omitted=[*slips, *prepared.omitted])
+    return prepared, find_suspects(prepared.data, prepared.frames, seed=seed)
+
+
 def screen_units(
     frames: Sequence[Atoms], keys: KeyMap | None = None
 ) -> tuple[list[Atoms], list[Omission]]:
@@ -323,7 +364,7 @@ def screen_units(
                 continue  # Reading lists it with the right words.
             energies[i] = np.nan if energy is None else energy
         for slip in mixed_units(energies, counts):
-            text = slip_text(level, slip.factor, slip.looks_like)
+            text = contradictions.slip_text(level, slip.factor, slip.looks_like)
             reasons.update(dict.fromkeys(slip.indices, text))
     omitted = [
         Omission(
@@ -363,8 +404,14 @@ def _judge(
         return linear
     # Choice of the environments; the fit itself is thrown away.
     sample = _sample(batch, elements, linear.score < _CERTAIN, seed)
-    trend = fit_trend(
-        "sparse", batch.select(sample), delta[sample], elements, sparse=settings, seed=seed
+    trend = fit_sparse(
+        batch.select(sample),
+        delta[sample],
+        elements,
+        groups=None,
+        weights=None,
+        settings=settings,
+        seed=seed,
     ).trend
     columns = trend.variance_columns(batch)  # type: ignore[attr-defined]
     local = robust_residuals(free, columns, delta, _SPARSE_PENALTIES, batch.sizes, families, kept)

@@ -29,6 +29,7 @@ class Descriptor(Protocol):
     """What the model needs of a descriptor: settings that can be stored, rows, and derivatives."""
 
     kind: ClassVar[str]
+    differentiable: ClassVar[bool]
 
     @property
     def elements(self) -> tuple[int, ...]:
@@ -71,6 +72,7 @@ class FCHL19:
     """
 
     kind: ClassVar[str] = "fchl19"
+    differentiable: ClassVar[bool] = True
 
     elements: tuple[int, ...]
     rcut: float = 8.0
@@ -85,17 +87,7 @@ class FCHL19:
     three_body_weight: float = 13.4
 
     def __post_init__(self) -> None:
-        elements = tuple(sorted({int(z) for z in self.elements}))
-        object.__setattr__(self, "elements", elements)
-        if not elements or elements[0] < 1 or elements[-1] >= len(chemical_symbols):
-            raise SettingsError(
-                f"elements must be atomic numbers from 1 to {len(chemical_symbols) - 1}, "
-                f"got {list(self.elements)}"
-            )
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if f.name != "elements" and not (np.isfinite(value) and value > 0):
-                raise SettingsError(f"FCHL19: {f.name} must be positive, got {value!r}")
+        _check_settings(self)
 
     @property
     def n_features(self) -> int:
@@ -177,7 +169,91 @@ class FCHL19:
         return {"kind": self.kind, **asdict(self), "elements": list(self.elements)}
 
 
-DESCRIPTORS: dict[str, type[FCHL19]] = {FCHL19.kind: FCHL19}
+@dataclass(frozen=True)
+class SLATM:
+    """Atomic SLATM: spectra of two- and three-body potentials [1]_, from qmllib; no derivatives.
+
+    Parameters
+    ----------
+    elements
+        Atomic numbers, ascending.
+    rcut
+        Cutoff, Å.
+    sigma
+        Width of the smearing of distances (Å) and angles (rad).
+    grid
+        Step of distances (Å) and angles (rad).
+
+    References
+    ----------
+    .. [1] B. Huang, O. A. von Lilienfeld, Nat. Chem. 12, 945 (2020).
+    """
+
+    kind: ClassVar[str] = "slatm"
+    differentiable: ClassVar[bool] = False
+
+    elements: tuple[int, ...]
+    rcut: float = 4.8
+    sigma: float = 0.05
+    grid: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_settings(self)
+
+    def _types(self) -> list[list[int]]:
+        from qmllib.representations import get_slatm_mbtypes
+
+        # Three atoms of each element hold every pair and triple that there can be.
+        types = get_slatm_mbtypes([np.repeat(self.elements, 3)])
+        return sorted(([int(z) for z in t] for t in types), key=lambda t: (len(t), t))
+
+    @property
+    def n_features(self) -> int:
+        """Length of one atom's row."""
+        return self.local(np.array(self.elements[:1]), np.zeros((1, 3))).shape[1]
+
+    def local(self, numbers: IntArray, positions: FloatArray) -> FloatArray:
+        """Rows of all atoms, shape (n_atoms, n_features); see :meth:`FCHL19.local`."""
+        from qmllib.representations import generate_slatm
+
+        require_elements(numbers, self.elements)
+        rows = generate_slatm(
+            np.asarray(numbers),
+            np.ascontiguousarray(positions, dtype=np.float64),
+            self._types(),
+            local=True,
+            rcut=self.rcut,
+            sigmas=[self.sigma, self.sigma],
+            dgrids=[self.grid, self.grid],
+        )
+        return np.array(rows, dtype=np.float64)
+
+    def local_with_gradient(
+        self, numbers: IntArray, positions: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Raise :class:`SettingsError`: there are no derivatives."""
+        raise SettingsError("SLATM has no derivatives, so no forces: use the descriptor fchl19")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Settings as plain numbers and strings, with the kind of descriptor."""
+        return {"kind": self.kind, **asdict(self), "elements": list(self.elements)}
+
+
+def _check_settings(settings: FCHL19 | SLATM) -> None:
+    elements = tuple(sorted({int(z) for z in settings.elements}))
+    if not elements or elements[0] < 1 or elements[-1] >= len(chemical_symbols):
+        raise SettingsError(
+            f"elements must be atomic numbers from 1 to {len(chemical_symbols) - 1}, "
+            f"got {list(settings.elements)}"
+        )
+    object.__setattr__(settings, "elements", elements)
+    for f in fields(settings):
+        value = getattr(settings, f.name)
+        if f.name != "elements" and not (np.isfinite(value) and value > 0):
+            raise SettingsError(f"{settings.kind}: {f.name} must be positive, got {value!r}")
+
+
+DESCRIPTORS: dict[str, type[FCHL19] | type[SLATM]] = {FCHL19.kind: FCHL19, SLATM.kind: SLATM}
 
 
 def descriptor_from_dict(settings: dict[str, Any]) -> Descriptor:

@@ -225,7 +225,7 @@ class KNNModel:
     @property
     def smooth(self) -> bool:
         """Whether the energy is continuously differentiable, so that forces exist."""
-        return self.knn.settings.smooth
+        return self.knn.settings.smooth and self.descriptor.differentiable
 
     def with_baseline(self, baseline: Baseline | None) -> KNNModel:
         """The same model over another baseline."""
@@ -352,8 +352,9 @@ class KNNModel:
         """Negative gradient of T + K, eV/Å, shape (n_atoms, 3)."""
         if not self.smooth:
             raise SettingsError(
-                f"a k-NN term with weights={self.knn.settings.weights!r} jumps where neighbours "
-                "change and has no forces; train with weights='kernel'"
+                f"weights={self.knn.settings.weights!r} with {self.descriptor.kind} have no "
+                "forces (1/d and rank weights jump where neighbours change); train with "
+                "weights='kernel' and fchl19"
             )
         local, derivative = self.descriptor.local_with_gradient(numbers, positions)
         estimate = self.knn.evaluate(self.project(local.sum(axis=0)))

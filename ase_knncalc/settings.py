@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from ase_knncalc.descriptors import FCHL19
+from ase_knncalc.descriptors import Descriptor, descriptor_from_dict
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.neighbors import KNNSettings
 from ase_knncalc.sparse import SparseSettings
@@ -56,7 +55,9 @@ class TrainingSettings:
         Most L-BFGS iterations of MLKR.
     sparse
         Settings of the sparse trend.
-    fchl19
+    descriptor_kind
+        ``"fchl19"`` or ``"slatm"``.
+    descriptor_options
         Parameters of the descriptor that differ from the trend's preset (:data:`PRESETS`).
     folds
         Of the cross-validation behind tuning and calibration.
@@ -76,7 +77,8 @@ class TrainingSettings:
     metric_samples: int = 5000
     metric_iterations: int = 100
     sparse: SparseSettings = field(default_factory=SparseSettings)
-    fchl19: dict[str, float] = field(default_factory=dict)
+    descriptor_kind: str = "fchl19"
+    descriptor_options: dict[str, float] = field(default_factory=dict)
     folds: int = 5
     monomer_weight: float = 10_000.0
     seed: int = 0
@@ -99,7 +101,7 @@ class TrainingSettings:
         else:
             KNNSettings(self.k)
 
-    def descriptor(self, elements: Sequence[int]) -> FCHL19:
+    def descriptor(self, elements: Sequence[int]) -> Descriptor:
         """Descriptor for structures of the given elements.
 
         Raises
@@ -107,11 +109,15 @@ class TrainingSettings:
         SettingsError
             If a parameter is unknown or makes no sense.
         """
-        try:
-            options: dict[str, Any] = {**PRESETS[self.trend], **self.fchl19}
-            return FCHL19(tuple(elements), **options)
-        except TypeError as e:
-            raise SettingsError(f"fchl19: {e}") from e
+        preset = PRESETS[self.trend] if self.descriptor_kind == "fchl19" else {}
+        return descriptor_from_dict(
+            {
+                **preset,
+                **self.descriptor_options,
+                "kind": self.descriptor_kind,
+                "elements": list(elements),
+            }
+        )
 
     @property
     def resolved_weights(self) -> str:

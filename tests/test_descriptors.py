@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from ase_knncalc.descriptors import (
     FCHL19,
+    SLATM,
     FeatureBatch,
     descriptor_from_dict,
     featurize,
@@ -92,6 +93,23 @@ def test_settings_round_trip_and_checks() -> None:
     assert parse_elements(["S", "H", 8, "H"]) == (1, 8, 16)
     with pytest.raises(SettingsError, match="Xx"):
         parse_elements(["Xx"])
+
+
+def test_slatm_behind_the_same_protocol() -> None:
+    slatm = SLATM((8, 1))
+    atoms = shaken("H2O", 5)
+    rows = slatm.local(atoms.numbers, atoms.positions)
+    assert rows.shape == (3, slatm.n_features)
+    turned = Rotation.random(random_state=0).apply(atoms.positions) + 4.0
+    np.testing.assert_allclose(slatm.local(atoms.numbers, turned), rows, atol=1e-8)
+    np.testing.assert_allclose(
+        slatm.local(atoms.numbers[::-1], atoms.positions[::-1]), rows[::-1], atol=1e-8
+    )
+    assert descriptor_from_dict(slatm.to_dict()) == slatm
+    with pytest.raises(SettingsError, match="no derivatives"):
+        slatm.local_with_gradient(atoms.numbers, atoms.positions)
+    with pytest.raises(UnknownElementError):
+        slatm.local(np.array([16]), np.zeros((1, 3)))
 
 
 def make_batch(dtype: str = "float64") -> FeatureBatch:

@@ -10,7 +10,7 @@ import pytest
 from ase import Atoms
 from factories import tiny, water_clusters
 
-from ase_knncalc import KeyMap, load_model, read_dataset, train
+from ase_knncalc import KeyMap, load_model, read_dataset, save_model, train
 from ase_knncalc.descriptors import FCHL19
 from ase_knncalc.errors import BaselineError, DataError, SettingsError, TrainingError
 from ase_knncalc.preparation import TrainingData, compute_features
@@ -127,6 +127,15 @@ def test_every_combination_trains_and_is_better_than_nothing(
     )
     assert model.info.errors["mae"] < max(spread.max(), 0.5)
     assert np.isfinite(model.predict(water_frames).energy_std).all()
+
+
+def test_slatm_model_round_trip(water_frames, tmp_path) -> None:
+    model = tiny(water_frames, descriptor_kind="slatm")
+    assert not model.smooth
+    assert model.info.errors["mae"] < 0.5
+    save_model(model, tmp_path / "slatm.h5")
+    loaded = load_model(tmp_path / "slatm.h5")
+    assert loaded.predict(water_frames[0]).energy == model.predict(water_frames[0]).energy
 
 
 def test_residuals_in_the_index_are_cross_validated(water_frames) -> None:

@@ -82,13 +82,11 @@ def check(
         )
     else:
         table: list[list[Any]] = [
-            [o.name, "", o.category, "", "", "yes", o.reason] for o in prepared.omitted
+            [o.name, "", "unit", "", "", "yes", o.reason]
+            if o.category == "suspect"
+            else [o.name, "", o.category, "", "", "left out", o.reason]
+            for o in prepared.omitted
         ]
-        for row in table:
-            if row[2] != "suspect":
-                row[5] = "omitted"
-            else:
-                row[2] = "unit"
         table += [
             [
                 s.name,
