@@ -11,7 +11,10 @@ from ase.build import molecule
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 from ase.md.verlet import VelocityVerlet
+from ase.mep import NEB
 from ase.optimize import BFGS, FIRE
+from ase.optimize.basin import BasinHopping
+from ase.vibrations import Vibrations
 from factories import pair_energy, tiny, water_clusters
 
 from ase_knncalc import KNNCalculator, train
@@ -169,6 +172,55 @@ class TestInAse:
         # Velocity Verlet's own fluctuation; a jump of the force would show as drift.
         assert abs(np.mean(total[-50:]) - np.mean(total[:50])) < 1e-3
         assert np.ptp(total) < 5e-3
+
+    def test_vibrations(self, cluster_model, tmp_path) -> None:
+        water = molecule("H2O")
+        water.calc = KNNCalculator(cluster_model, on_novelty="ignore")
+        BFGS(water, logfile=None).run(fmax=0.001, steps=200)
+        vibrations = Vibrations(water, name=str(tmp_path / "vib"))
+        vibrations.run()
+        wavenumbers = np.sort(np.real(vibrations.get_frequencies()))
+        bend, symmetric, asymmetric = wavenumbers[-3:]
+        # ωB97X-D/6-31++G(d,p) has about 1610, 3890 and 4010 cm⁻¹.
+        assert 1450 < bend < 1800
+        assert 3600 < symmetric < asymmetric < 4300
+        assert np.abs(wavenumbers[:6]).max() < 100
+
+    def test_nudged_elastic_band(self, dimer) -> None:
+        """A donor's two hydrogens change places: the path goes over a barrier and comes back."""
+        BFGS(dimer, logfile=None).run(fmax=0.03, steps=200)
+        final = dimer.copy()
+        final.positions[[1, 2]] = final.positions[[2, 1]]
+        images = [dimer.copy(), dimer.copy(), dimer.copy(), dimer.copy(), final]
+        middle = dimer.positions[[1, 2]].mean(axis=0)
+        axis = dimer.positions[0] - middle
+        for n, image in enumerate(images[1:4], start=1):
+            part = image[[1, 2]]
+            part.rotate(45 * n, axis, center=middle)
+            image.positions[[1, 2]] = part.positions
+        for image in images:
+            image.calc = KNNCalculator(dimer.calc.model, on_novelty="ignore")
+        band = NEB(images, climb=False)
+        FIRE(band, logfile=None).run(fmax=0.3, steps=30)
+        energies = [image.get_potential_energy() for image in images]
+        assert max(energies) > energies[0] + 0.005
+        assert energies[-1] == pytest.approx(energies[0], abs=1e-4)
+
+    def test_basin_hopping(self, dimer) -> None:
+        hopping = BasinHopping(
+            dimer,
+            temperature=100 * units.kB,
+            dr=0.1,
+            optimizer=BFGS,
+            fmax=0.1,
+            logfile=None,
+            trajectory=None,
+            optimizer_logfile=None,
+        )
+        np.random.seed(0)  # noqa: NPY002 - BasinHopping draws from the global state
+        before = dimer.get_potential_energy()
+        hopping.run(2)
+        assert hopping.get_minimum()[0] < before
 
     def test_baseline_runs_once_a_step(self, smooth_model, monkeypatch) -> None:
         calls = []
