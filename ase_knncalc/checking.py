@@ -55,11 +55,14 @@ _CERTAIN = 20.0
 _GROSS = 100.0
 # Weight of a doubtful structure: it has a residual, but no influence.
 _IGNORED = 1e-12
+# eV. No label is known better: convergence of the SCF, rounding.
+_LEAST_SPREAD = 1e-3
 _ROUNDS = 4
 _MIN_STRUCTURES = 20  # for any statement on residuals
 _MIN_SPARSE = 200  # for the sparse trend
 _MIN_FAMILY = 5  # for certainty on grounds of a residual alone
 _SMALL_FAMILY = 30
+_COMMON = 0.05
 _LINEAR_PENALTIES = (1e-10, 1e-8, 1e-6, 1e-4, 1e-2)  # of the mean variance
 _SPARSE = SparseSettings(
     environments=150,
@@ -181,6 +184,9 @@ def find_suspects(
     units = contradictions.unit_slips(batch, frames, data.descriptor.elements)
     residuals = _judge(data, batch, families, units, sparse or _SPARSE, seed)
     lone = contradictions.lone_hydrogens(frames)
+    far = contradictions.far_fragments(frames)
+    # Many of them are there on purpose: a dissociation curve.
+    common = len(far) > max(2, _COMMON * n)
     notes = {
         "charge": {**contradictions.odd_states(data, None), **contradicted},
         "multiplicity": contradictions.odd_states(data, frames),
@@ -188,7 +194,7 @@ def find_suspects(
         "duplicate": contradictions.conflicting_duplicates(
             data, batch, residuals.residual, residuals.expected
         ),
-        "fragments": {**contradictions.far_fragments(frames), **lone},
+        "fragments": {**far, **lone},
     }
     population = np.bincount(families)[families]
     found = []
@@ -203,6 +209,8 @@ def find_suspects(
             category, reason = "unit", units[i]
         elif slip is not None:
             category, reason = slip
+        elif common and category == "fragments" and i not in lone and score < listed:
+            continue
         elif category != "outlier":
             reason = notes[category][i] + (f"; {off}" if score >= listed else "")
         elif score >= listed:
@@ -496,12 +504,12 @@ def _scaled(fit: RidgeFit, sizes: IntArray, families: IntArray, kept: BoolArray)
     """Residuals with the robust spread among structures of about their size, and their family."""
     root = np.sqrt(1.0 + fit.leverage)
     student = np.abs(fit.leave_one_out) / root
-    overall = _MAD * float(np.median(student[kept])) + 1e-12
+    overall = max(_LEAST_SPREAD, _MAD * float(np.median(student[kept])))
     scale = np.full(len(student), overall)
     order = np.argsort(sizes, kind="stable")
     for part in np.array_split(order, max(1, len(order) // 100)):
         if kept[part].any():
-            scale[part] = max(0.5 * overall, _MAD * float(np.median(student[part][kept[part]])))
+            scale[part] = max(_LEAST_SPREAD, 0.5 * overall, _MAD * float(np.median(student[part][kept[part]])))
     for family in range(int(families.max()) + 1):
         members = np.flatnonzero(families == family)
         if len(members) > _SMALL_FAMILY:
