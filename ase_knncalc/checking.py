@@ -43,8 +43,9 @@ FloatArray = np.ndarray
 IntArray = np.ndarray
 BoolArray = np.ndarray
 
-# Scores from which a residual is listed; is left out of the next fit; is beyond doubt if something
-# else explains it; and is beyond doubt by itself.
+# Scores from which a residual has less weight in the next fit; is listed; has no weight; is beyond
+# doubt if something else explains it; and is beyond doubt by itself.
+_UNUSUAL = 4.0
 _LISTED = 6.0
 _DOUBTFUL = 10.0
 _CERTAIN_IF_EXPLAINED = 10.0
@@ -57,7 +58,7 @@ _GROSS = 100.0
 _IGNORED = 1e-12
 # eV. No label is known better: convergence of the SCF, rounding.
 _LEAST_SPREAD = 1e-3
-_ROUNDS = 4
+_ROUNDS = 6
 _MIN_STRUCTURES = 20  # for any statement on residuals
 _MIN_SPARSE = 200  # for the sparse trend
 _MIN_FAMILY = 5  # for certainty on grounds of a residual alone
@@ -182,7 +183,8 @@ def find_suspects(
     batch = replace(data.batch, charges=charges)
     families = contradictions.families(batch, parts)
     units = contradictions.unit_slips(batch, frames, data.descriptor.elements)
-    residuals = _judge(data, batch, families, units, sparse or _SPARSE, seed)
+    distrusted = sorted({*contradicted, *units})
+    residuals = _judge(data, batch, families, distrusted, sparse or _SPARSE, seed)
     lone = contradictions.lone_hydrogens(frames)
     far = contradictions.far_fragments(frames)
     # Many of them are there on purpose: a dissociation curve.
@@ -394,7 +396,7 @@ def _judge(
     data: TrainingData,
     batch: FeatureBatch,
     families: IntArray,
-    units: dict[int, str],
+    distrusted: list[int],
     settings: SparseSettings,
     seed: int,
 ) -> Residuals:
@@ -404,7 +406,7 @@ def _judge(
         return Residuals(*np.full((3, len(data)), np.nan))
     free = composition_columns(batch, elements)
     kept = ~_gross(free, delta)
-    kept[list(units)] = False
+    kept[distrusted] = False
     summed = batch.summed()
     penalties = [float(summed.var(axis=0).mean()) * len(data) * p for p in _LINEAR_PENALTIES]
     linear = robust_residuals(free, summed, delta, penalties, batch.sizes, families, kept)
@@ -484,19 +486,26 @@ def robust_residuals(
         Structures that the first fit sees, booleans of shape (n,).
     """
     allowed = kept
+    weights = np.where(kept, 1.0, _IGNORED)
+    unusual = ~kept
     population = np.bincount(families)
     for _ in range(_ROUNDS):
-        problem = RidgeProblem(free, columns, delta, np.where(kept, 1.0, _IGNORED))
+        problem = RidgeProblem(free, columns, delta, weights)
         fits = [problem.solve(p) for p in penalties]
         fit = min(fits, key=lambda f: float(np.abs(f.leave_one_out[kept]).mean()))
         found = _scaled(fit, sizes, families, kept)
-        usual = allowed & (found.score < _DOUBTFUL)
+        score = found.score
+        kept = allowed & (score < _DOUBTFUL)
         # What much of a family does is chemistry that the fit can learn if it sees it.
-        odd = np.bincount(families[~usual], minlength=len(population))
-        usual |= allowed & ((odd >= 3) & (odd > population / 3))[families]
-        if np.array_equal(usual, kept):
+        odd = np.bincount(families[~kept], minlength=len(population))
+        learn = allowed & ((odd >= 3) & (odd > population / 3))[families]
+        kept |= learn
+        weights = np.minimum(1.0, (_UNUSUAL / np.maximum(score, _UNUSUAL)) ** 2)
+        weights[learn] = 1.0
+        weights[~kept] = _IGNORED
+        before, unusual = unusual, score > _UNUSUAL
+        if np.array_equal(before, unusual):
             break
-        kept = usual
     return found
 
 
@@ -509,7 +518,9 @@ def _scaled(fit: RidgeFit, sizes: IntArray, families: IntArray, kept: BoolArray)
     order = np.argsort(sizes, kind="stable")
     for part in np.array_split(order, max(1, len(order) // 100)):
         if kept[part].any():
-            scale[part] = max(_LEAST_SPREAD, 0.5 * overall, _MAD * float(np.median(student[part][kept[part]])))
+            scale[part] = max(
+                _LEAST_SPREAD, 0.5 * overall, _MAD * float(np.median(student[part][kept[part]]))
+            )
     for family in range(int(families.max()) + 1):
         members = np.flatnonzero(families == family)
         if len(members) > _SMALL_FAMILY:

@@ -135,6 +135,20 @@ def test_cv_compare_and_learning_curve(folder, trained) -> None:
     assert [r["size"] for r in curve["linear"]] == [8, 16]
 
 
+def test_convert_jkqc_pair(folder, shared_data) -> None:
+    jkqc = shared_data / "jkqc"
+    arguments = (jkqc / "sa-w_DFT.pkl", "--low", jkqc / "sa-w_XTB.pkl", "-o", "sa-w.extxyz")
+    assert "42 structures" in knncalc("convert", *arguments, cwd=folder).stdout
+    frames = read(folder / "sa-w.extxyz", ":")
+    assert all(np.isfinite(a.info["reference_energy"]) for a in frames)
+    assert all(np.isfinite(a.info["baseline_energy"]) for a in frames)
+
+
+def test_convert_without_labels(folder) -> None:
+    knncalc("convert", "data.extxyz", "-r", "wb97xd_energy", "-o", "c.csv", cwd=folder)
+    assert "reference_energy" in (folder / "c.csv").read_text().splitlines()[0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
