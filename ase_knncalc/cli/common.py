@@ -35,6 +35,9 @@ ReferenceKey = Annotated[
 BaselineKey = Annotated[
     str, typer.Option("--baseline-key", help="info key of baseline energies the data hold (eV).")
 ]
+ForceUnit = Annotated[
+    str, typer.Option(help="Of forces in the data: eV/Å, Hartree/Bohr, … or a factor to eV/Å.")
+]
 
 
 def unit_or_factor(text: str) -> str | float:

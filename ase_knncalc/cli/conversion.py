@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from ase_knncalc.cli.common import BaselineKey, ReferenceKey
+from ase_knncalc.cli.common import BaselineKey, ForceUnit, ReferenceKey, unit_or_factor
 
 
 def convert(
@@ -24,6 +24,7 @@ def convert(
     ] = None,
     reference_key: ReferenceKey = "reference_energy",
     baseline_key: BaselineKey = "baseline_energy",
+    force_unit: ForceUnit = "eV/Å",
 ) -> None:
     """Turn labelled structures into one file with the names that training reads.
 
@@ -37,7 +38,11 @@ def convert(
     source = data if low is None else read_jkqc_pair(data[0], low)
     dataset = read_dataset(
         source,
-        keys=KeyMap(reference_energy=reference_key, baseline_energy=baseline_key),
+        keys=KeyMap(
+            reference_energy=reference_key,
+            baseline_energy=baseline_key,
+            force_unit=unit_or_factor(force_unit),
+        ),
         require_reference=False,
     )
     write_frames(output, dataset.frames)

@@ -11,6 +11,7 @@ from ase_knncalc.cli.common import (
     KCAL_PER_MOL,
     BaselineKey,
     BaselineOption,
+    ForceUnit,
     JobsOption,
     JsonOption,
     QuietOption,
@@ -48,9 +49,7 @@ def train(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Label cache (default: <output>.labels.h5); an interrupted run resumes."),
     ] = None,
-    force_unit: Annotated[
-        str, typer.Option(help="Of forces in the data: eV/Å, Hartree/Bohr, … or a factor to eV/Å.")
-    ] = "eV/Å",
+    force_unit: ForceUnit = "eV/Å",
     minima: Annotated[
         bool,
         typer.Option(
