@@ -751,6 +751,10 @@ class _Worker:
         finally:
             if timer is not None:
                 timer.cancel()
+                timer.join()
+                if expired.is_set() and self._process is not None:
+                    # Killed just after its answer: the next structure needs a new process.
+                    self._process.wait()
 
     def _ready(self) -> subprocess.Popen[bytes]:
         if self._process is not None and self._process.poll() is None:

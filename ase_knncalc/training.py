@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ase_knncalc.checking import find_suspects, leave_out
 from ase_knncalc.data import KeyMap
 from ase_knncalc.errors import TrainingError
 from ase_knncalc.model import KNNModel, ModelInfo, label_bytes
@@ -314,6 +315,7 @@ def train(
     reference: str = "",
     keys: KeyMap | None = None,
     minima: bool = False,
+    check_labels: bool = True,
     settings: TrainingSettings | None = None,
     cache: str | os.PathLike[str] | None = None,
     n_jobs: int = -1,
@@ -339,6 +341,9 @@ def train(
     minima
         All frames without reference forces are minima of the reference method: their reference
         forces are zero, and the sparse trend learns from that.
+    check_labels
+        Leave out structures whose labels are wrong beyond doubt
+        (:func:`ase_knncalc.checking.find_suspects`).
     settings
         How the model is made; ``options`` are fields of :class:`TrainingSettings`, for short.
     cache
@@ -377,6 +382,9 @@ def train(
         n_jobs=n_jobs,
         progress=progress,
     )
+    if check_labels:
+        suspects = find_suspects(prepared.data, prepared.frames, seed=settings.seed)
+        prepared = leave_out(prepared, suspects)
     fitted = fit_model(prepared.data, settings, progress=progress)
     if prepared.omitted:
         total = len(prepared.frames) + len(prepared.omitted)

@@ -98,7 +98,7 @@ def test_real_labels_that_the_suite_brings_along(cluster_frames) -> None:
     cut = int(0.75 * len(order))
     known = [cluster_frames[i] for i in order[:cut]]
     held_out = [cluster_frames[i] for i in order[cut:]]
-    model = train(known, trend="linear", n_components=10, n_jobs=1)
+    model = train(known, n_components=10, n_jobs=1)
     found = model.predict(held_out, baseline_energy=[a.info["baseline_energy"] for a in held_out])
     truth = np.array([a.info["reference_energy"] for a in held_out])
     raw = np.array([a.info["baseline_energy"] for a in held_out]) - truth
@@ -190,6 +190,18 @@ class TestBadData:
         assert omitted["index"] == 3
         assert category in (omitted["category"] + omitted["reason"]).lower()
         assert model.info.n_structures == 59
+
+    def test_a_label_wrong_beyond_doubt_is_left_out_unless_told_otherwise(
+        self, water_frames
+    ) -> None:
+        frames = [a.copy() for a in water_frames]
+        frames[10].info["reference_energy"] += 3.0
+        with pytest.warns(UserWarning, match="1 × suspect"):
+            model = tiny(frames)
+        (omitted,) = model.info.provenance["omitted"]
+        assert omitted["name"] == frames[10].info["name"]
+        assert "Δ is +3.0" in omitted["reason"] or "Δ is +2.9" in omitted["reason"]
+        assert tiny(frames, check_labels=False).info.n_structures == 60
 
     def test_duplicates_are_listed(self, water_frames) -> None:
         twice = [*water_frames, water_frames[5]]

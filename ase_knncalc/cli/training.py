@@ -49,6 +49,12 @@ def train(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Label cache (default: <output>.labels.h5); an interrupted run resumes."),
     ] = None,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check/--no-check", help="Leave out structures with labels wrong beyond doubt."
+        ),
+    ] = True,
     force_unit: ForceUnit = "eV/Å",
     minima: Annotated[
         bool,
@@ -99,6 +105,7 @@ def train(
             force_unit=unit_or_factor(force_unit),
         ),
         minima=minima,
+        check_labels=check,
         settings=settings,
         cache=cache or output.with_name(f"{output.name}.labels.h5"),
         n_jobs=jobs,
