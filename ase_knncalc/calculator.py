@@ -209,7 +209,9 @@ class KNNCalculator(Calculator):
         p = self.parameters
         # Who asked for forces once is in dynamics or a relaxation and will ask again after the
         # energy: the baseline then runs once a step, not twice.
-        self._with_forces = self._with_forces or "forces" in properties
+        if "forces" in properties and not self._with_forces:
+            self._with_forces = True
+            self._warn_of_slopes()
         prediction = self.model.predict(
             self.atoms,
             charge=p["charge"],
@@ -231,6 +233,16 @@ class KNNCalculator(Calculator):
             self.results["forces"] = prediction.forces
         if p["coverage"] is not None:
             self.results["energy_interval"] = prediction.energy_interval(p["coverage"])
+
+    def _warn_of_slopes(self) -> None:
+        if not self.model.trained_on_forces and self.parameters["on_novelty"] != "ignore":
+            warnings.warn(
+                "this model was trained on energies alone: its forces are the gradient of its "
+                "energy, but nothing made sure that slopes are right. Use a model trained with "
+                "forces, such as saw-wb97xd-md",
+                UserWarning,
+                stacklevel=2,
+            )
 
     def _report_novelty(self, novelty: float) -> None:
         threshold, action = self.parameters["novelty_threshold"], self.parameters["on_novelty"]

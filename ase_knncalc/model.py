@@ -227,6 +227,11 @@ class KNNModel:
         """Whether the energy is continuously differentiable, so that forces exist."""
         return self.knn.settings.smooth and self.descriptor.differentiable
 
+    @property
+    def trained_on_forces(self) -> bool:
+        """Whether forces took part in the training, so that slopes mean something."""
+        return bool(self.info.provenance.get("trend", {}).get("force_frames"))
+
     def with_baseline(self, baseline: Baseline | None) -> KNNModel:
         """The same model over another baseline."""
         return replace(self, baseline=baseline)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -149,6 +150,19 @@ def dimer(cluster_model):
     atoms += other
     atoms.calc = KNNCalculator(cluster_model, on_novelty="ignore")
     return atoms
+
+
+def test_forces_of_a_model_that_saw_none_come_with_a_warning(smooth_model, cluster_model) -> None:
+    assert not smooth_model.trained_on_forces
+    atoms = water_clusters(1, seed=4)[0]
+    atoms.calc = KNNCalculator(smooth_model, novelty_threshold=1e9)
+    with pytest.warns(UserWarning, match="trained on energies alone"):
+        atoms.get_forces()
+    assert cluster_model.trained_on_forces
+    atoms.calc = KNNCalculator(cluster_model, novelty_threshold=1e9)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        atoms.get_forces()
 
 
 class TestInAse:
