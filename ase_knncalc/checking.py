@@ -402,13 +402,14 @@ def _judge(
 ) -> Residuals:
     """Residuals of that trend, linear or sparse, that finds a structure less conspicuous."""
     elements, delta = data.descriptor.elements, data.delta
-    if len(data) < _MIN_STRUCTURES:
-        return Residuals(*np.full((3, len(data)), np.nan))
     free = composition_columns(batch, elements)
     kept = ~_gross(free, delta)
     kept[distrusted] = False
+    if kept.sum() < _MIN_STRUCTURES:
+        return Residuals(*np.full((3, len(data)), np.nan))
     summed = batch.summed()
-    penalties = [float(summed.var(axis=0).mean()) * len(data) * p for p in _LINEAR_PENALTIES]
+    scale = max(float(summed.var(axis=0).mean()), 1e-12) * len(data)
+    penalties = [scale * p for p in _LINEAR_PENALTIES]
     linear = robust_residuals(free, summed, delta, penalties, batch.sizes, families, kept)
     if len(data) < _MIN_SPARSE:
         return linear

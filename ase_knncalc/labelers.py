@@ -753,7 +753,8 @@ class _Worker:
                 timer.cancel()
                 timer.join()
                 if expired.is_set() and self._process is not None:
-                    # Killed just after its answer: the next structure needs a new process.
+                    # A killed process closes its pipes before it is gone; the next structure must
+                    # not be given to it.
                     self._process.wait()
 
     def _ready(self) -> subprocess.Popen[bytes]:
@@ -793,6 +794,7 @@ class _Worker:
                 code = process.wait(timeout=5)
             except subprocess.TimeoutExpired:
                 self._kill()
+                code = process.wait()
         self._log.seek(0)
         tail = self._log.read()[-400:].decode(errors="replace").strip()
         return f"the worker process ended with code {code}" + (f": {tail}" if tail else "")

@@ -66,7 +66,7 @@ class SparseSettings:
     whitening: float = 0.2
     variance_environments: int = 200
     selection: Literal["random", "farthest", "kmeans"] = "farthest"
-    penalties: tuple[float, ...] = (1e-8, 1e-7, 3e-7, 1e-6, 3e-6, 1e-5, 3e-5)
+    penalties: tuple[float, ...] = (1e-6, 3e-6, 1e-5, 3e-5)
     force_weights: tuple[float, ...] = (0.03, 0.3)
     sample: int = 20_000
 

@@ -63,6 +63,23 @@ def winsorized(residuals: FloatArray) -> FloatArray:
     return np.clip(residuals, -_WINSOR * scale, _WINSOR * scale) if scale > 0 else residuals
 
 
+def _anchored(fit: TrendFit, data: TrainingData) -> TrendFit:
+    """Monomers with what the trend leaves over there, not with what it would without them.
+
+    They are the zero of binding by their weight: the k-NN term must not move it, and an error from
+    a fit without its own zero says nothing of clusters.
+    """
+    anchors = data.weights > 1
+    if not anchors.any():
+        return fit
+    left = data.delta - fit.trend.predict(data.batch)
+    return replace(
+        fit,
+        leave_one_out=np.where(anchors, left, fit.leave_one_out),
+        leave_group_out=np.where(anchors, left, fit.leave_group_out),
+    )
+
+
 # Metrics of cross-validation folds learn from fewer structures: ten of them are needed.
 _FOLD_METRIC_SAMPLES = 1500
 
@@ -171,6 +188,7 @@ def fit_model(
         descriptor=data.descriptor,
         forces=data.forces,
     )
+    trend_fit = _anchored(trend_fit, data)
     residuals = winsorized(trend_fit.leave_one_out)
     summed = batch.summed()
     held_out, by_group = _held_out(summed, trend_fit, groups, settings, progress)
