@@ -92,12 +92,12 @@ def test_shipped_model_on_larger_clusters(saw_larger) -> None:
 
 
 def test_real_labels_that_the_suite_brings_along(cluster_frames) -> None:
-    """ωB97X-D labels of small clusters: the correction removes most of the error of GFN1-xTB."""
-    rng = np.random.default_rng(0)
-    order = rng.permutation(len(cluster_frames))
+    """ωB97X-D labels of water and its dimer: the correction removes most of GFN1-xTB's error."""
+    frames = [a for a in cluster_frames if a.info["composition"] in ("1w", "2w")]
+    order = np.random.default_rng(0).permutation(len(frames))
     cut = int(0.75 * len(order))
-    known = [cluster_frames[i] for i in order[:cut]]
-    held_out = [cluster_frames[i] for i in order[cut:]]
+    known = [frames[i] for i in order[:cut]]
+    held_out = [frames[i] for i in order[cut:]]
     model = train(known, n_components=10, n_jobs=1)
     found = model.predict(held_out, baseline_energy=[a.info["baseline_energy"] for a in held_out])
     truth = np.array([a.info["reference_energy"] for a in held_out])
