@@ -199,6 +199,8 @@ def find_suspects(
         "fragments": {**far, **lone},
     }
     population = np.bincount(families)[families]
+    # On few structures there is one trend only, and it is easily surprised.
+    alone = certain if n >= _MIN_SPARSE else 3 * certain
     found = []
     for i, score in enumerate(residuals.score.tolist()):
         residual, expected = float(residuals.residual[i]), float(residuals.expected[i])
@@ -222,7 +224,7 @@ def find_suspects(
         beyond_doubt = (
             i in units
             or ((i in contradicted or i in lone) and score > _CERTAIN_IF_EXPLAINED)
-            or (score > certain and int(population[i]) >= _MIN_FAMILY)
+            or (score > alone and int(population[i]) >= _MIN_FAMILY)
         )
         found.append(
             Suspect(
