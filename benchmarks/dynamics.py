@@ -95,9 +95,9 @@ def consistency(model: KNNModel, frames: list[Atoms]) -> dict[str, float]:
             values = []
             for sign in (1, -1):
                 positions = moved.positions.copy()
-                positions[i, c] += sign * 1e-4
+                positions[i, c] += sign * 1e-3
                 values.append(model.correct(moved.numbers, positions, 0).delta)
-            worst = max(worst, abs(-(values[0] - values[1]) / 2e-4 - found[i, c]))
+            worst = max(worst, abs(-(values[0] - values[1]) / 2e-3 - found[i, c]))
     return {"worst_difference": worst, "net_force": net, "net_torque": torque}
 
 
