@@ -18,7 +18,8 @@ How near to Gaussian
 --------------------
 Against published Gaussian energies at this level (eV from hartree with CODATA 2014, as ASE has it):
 one to three waters within 5e-6 Ha each, sulfuric acid 5.8e-5 Ha lower here, and about 4e-5 Ha an
-acid lower in its clusters. What remains is of the size that another integration grid makes (not proven). Tried and ruled out: the
+acid lower in its clusters. What remains is of the size that another
+integration grid makes (not proven). Tried and ruled out: the
 ten digits of Gaussian's 6-31G for S (1e-7 Ha), dispersion parameters (radii 1 % larger mend the
 monomer but spoil binding energies of water by 4e-5 Ha), and the grid here (converged to 4e-6 Ha at
 level 3). A grid like Gaussian's FineGrid, 75 Euler–Maclaurin shells with 302 angular points, is
