@@ -154,6 +154,8 @@ class KNNCalculator(Calculator):
             key in kwargs and kwargs[key] is not self.parameters.get(key) for key in model_keys
         )
         if reload:
+            # Whether the new model has forces, and whether they are wanted, is open again.
+            self._with_forces = False
             model = _resolve_model(
                 wanted["model"], wanted["baseline"], wanted["allow_other_baseline"]
             )

@@ -426,7 +426,7 @@ def _judge(
         settings=settings,
         seed=seed,
     ).trend
-    columns = trend.variance_columns(batch)  # type: ignore[attr-defined]
+    columns, _ = trend.variance_columns(batch)  # type: ignore[attr-defined]
     local = robust_residuals(free, columns, delta, _SPARSE_PENALTIES, batch.sizes, families, kept)
     choice = (local.score < linear.score).astype(int)[None]
     return Residuals(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -31,6 +32,40 @@ def whitener(points: FloatArray) -> FloatArray:
     return np.asarray(vectors[:, keep] / np.sqrt(values[keep]))
 
 
+def kernel_sums(
+    batch: FeatureBatch,
+    number: int,
+    project: Callable[[FloatArray], FloatArray],
+    points: FloatArray,
+) -> FloatArray:
+    """Kernels of the atoms of one element with points, summed over each structure.
+
+    Parameters
+    ----------
+    batch
+        Of n structures.
+    number
+        Atomic number.
+    project
+        From descriptor rows to environments in units of the length scale.
+    points
+        Shape (m, rank).
+
+    Returns
+    -------
+    ndarray, shape (n, m)
+    """
+    sums = np.zeros((len(batch), len(points)))
+    for rows, part in batch.batches(4096):
+        mask = part.numbers == number
+        if mask.any():
+            owner = np.repeat(np.arange(len(part)), part.sizes)[mask]
+            kernel = gaussian(project(part.local[mask]), points)
+            first = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]])
+            sums[rows.start + owner[first]] = np.add.reduceat(kernel, first, axis=0)
+    return sums
+
+
 def whitened_columns(
     batch: FeatureBatch,
     elements: Sequence[int],
@@ -39,19 +74,9 @@ def whitened_columns(
     whiteners: Sequence[FloatArray],
 ) -> FloatArray:
     """Kernel sums of each structure in the whitened basis, shape (n_structures, n_columns)."""
-    widths = [w.shape[1] for w in whiteners]
-    starts = np.concatenate([[0], np.cumsum(widths)])
-    columns = np.zeros((len(batch), starts[-1]))
-    for e, number in enumerate(elements):
-        if not widths[e]:
-            continue
-        sums = np.zeros((len(batch), len(points[e])))
-        for rows, part in batch.batches(4096):
-            mask = part.numbers == number
-            if mask.any():
-                owner = np.repeat(np.arange(len(part)), part.sizes)[mask]
-                kernel = gaussian(project(e, part.local[mask]), points[e])
-                first = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]])
-                sums[rows.start + owner[first]] = np.add.reduceat(kernel, first, axis=0)
-        columns[:, starts[e] : starts[e + 1]] = sums @ whiteners[e]
-    return columns
+    return np.hstack(
+        [
+            kernel_sums(batch, number, partial(project, e), points[e]) @ whiteners[e]
+            for e, number in enumerate(elements)
+        ]
+    )

@@ -190,23 +190,23 @@ class RidgeProblem:
         Returns
         -------
         free_map : ndarray, shape (n_free, rank)
-        overlap : ndarray, shape (rank, n_columns)
-        root_inverse : ndarray, shape (n_columns, n_columns)
+        shift : ndarray, shape (rank, n_columns)
+        factor : ndarray, shape (n_columns, n_columns)
         """
-        root_inverse = self._vectors / np.sqrt(self.eigenvalues + penalty)
-        return self._free_map, self._overlap, root_inverse
+        factor = self._vectors / np.sqrt(self.eigenvalues + penalty)
+        return self._free_map, self._overlap @ factor, factor
 
 
 def prediction_leverage(
     free: FloatArray,
     columns: FloatArray,
     free_map: FloatArray,
-    overlap: FloatArray,
-    root_inverse: FloatArray,
+    shift: FloatArray,
+    factor: FloatArray,
 ) -> FloatArray:
     """Variance of predictions at new samples in units of the noise variance, shape (n,)."""
     q = free @ free_map
-    rest = (columns - q @ overlap) @ root_inverse
+    rest = columns @ factor - q @ shift
     return np.asarray(np.einsum("ij,ij->i", q, q) + np.einsum("ij,ij->i", rest, rest))
 
 

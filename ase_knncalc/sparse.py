@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
@@ -24,7 +25,7 @@ import numpy as np
 from ase_knncalc.descriptors import Descriptor, FeatureBatch
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.forces import ForceLabels, fit_with_forces, force_rows
-from ase_knncalc.kernels import gaussian, whitened_columns, whitener
+from ase_knncalc.kernels import gaussian, kernel_sums, whitened_columns, whitener
 from ase_knncalc.regression import RidgeProblem, prediction_leverage
 from ase_knncalc.trend import TrendFit, composition_columns, require_shape, ridge_trend_fit
 
@@ -108,7 +109,7 @@ class SparseTrend:
         w, eV, shape (m,).
     variance_counts
         How many of each element's first environments the variance uses, shape (n_elements,).
-    free_map, overlap, root_inverse
+    free_map, shift, factor
         Factors of the posterior variance, see :func:`regression.prediction_leverage`.
     """
 
@@ -124,14 +125,16 @@ class SparseTrend:
     coefficients: FloatArray
     variance_counts: IntArray
     free_map: FloatArray
-    overlap: FloatArray
-    root_inverse: FloatArray
+    shift: FloatArray
+    factor: FloatArray
     _blocks: list[slice] = field(init=False, repr=False, compare=False)
     _maps: list[FloatArray] = field(init=False, repr=False, compare=False)
     _points: list[FloatArray] = field(init=False, repr=False, compare=False)
-    _whiteners: list[FloatArray] | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        require_shape("length_scale", self.length_scale, ())
+        if not self.length_scale > 0:
+            raise SettingsError(f"trend: length_scale must be positive, got {self.length_scale}")
         starts = np.concatenate([[0], np.cumsum(self.counts)])
         blocks = [slice(int(a), int(b)) for a, b in pairwise(starts)]
         sigma = float(self.length_scale)
@@ -141,8 +144,6 @@ class SparseTrend:
         set_(self, "_blocks", blocks)
         set_(self, "_maps", [p.astype(np.float64).T / sigma for p in self.projections])
         set_(self, "_points", [scaled[b] for b in blocks])
-        # Only uncertainties need them: made when first asked for.
-        set_(self, "_whiteners", None)
 
     def project(self, element: int, rows: FloatArray) -> FloatArray:
         """Environments of one element (by its place) in units of σ, shape (n, rank)."""
@@ -174,22 +175,37 @@ class SparseTrend:
 
     def leverage(self, batch: FeatureBatch) -> FloatArray:
         """Posterior variance in units of the noise variance, shape (n_structures,)."""
-        return prediction_leverage(
-            composition_columns(batch, self.elements),
-            self.variance_columns(batch),
-            self.free_map,
-            self.overlap,
-            self.root_inverse,
+        sums = np.hstack(
+            [
+                kernel_sums(batch, number, partial(self.project, e), points)
+                for e, (number, points) in enumerate(
+                    zip(self.elements, self._variance_points(), strict=True)
+                )
+            ]
         )
+        free = composition_columns(batch, self.elements)
+        return prediction_leverage(free, sums, self.free_map, self.shift, self.factor)
 
-    def variance_columns(self, batch: FeatureBatch) -> FloatArray:
-        """Whitened kernel sums over the variance's environments, (n_structures, n_columns)."""
-        points = [p[: int(n)] for p, n in zip(self._points, self.variance_counts, strict=True)]
-        whiteners = self._whiteners
-        if whiteners is None:
-            whiteners = [whitener(p) for p in points]
-            object.__setattr__(self, "_whiteners", whiteners)
-        return whitened_columns(batch, self.elements, self.project, points, whiteners)
+    def variance_columns(self, batch: FeatureBatch) -> tuple[FloatArray, FloatArray]:
+        """Columns of a small regression on the environments of the variance.
+
+        Returns
+        -------
+        columns : ndarray, shape (n_structures, n_columns)
+            Whitened kernel sums.
+        whitener : ndarray, shape (n_environments, n_columns)
+            From plain to whitened sums, block diagonal. Its columns have no fixed sign: nothing
+            that depends on them may outlive the fit.
+        """
+        from scipy.linalg import block_diag
+
+        points = self._variance_points()
+        whiteners = [whitener(p) for p in points]
+        columns = whitened_columns(batch, self.elements, self.project, points, whiteners)
+        return columns, block_diag(*whiteners)
+
+    def _variance_points(self) -> list[FloatArray]:
+        return [p[: int(n)] for p, n in zip(self._points, self.variance_counts, strict=True)]
 
     def _kernels(self, batch: FeatureBatch) -> Iterator[tuple[int, IntArray, FloatArray]]:
         for e, number in enumerate(self.elements):
@@ -210,8 +226,8 @@ class SparseTrend:
             "coefficients": self.coefficients,
             "variance_counts": self.variance_counts,
             "free_map": self.free_map,
-            "overlap": self.overlap,
-            "root_inverse": self.root_inverse,
+            "shift": self.shift,
+            "factor": self.factor,
         }
 
     def validate(self, n_features: int) -> None:
@@ -224,6 +240,11 @@ class SparseTrend:
         require_shape("counts", self.counts, (n,))
         require_shape("variance_counts", self.variance_counts, (n,))
         require_shape("coefficients", self.coefficients, (m,))
+        n_rank = self.free_map.shape[-1] if self.free_map.ndim == 2 else -1
+        n_columns = self.factor.shape[-1] if self.factor.ndim == 2 else -1
+        require_shape("free_map", self.free_map, (n + 2, n_rank))
+        require_shape("factor", self.factor, (int(self.variance_counts.sum()), n_columns))
+        require_shape("shift", self.shift, (n_rank, n_columns))
         if self.counts.sum() != m or (self.variance_counts > self.counts).any():
             raise SettingsError("trend: counts of inducing environments do not fit")
 
@@ -240,7 +261,7 @@ def fit_sparse(
     descriptor: Descriptor | None = None,
     forces: ForceLabels | None = None,
 ) -> TrendFit:
-    """Fit the sparse trend; arguments as for :func:`ase_knncalc.trend.fit_trend`.
+    """Fit the sparse trend; arguments as for :func:`ase_knncalc.trendfit.fit_trend`.
 
     ``descriptor`` is needed (for its derivatives) where there are ``forces``.
     """
@@ -269,8 +290,8 @@ def fit_sparse(
         coefficients=np.zeros(counts.sum()),
         variance_counts=variance_counts,
         free_map=np.zeros((len(elements) + 2, 0)),
-        overlap=np.zeros((0, 0)),
-        root_inverse=np.zeros((0, 0)),
+        shift=np.zeros((0, 0)),
+        factor=np.zeros((0, 0)),
     )
     free = composition_columns(batch, elements)
     points = draft._points
@@ -296,9 +317,10 @@ def fit_sparse(
         fit = problem_with(None).best(settings.penalties)
     pieces = np.split(fit.coefficients, np.cumsum([w.shape[1] for w in whiteners])[:-1])
     # The variance comes from a smaller problem of its own, so that it stays cheap and small.
-    problem = RidgeProblem(free, draft.variance_columns(batch), delta, weights, groups)
+    variance_columns, to_whitened = draft.variance_columns(batch)
+    problem = RidgeProblem(free, variance_columns, delta, weights, groups)
     small = problem.solve(fit.penalty)
-    free_map, overlap, root_inverse = problem.variance_factors(fit.penalty)
+    free_map, shift, factor = problem.variance_factors(fit.penalty)
     trend = SparseTrend(
         elements=elements,
         offsets=fit.free_coefficients,
@@ -310,8 +332,8 @@ def fit_sparse(
         coefficients=np.concatenate([w @ c for w, c in zip(whiteners, pieces, strict=True)]),
         variance_counts=variance_counts,
         free_map=free_map,
-        overlap=overlap,
-        root_inverse=root_inverse.astype(np.float32),
+        shift=shift,
+        factor=to_whitened @ factor,
     )
     return ridge_trend_fit(
         trend,

@@ -115,7 +115,8 @@ def fit_metric(
     n_features = summed.shape[1]
     rank = min(settings.n_components, n_features)
     if settings.metric == "mlkr":
-        return _learned_metric(summed, residuals, settings, most or settings.metric_samples)
+        samples = min(settings.metric_samples, most or settings.metric_samples)
+        return _learned_metric(summed, residuals, settings, samples)
     if settings.metric == "euclidean":
         components = np.eye(n_features)
     elif settings.metric == "pca":
@@ -127,7 +128,7 @@ def fit_metric(
 
 
 def _learned_metric(
-    summed: FloatArray, residuals: FloatArray, settings: TrainingSettings, most: int
+    summed: FloatArray, residuals: FloatArray, settings: TrainingSettings, samples: int
 ) -> LinearMetric:
     from sklearn.exceptions import ConvergenceWarning
 
@@ -136,7 +137,7 @@ def _learned_metric(
     metric = MLKR(
         n_components=settings.n_components,
         max_iter=settings.metric_iterations,
-        max_samples=min(settings.metric_samples, most),
+        max_samples=samples,
         random_state=settings.seed,
     )
     with warnings.catch_warnings():
@@ -192,7 +193,9 @@ def fit_model(
     residuals = winsorized(trend_fit.leave_one_out)
     summed = batch.summed()
     held_out, by_group = _held_out(summed, trend_fit, groups, settings, progress)
-    knn_settings, tuned = _knn_settings(settings, held_out, by_group, data.forces is not None)
+    knn_settings, tuned = _knn_settings(
+        settings, held_out, by_group, bool(trend_fit.details.get("force_frames"))
+    )
     metric = fit_metric(summed, residuals, settings)
     knn = KNNTerm(NeighborIndex(metric.project(summed)), residuals, knn_settings)
     calibration, errors, std, group_errors = _calibrate(

@@ -78,7 +78,7 @@ class LinearTrend:
         As in :class:`OffsetTrend`.
     coefficients
         Of the summed descriptor, eV, shape (n_features,).
-    free_map, overlap, root_inverse
+    free_map, shift, factor
         Factors of the posterior variance, see :func:`regression.prediction_leverage`.
     """
 
@@ -88,8 +88,8 @@ class LinearTrend:
     offsets: FloatArray
     coefficients: FloatArray
     free_map: FloatArray
-    overlap: FloatArray
-    root_inverse: FloatArray
+    shift: FloatArray
+    factor: FloatArray
 
     def predict(self, batch: FeatureBatch) -> FloatArray:
         """Trend of each structure in eV, shape (n_structures,)."""
@@ -99,9 +99,7 @@ class LinearTrend:
     def leverage(self, batch: FeatureBatch) -> FloatArray:
         """Posterior variance in units of the noise variance, shape (n_structures,)."""
         free = composition_columns(batch, self.elements)
-        return prediction_leverage(
-            free, batch.summed(), self.free_map, self.overlap, self.root_inverse
-        )
+        return prediction_leverage(free, batch.summed(), self.free_map, self.shift, self.factor)
 
     def gradient(self, numbers: IntArray, local: FloatArray) -> FloatArray:
         """dT/d(row) of each atom, eV, shape (n_atoms, n_features)."""
@@ -113,8 +111,8 @@ class LinearTrend:
             "offsets": self.offsets,
             "coefficients": self.coefficients,
             "free_map": self.free_map,
-            "overlap": self.overlap,
-            "root_inverse": self.root_inverse,
+            "shift": self.shift,
+            "factor": self.factor,
         }
 
     def validate(self, n_features: int) -> None:
@@ -124,8 +122,8 @@ class LinearTrend:
         require_shape("offsets", self.offsets, (n_free,))
         require_shape("coefficients", self.coefficients, (n_features,))
         require_shape("free_map", self.free_map, (n_free, rank))
-        require_shape("overlap", self.overlap, (rank, n_features))
-        require_shape("root_inverse", self.root_inverse, (n_features, n_features))
+        require_shape("shift", self.shift, (rank, n_features))
+        require_shape("factor", self.factor, (n_features, n_features))
 
 
 def require_shape(name: str, array: FloatArray, shape: tuple[int, ...]) -> None:

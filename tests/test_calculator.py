@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ase.build import molecule
 from ase.calculators.calculator import CalculationFailed, InputError, compare_atoms
-from factories import water_clusters
+from factories import tiny, water_clusters
 
 from ase_knncalc import KNNCalculator
 from ase_knncalc.errors import (
@@ -105,6 +105,16 @@ def test_set_drops_results_and_checks(calculator, trimer) -> None:
         calculator.set(on_novelty="shrug")
     with pytest.raises(SettingsError, match="novelty_threshold must be positive"):
         calculator.set(novelty_threshold=0.0)
+
+
+def test_set_to_a_model_without_forces_after_forces_were_asked_for(
+    calculator, trimer, water_frames
+) -> None:
+    trimer.calc = calculator
+    trimer.get_forces()
+    calculator.set(model=tiny(water_frames, trend="none"))
+    assert np.isfinite(trimer.get_potential_energy())
+    assert "forces" not in calculator.results
 
 
 def test_novelty_warns_once_raises_or_is_ignored(tiny_model, trimer) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from factories import tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -157,6 +158,22 @@ def test_forged_files_are_refused_and_the_item_named(model_file, tmp_path, name:
     path = copy_of(model_file, tmp_path)
     reseal(path, change)
     with pytest.raises(ModelFileError, match=re.escape(message)):
+        load_model(path)
+
+
+@pytest.mark.parametrize("name", ["factor", "shift", "free_map", "length_scale", "counts"])
+def test_forged_sparse_trend_is_refused_at_loading(water_frames, tmp_path, name: str) -> None:
+    """Not later, with an error of numpy's in the first prediction."""
+    path = tmp_path / "sparse.h5"
+    save_model(tiny(water_frames, trend="sparse"), path)
+
+    def spoil(file) -> None:
+        dtype = file[f"trend/{name}"].dtype
+        del file[f"trend/{name}"]
+        file.create_dataset(f"trend/{name}", data=np.ones((2, 3), dtype=dtype))
+
+    reseal(path, spoil)
+    with pytest.raises(ModelFileError, match=name):
         load_model(path)
 
 

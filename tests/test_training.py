@@ -129,6 +129,36 @@ def test_every_combination_trains_and_is_better_than_nothing(
     assert np.isfinite(model.predict(water_frames).energy_std).all()
 
 
+def test_sparse_model_means_the_same_on_a_machine_with_other_eigenvectors(
+    water_frames, tmp_path, monkeypatch
+) -> None:
+    """Signs of eigenvectors are the linear algebra library's choice: no file may rest on them."""
+    model = tiny(water_frames, trend="sparse")
+    save_model(model, tmp_path / "sparse.h5")
+    before = model.predict(water_frames[:5])
+    own = np.linalg.eigh
+
+    def flipped(matrix):
+        values, vectors = own(matrix)
+        return values, -vectors
+
+    monkeypatch.setattr(np.linalg, "eigh", flipped)
+    after = load_model(tmp_path / "sparse.h5").predict(water_frames[:5])
+    np.testing.assert_array_equal(after.energy_std, before.energy_std)
+    np.testing.assert_array_equal(after.energy, before.energy)
+
+
+def test_knn_term_stays_on_where_the_trend_learns_nothing_from_forces(water_frames) -> None:
+    frames = [a.copy() for a in water_frames]
+    for a in frames:
+        a.arrays["reference_forces"] = np.zeros((len(a), 3))
+    with_labels = tiny(frames, trend="none", weights="kernel")
+    assert (
+        with_labels.knn.settings == tiny(water_frames, trend="none", weights="kernel").knn.settings
+    )
+    assert not with_labels.trained_on_forces
+
+
 def test_slatm_model_round_trip(water_frames, tmp_path) -> None:
     model = tiny(water_frames, descriptor_kind="slatm")
     assert not model.smooth
