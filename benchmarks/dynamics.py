@@ -27,7 +27,7 @@ from ase_knncalc.sparse import SparseSettings
 from ase_knncalc.training import fit_model
 
 KCAL_PER_MOL = 23.060547830619026
-# The forces in this file are labelled eV/Å but 1/Bohr times too large: GFN1-xTB's own forces say so.
+# The forces in this file are labelled eV/Å but 1/Bohr times too large: GFN1-xTB's own say so.
 OFF_EQUILIBRIUM = KeyMap(
     reference_energy="wb97xd_energy", baseline_energy="gfn1_energy", force_unit=units.Bohr
 )
