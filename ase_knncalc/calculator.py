@@ -168,6 +168,8 @@ class KNNCalculator(Calculator):
         self.implemented_properties = ["energy", "free_energy", "energy_std", "novelty"]
         if model.smooth:
             self.implemented_properties.append("forces")
+        if model.force_calibration is not None:
+            self.implemented_properties.append("forces_std")
         # Compared by identity where a value is an object: ASE's own `set` compares arrays badly.
         changed = {
             k: v
@@ -211,7 +213,8 @@ class KNNCalculator(Calculator):
         p = self.parameters
         # Who asked for forces once is in dynamics or a relaxation and will ask again after the
         # energy: the baseline then runs once a step, not twice.
-        if "forces" in properties and not self._with_forces:
+        with_std = "forces_std" in properties
+        if (with_std or "forces" in properties) and not self._with_forces:
             self._with_forces = True
             self._warn_of_slopes()
         prediction = self.model.predict(
@@ -219,6 +222,7 @@ class KNNCalculator(Calculator):
             charge=p["charge"],
             multiplicity=p["multiplicity"],
             forces=self._with_forces,
+            forces_std=with_std,
         )
         self._report_novelty(prediction.novelty)
         energy = float(prediction.energy)
@@ -233,6 +237,8 @@ class KNNCalculator(Calculator):
         }
         if self._with_forces:
             self.results["forces"] = prediction.forces
+        if with_std:
+            self.results["forces_std"] = prediction.forces_std
         if p["coverage"] is not None:
             self.results["energy_interval"] = prediction.energy_interval(p["coverage"])
 

@@ -13,8 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from ase_knncalc.descriptors import Descriptor
-from ase_knncalc.kernels import gaussian
 from ase_knncalc.regression import RidgeFit, RidgeProblem
 
 FloatArray = np.ndarray
@@ -59,153 +57,179 @@ class ForceLabels:
         )
 
 
-Rows = Callable[[IntArray, FloatArray], FloatArray]
+@dataclass(frozen=True)
+class ForceRows:
+    """Rows of a structure's force components in the regression and in that of the variance.
 
-
-def force_rows(
-    descriptor: Descriptor,
-    elements: Sequence[int],
-    project: Callable[[int, FloatArray], FloatArray],
-    maps: Sequence[FloatArray],
-    points: Sequence[FloatArray],
-    whiteners: Sequence[FloatArray],
-) -> Rows:
-    """Function that gives the force rows of a structure, shape (3 n_atoms, n_columns).
-
-    Parameters
+    Attributes
     ----------
-    descriptor
-        With derivatives.
-    elements
-        Atomic numbers, ascending.
-    project
-        Environments of an element (by its place) in units of the length scale.
-    maps
-        The linear part of ``project`` for each element, shape (n_features, rank).
-    points, whiteners
-        Inducing environments of each element and their whitening.
+    slopes
+        From numbers (n_atoms,) and positions (n_atoms, 3) to the derivatives of the kernel sums
+        with all inducing environments, shape (3 n_atoms, n_environments).
+    blocks : list of slice
+        The environments of each element.
+    whiteners, variance_whiteners : list of ndarray
+        Of each element, for all its environments and for the first of them that the variance uses.
     """
-    widths = [w.shape[1] for w in whiteners]
-    starts = np.concatenate([[0], np.cumsum(widths)])
 
-    def rows(numbers: IntArray, positions: FloatArray) -> FloatArray:
-        local, derivative = descriptor.local_with_gradient(numbers, positions)
-        n = len(numbers)
-        out = np.zeros((3 * n, starts[-1]))
-        for e, number in enumerate(elements):
-            atoms = np.flatnonzero(np.asarray(numbers) == number)
-            if not len(atoms) or not widths[e]:
-                continue
-            z = project(e, local[atoms])
-            kernel = gaussian(z, points[e])
-            slope = np.zeros((3 * n, len(points[e])))
-            for i, atom in enumerate(atoms):
-                moved = derivative[atom].reshape(local.shape[1], 3 * n).T @ maps[e]
-                # d k(z_i, p)/dR = k (p − z_i) · dz_i/dR
-                slope += (moved @ points[e].T - (moved @ z[i])[:, None]) * kernel[i]
-            out[:, starts[e] : starts[e + 1]] = -(slope @ whiteners[e])
-        return out
+    slopes: Callable[[IntArray, FloatArray], FloatArray]
+    blocks: Sequence[slice]
+    whiteners: Sequence[FloatArray]
+    variance_whiteners: Sequence[FloatArray]
 
-    return rows
+    def of(self, numbers: IntArray, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Rows (3 n_atoms, n_columns) and rows of the variance (3 n_atoms, n_variance_columns)."""
+        slopes = -self.slopes(numbers, positions)
+        return self._whitened(slopes, self.whiteners), self._whitened(
+            slopes, self.variance_whiteners
+        )
+
+    def _whitened(self, slopes: FloatArray, whiteners: Sequence[FloatArray]) -> FloatArray:
+        return np.hstack(
+            [
+                slopes[:, block.start : block.start + len(whitener)] @ whitener
+                for block, whitener in zip(self.blocks, whiteners, strict=True)
+            ]
+        )
 
 
-def accumulate(labels: ForceLabels, rows: Rows, n_columns: int) -> tuple[FloatArray, FloatArray]:
-    """Gram matrix and right-hand side of all force rows with weight 1."""
-    gram = np.zeros((n_columns, n_columns))
-    target = np.zeros(n_columns)
+Sums = tuple[FloatArray, FloatArray]
+
+
+def accumulate(labels: ForceLabels, rows: ForceRows) -> tuple[Sums, Sums]:
+    """Gram matrix and right-hand side of all force rows with weight 1; those of the variance."""
+    sums: list[Sums] = []
+    for which in (rows.whiteners, rows.variance_whiteners):
+        n = sum(w.shape[1] for w in which)
+        sums.append((np.zeros((n, n)), np.zeros(n)))
     for numbers, positions, delta in zip(
         labels.numbers, labels.positions, labels.delta, strict=True
     ):
-        block = rows(numbers, positions)
-        gram += block.T @ block
-        target += block.T @ np.ravel(delta)
-    return gram, target
+        for (gram, target), block in zip(sums, rows.of(numbers, positions), strict=True):
+            gram += block.T @ block
+            target += block.T @ np.ravel(delta)
+    return sums[0], sums[1]
 
 
-def leave_frames_out(
-    labels: ForceLabels,
-    rows: Rows,
-    problem: RidgeProblem,
-    fit: RidgeFit,
-    weight: float,
-    which: Sequence[int] | IntArray,
-) -> tuple[FloatArray, FloatArray]:
-    """Residuals of energy and forces of frames from fits without any of their rows.
+@dataclass(frozen=True)
+class HeldOutForces:
+    """What fits without a frame say of its forces, one entry an atom.
 
-    Parameters
+    Attributes
     ----------
-    which
-        Places in ``labels``.
-
-    Returns
-    -------
-    energy : ndarray, shape (len(which),)
-        eV.
-    forces : ndarray, shape (n_components,)
-        All of them in one row, eV/Å.
+    numbers : ndarray of int, shape (n_atoms,)
+    errors : ndarray, shape (n_atoms,)
+        Root mean square of the errors of the three components, eV/Å.
+    leverage : ndarray, shape (n_atoms,)
+        Mean posterior variance of the components in units of the noise variance of an energy.
     """
-    energies, forces = [], [np.zeros(0)]
-    for j in which:
-        energy, force = problem.leave_block_out(
-            fit,
-            int(labels.rows[j]),
-            rows(labels.numbers[j], labels.positions[j]),
-            np.ravel(labels.delta[j]),
-            weight,
-        )
-        energies.append(energy)
-        forces.append(force)
-    return np.array(energies), np.concatenate(forces)
+
+    numbers: IntArray
+    errors: FloatArray
+    leverage: FloatArray
+
+
+@dataclass(frozen=True)
+class ForceFit:
+    """Fit to energies and forces.
+
+    Attributes
+    ----------
+    fit : RidgeFit
+        Cross-validated residuals of frames with forces are from fits without their forces.
+    variance_problem : RidgeProblem
+        That of the posterior variance, forces included.
+    leverage, group_leverage : ndarray, shape (n,)
+        Posterior variance at each structure from fits without it.
+    held_out : HeldOutForces
+    details : dict
+        Weight, penalty and cross-validated force error (eV/Å).
+    """
+
+    fit: RidgeFit
+    variance_problem: RidgeProblem
+    leverage: FloatArray
+    group_leverage: FloatArray
+    held_out: HeldOutForces
+    details: dict[str, Any]
+
+
+Problem = Callable[[Sums | None], RidgeProblem]
 
 
 def fit_with_forces(
-    make_problem: Callable[[tuple[FloatArray, FloatArray] | None], RidgeProblem],
+    make_problem: Problem,
+    make_variance_problem: Problem,
     labels: ForceLabels,
-    rows: Rows,
-    n_columns: int,
+    rows: ForceRows,
     penalties: Sequence[float],
     weights: Sequence[float],
     seed: int,
-) -> tuple[RidgeFit, dict[str, Any]]:
+) -> ForceFit:
     """Weight of forces against energies, and the penalty, by cross-validation.
 
     The candidate with the lowest sum of energy and force error, each relative to the best that
     any candidate reached, wins; it is judged on a sample of the frames with forces, each left out
     with all its rows.
-
-    Returns
-    -------
-    fit
-        Of the best candidate. Cross-validated residuals of frames with forces are from fits
-        without their forces.
-    details
-        Weight, penalty and cross-validated force error (eV/Å).
     """
-    gram, target = accumulate(labels, rows, n_columns)
+    (gram, target), (variance_gram, variance_target) = accumulate(labels, rows)
     rng = np.random.default_rng(seed)
     judged = np.sort(rng.permutation(len(labels))[:_JUDGED])
-    found = []
+    candidates = []
     for weight in weights:
         problem = make_problem((weight * gram, weight * target))
-        fit = problem.best(penalties)
-        energy, forces = leave_frames_out(labels, rows, problem, fit, weight, judged)
-        energy_error = float(np.abs(energy).mean() + np.abs(fit.leave_one_out).mean())
-        found.append((energy_error, float(np.abs(forces).mean()), weight, fit, problem))
-    best_energy, best_force = min(f[0] for f in found), min(f[1] for f in found)
-    _, force_error, weight, fit, problem = min(
-        found, key=lambda f: f[0] / best_energy + f[1] / best_force
-    )
-    del found
-    energy, _ = leave_frames_out(labels, rows, problem, fit, weight, range(len(labels)))
+        candidates.append((weight, problem, problem.best(penalties)))
+    errors = np.zeros((len(weights), 2))
+    for j in judged:
+        block, _ = rows.of(labels.numbers[j], labels.positions[j])
+        for c, (weight, problem, fit) in enumerate(candidates):
+            out = problem.leave_block_out(
+                fit, int(labels.rows[j]), block, np.ravel(labels.delta[j]), weight
+            )
+            errors[c] += abs(out.residual), np.abs(out.extra_residuals).mean()
+    errors /= len(judged)
+    force_errors = errors[:, 1].copy()
+    errors[:, 0] += [np.abs(fit.leave_one_out).mean() for _, _, fit in candidates]
+    # Where all errors vanish any weight is as good.
+    relative = errors / np.maximum(errors.min(axis=0), np.finfo(np.float64).tiny)
+    chosen = int(np.argmin(relative.sum(axis=1)))
+    weight, problem, fit = candidates[chosen]
+    del candidates
+    variance_problem = make_variance_problem((weight * variance_gram, weight * variance_target))
+    variance_fit = variance_problem.solve(fit.penalty)
     one_out, group_out = fit.leave_one_out.copy(), fit.leave_group_out.copy()
-    one_out[labels.rows] = energy
-    # Without the group there is at least the frame missing: never better than without the frame.
-    worse = np.abs(energy) > np.abs(group_out[labels.rows])
-    group_out[labels.rows[worse]] = energy[worse]
-    details = {
-        "penalty": fit.penalty,
-        "force_weight": weight,
-        "force_mae": force_error,
-        "force_frames": len(labels),
-    }
-    return replace(fit, leave_one_out=one_out, leave_group_out=group_out), details
+    leverage, group_leverage = variance_fit.leverage.copy(), variance_fit.group_leverage.copy()
+    per_atom = []
+    for j, row in enumerate(labels.rows):
+        numbers, delta = labels.numbers[j], np.ravel(labels.delta[j])
+        block, variance_block = rows.of(numbers, labels.positions[j])
+        out = problem.leave_block_out(fit, int(row), block, delta, weight)
+        spread = variance_problem.leave_block_out(
+            variance_fit, int(row), variance_block, delta, weight
+        )
+        one_out[row] = out.residual
+        leverage[row] = spread.leverage
+        # Without the group there is at least the frame missing: never better than without it.
+        if abs(out.residual) > abs(group_out[row]):
+            group_out[row] = out.residual
+        group_leverage[row] = max(group_leverage[row], spread.leverage)
+        per_atom.append(
+            (
+                numbers,
+                np.sqrt(np.mean(out.extra_residuals.reshape(-1, 3) ** 2, axis=1)),
+                spread.extra_leverage.reshape(-1, 3).mean(axis=1),
+            )
+        )
+    return ForceFit(
+        fit=replace(fit, leave_one_out=one_out, leave_group_out=group_out),
+        variance_problem=variance_problem,
+        leverage=leverage,
+        group_leverage=group_leverage,
+        held_out=HeldOutForces(*(np.concatenate(c) for c in zip(*per_atom, strict=True))),
+        details={
+            "penalty": fit.penalty,
+            "force_weight": weight,
+            "force_mae": float(force_errors[chosen]),
+            "force_frames": len(labels),
+        },
+    )

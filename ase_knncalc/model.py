@@ -19,8 +19,8 @@ from ase_knncalc.descriptors import Descriptor, FeatureBatch, featurize, require
 from ase_knncalc.errors import BaselineError, ChargeError, SettingsError
 from ase_knncalc.neighbors import KNNEstimate, KNNTerm
 from ase_knncalc.structure import check_structure, resolve_charge
-from ase_knncalc.trend import Trend
-from ase_knncalc.uncertainty import Calibration, Signals
+from ase_knncalc.trend import ForceVariance, Trend
+from ase_knncalc.uncertainty import Calibration, ForceCalibration, Signals
 
 FloatArray = np.ndarray
 IntArray = np.ndarray
@@ -112,6 +112,9 @@ class Prediction:
         eV; None where no baseline was at hand.
     delta_forces, baseline_forces : ndarray (n_atoms, 3), list of such, or None
         eV/Å, when asked for.
+    forces_std : ndarray (n_atoms,), list of such, or None
+        Calibrated standard deviation of each Cartesian component of an atom's force, eV/Å, when
+        asked for.
     """
 
     delta: Any
@@ -124,6 +127,7 @@ class Prediction:
     baseline_energy: Any = None
     delta_forces: Any = None
     baseline_forces: Any = None
+    forces_std: Any = None
 
     @property
     def energy(self) -> Any:
@@ -201,6 +205,8 @@ class KNNModel:
     info : ModelInfo
     baseline : Baseline or None
         Gives E_base; None leaves only the correction.
+    force_calibration : ForceCalibration or None
+        Of a model that was trained on forces.
     """
 
     descriptor: Descriptor
@@ -213,6 +219,7 @@ class KNNModel:
     calibration: Calibration
     info: ModelInfo
     baseline: Baseline | None = None
+    force_calibration: ForceCalibration | None = None
 
     @property
     def elements(self) -> tuple[int, ...]:
@@ -270,6 +277,7 @@ class KNNModel:
         multiplicity: int | None = None,
         baseline_energy: float | Sequence[float] | FloatArray | None = None,
         forces: bool = False,
+        forces_std: bool = False,
     ) -> Prediction:
         """Energy, its uncertainty and neighbours of one structure or several.
 
@@ -284,6 +292,9 @@ class KNNModel:
             Baseline energies in eV where they are known already: they are not computed again.
         forces
             Whether to add forces (needs a smooth k-NN term).
+        forces_std
+            Whether to add forces and their standard deviation (needs a model that was trained on
+            forces).
 
         Returns
         -------
@@ -296,16 +307,18 @@ class KNNModel:
             If the model does not cover a structure (see :meth:`check`).
         BaselineError
             If the baseline fails for a structure.
+        SettingsError
+            If the model has no forces, or no standard deviation of them.
         """
         if isinstance(structures, Atoms):
             known = None if baseline_energy is None else float(np.asarray(baseline_energy).item())
-            return self._predict_one(structures, charge, multiplicity, known, forces)
+            return self._predict_one(structures, charge, multiplicity, known, forces, forces_std)
         frames = list(structures)
         energies = [None] * len(frames) if baseline_energy is None else list(baseline_energy)  # type: ignore[arg-type]
         if len(energies) != len(frames):
             raise SettingsError(f"{len(energies)} baseline energies for {len(frames)} structures")
         single = [
-            self._predict_one(atoms, charge, multiplicity, energy, forces)
+            self._predict_one(atoms, charge, multiplicity, energy, forces, forces_std)
             for atoms, energy in zip(frames, energies, strict=True)
         ]
         return self._stack(single)
@@ -317,7 +330,9 @@ class KNNModel:
         multiplicity: int | None,
         baseline_energy: float | None,
         forces: bool,
+        forces_std: bool,
     ) -> Prediction:
+        forces = forces or forces_std
         total = self.check(atoms, charge, multiplicity)
         baseline_forces = None
         if self.baseline is not None and (baseline_energy is None or forces):
@@ -328,11 +343,19 @@ class KNNModel:
                 )
             else:
                 baseline_energy = self.baseline.energy(atoms, total, spin)
-        correction = self.correct(atoms.numbers, atoms.positions, total, forces=forces)
+        correction = self.correct(
+            atoms.numbers, atoms.positions, total, forces=forces, forces_std=forces_std
+        )
         return replace(correction, baseline_energy=baseline_energy, baseline_forces=baseline_forces)
 
     def correct(
-        self, numbers: IntArray, positions: FloatArray, charge: int, *, forces: bool = False
+        self,
+        numbers: IntArray,
+        positions: FloatArray,
+        charge: int,
+        *,
+        forces: bool = False,
+        forces_std: bool = False,
     ) -> Prediction:
         """Correction of one structure that is known to be covered; no baseline is run.
 
@@ -344,17 +367,15 @@ class KNNModel:
             Total charge.
         forces
             Whether to add the negative gradient of the correction.
+        forces_std
+            Whether to add the gradient and its standard deviation.
         """
         # The energy comes from the same numbers whether or not forces are asked for.
         correction = self.correct_features(
             featurize(self.descriptor, [(numbers, positions, charge)])
         )[0]
-        if not forces:
+        if not (forces or forces_std):
             return correction
-        return replace(correction, delta_forces=self._correction_forces(numbers, positions))
-
-    def _correction_forces(self, numbers: IntArray, positions: FloatArray) -> FloatArray:
-        """Negative gradient of T + K, eV/Å, shape (n_atoms, 3)."""
         if not self.smooth:
             raise SettingsError(
                 f"weights={self.knn.settings.weights!r} with {self.descriptor.kind} have no "
@@ -362,11 +383,33 @@ class KNNModel:
                 "weights='kernel' and fchl19"
             )
         local, derivative = self.descriptor.local_with_gradient(numbers, positions)
+        return replace(
+            correction,
+            delta_forces=self._correction_forces(numbers, local, derivative),
+            forces_std=self._forces_std(numbers, local, derivative) if forces_std else None,
+        )
+
+    def _correction_forces(
+        self, numbers: IntArray, local: FloatArray, derivative: FloatArray
+    ) -> FloatArray:
+        """Negative gradient of T + K, eV/Å, shape (n_atoms, 3)."""
         estimate = self.knn.evaluate(self.project(local.sum(axis=0)))
         assert estimate.gradient is not None
         slope = self.trend.gradient(np.asarray(numbers), local)
         slope = slope + estimate.gradient @ self.components
         return -np.tensordot(slope, derivative, axes=([0, 1], [0, 1]))
+
+    def _forces_std(
+        self, numbers: IntArray, local: FloatArray, derivative: FloatArray
+    ) -> FloatArray:
+        """Standard deviation of each atom's force components, eV/Å, shape (n_atoms,)."""
+        if self.force_calibration is None or not isinstance(self.trend, ForceVariance):
+            raise SettingsError(
+                "this model knows no error of its forces: it was trained on energies alone. Train "
+                "with forces, or use a model that was, such as saw-wb97xd-md"
+            )
+        leverage = self.trend.force_leverage(np.asarray(numbers), local, derivative)
+        return self.force_calibration.std(np.asarray(numbers), leverage)
 
     def correct_features(self, batch: FeatureBatch) -> Prediction:
         """Corrections of structures whose descriptors are known (arrays in the prediction)."""
@@ -418,6 +461,7 @@ class KNNModel:
             baseline_energy=array("baseline_energy"),
             delta_forces=column("delta_forces"),
             baseline_forces=column("baseline_forces"),
+            forces_std=column("forces_std"),
         )
 
 

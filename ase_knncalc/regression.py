@@ -51,6 +51,24 @@ class RidgeFit:
         return 0.5 * float(np.abs(self.leave_one_out).mean() + np.abs(self.leave_group_out).mean())
 
 
+@dataclass(frozen=True)
+class BlockOut:
+    """A sample and its extra rows, left out of the fit together.
+
+    Attributes
+    ----------
+    residual, leverage : float
+        Of the sample: y − prediction, and variance of the prediction in units of the noise's.
+    extra_residuals, extra_leverage : ndarray, shape (m,)
+        Of its extra rows.
+    """
+
+    residual: float
+    extra_residuals: FloatArray
+    leverage: float
+    extra_leverage: FloatArray
+
+
 class RidgeProblem:
     """Least squares with free and penalised columns, factorised once.
 
@@ -149,8 +167,8 @@ class RidgeProblem:
 
     def leave_block_out(
         self, fit: RidgeFit, row: int, extra_rows: FloatArray, extra_y: FloatArray, weight: float
-    ) -> tuple[float, FloatArray]:
-        """Residuals of a sample and its extra rows, fitted without any of them.
+    ) -> BlockOut:
+        """A sample and its extra rows as a fit without any of them sees them.
 
         Parameters
         ----------
@@ -160,12 +178,6 @@ class RidgeProblem:
             The sample.
         extra_rows, extra_y, weight
             Its part of ``extra``: rows (m, n_columns), targets (m,) and their weight.
-
-        Returns
-        -------
-        residual : float
-            Of the sample.
-        extra_residuals : ndarray, shape (m,)
         """
         root = np.sqrt(weight)
         inverse = 1.0 / np.sqrt(self.eigenvalues + fit.penalty)
@@ -182,7 +194,14 @@ class RidgeProblem:
         values, vectors = np.linalg.eigh(block)
         values = np.minimum(values, _LEVERAGE_CEILING)
         out = vectors @ ((vectors.T @ residual) / (1.0 - values))
-        return float(out[0] / self.root_weights[row]), out[1:] / root
+        leverage = np.einsum("ij,j,ij->i", vectors, values / (1.0 - values), vectors)
+        own = self.root_weights[row]
+        return BlockOut(
+            residual=float(out[0] / own),
+            extra_residuals=out[1:] / root,
+            leverage=float(leverage[0] / own**2),
+            extra_leverage=leverage[1:] / weight,
+        )
 
     def variance_factors(self, penalty: float) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Arrays from which :func:`prediction_leverage` gets the leverage of a new sample.

@@ -24,7 +24,7 @@ import numpy as np
 
 from ase_knncalc.descriptors import Descriptor, FeatureBatch
 from ase_knncalc.errors import SettingsError
-from ase_knncalc.forces import ForceLabels, fit_with_forces, force_rows
+from ase_knncalc.forces import ForceLabels, ForceRows, HeldOutForces, fit_with_forces
 from ase_knncalc.kernels import gaussian, kernel_sums, whitened_columns, whitener
 from ase_knncalc.regression import RidgeProblem, prediction_leverage
 from ase_knncalc.trend import TrendFit, composition_columns, require_shape, ridge_trend_fit
@@ -173,6 +173,55 @@ class SparseTrend:
             slope[mask] = pull @ self._maps[e].T
         return slope
 
+    def slopes(
+        self,
+        numbers: IntArray,
+        local: FloatArray,
+        derivative: FloatArray,
+        counts: IntArray | None = None,
+    ) -> FloatArray:
+        """Derivatives of the kernel sums with the inducing environments, in Å⁻¹.
+
+        Parameters
+        ----------
+        numbers, local, derivative
+            Of one structure: shapes (n_atoms,), (n_atoms, n_features) and
+            (n_atoms, n_features, n_atoms, 3).
+        counts
+            How many of each element's first environments to take; all by default.
+
+        Returns
+        -------
+        ndarray, shape (3 n_atoms, n_environments)
+        """
+        sizes = self.counts if counts is None else counts
+        starts = np.concatenate([[0], np.cumsum(sizes)])
+        n = len(numbers)
+        out = np.zeros((3 * n, int(starts[-1])))
+        for e, number in enumerate(self.elements):
+            atoms = np.flatnonzero(np.asarray(numbers) == number)
+            points = self._points[e][: int(sizes[e])]
+            if not len(atoms) or not len(points):
+                continue
+            z = self.project(e, local[atoms])
+            kernel = gaussian(z, points)
+            part = out[:, starts[e] : starts[e + 1]]
+            for i, atom in enumerate(atoms):
+                moved = derivative[atom].reshape(local.shape[1], 3 * n).T @ self._maps[e]
+                # d k(z_i, p)/dR = k (p − z_i) · dz_i/dR
+                part += (moved @ points.T - (moved @ z[i])[:, None]) * kernel[i]
+        return out
+
+    def force_leverage(
+        self, numbers: IntArray, local: FloatArray, derivative: FloatArray
+    ) -> FloatArray:
+        """Mean posterior variance of each atom's force components, shape (n_atoms,).
+
+        In units of the noise variance of an energy (so Å⁻²); arguments as for :meth:`slopes`.
+        """
+        rows = self.slopes(numbers, local, derivative, self.variance_counts) @ self.factor
+        return np.asarray(np.einsum("ij,ij->i", rows, rows).reshape(-1, 3).mean(axis=1))
+
     def leverage(self, batch: FeatureBatch) -> FloatArray:
         """Posterior variance in units of the noise variance, shape (n_structures,)."""
         sums = np.hstack(
@@ -186,23 +235,20 @@ class SparseTrend:
         free = composition_columns(batch, self.elements)
         return prediction_leverage(free, sums, self.free_map, self.shift, self.factor)
 
-    def variance_columns(self, batch: FeatureBatch) -> tuple[FloatArray, FloatArray]:
+    def variance_columns(self, batch: FeatureBatch) -> tuple[FloatArray, list[FloatArray]]:
         """Columns of a small regression on the environments of the variance.
 
         Returns
         -------
         columns : ndarray, shape (n_structures, n_columns)
             Whitened kernel sums.
-        whitener : ndarray, shape (n_environments, n_columns)
-            From plain to whitened sums, block diagonal. Its columns have no fixed sign: nothing
-            that depends on them may outlive the fit.
+        whiteners : list of ndarray
+            From plain to whitened sums, for each element. Their columns have no fixed sign:
+            nothing that depends on them may outlive the fit.
         """
-        from scipy.linalg import block_diag
-
         points = self._variance_points()
         whiteners = [whitener(p) for p in points]
-        columns = whitened_columns(batch, self.elements, self.project, points, whiteners)
-        return columns, block_diag(*whiteners)
+        return whitened_columns(batch, self.elements, self.project, points, whiteners), whiteners
 
     def _variance_points(self) -> list[FloatArray]:
         return [p[: int(n)] for p, n in zip(self._points, self.variance_counts, strict=True)]
@@ -265,6 +311,8 @@ def fit_sparse(
 
     ``descriptor`` is needed (for its derivatives) where there are ``forces``.
     """
+    from scipy.linalg import block_diag
+
     rng = np.random.default_rng(seed)
     means, projections, chosen = [], [], []
     for number in elements:
@@ -298,29 +346,40 @@ def fit_sparse(
     whiteners = [whitener(p) for p in points]
     columns = whitened_columns(batch, elements, draft.project, points, whiteners)
 
-    def problem_with(extra: tuple[FloatArray, FloatArray] | None) -> RidgeProblem:
+    # The variance comes from a smaller problem of its own, so that it stays cheap and small.
+    variance_columns, variance_whiteners = draft.variance_columns(batch)
+
+    def problem(extra: tuple[FloatArray, FloatArray] | None = None) -> RidgeProblem:
         return RidgeProblem(free, columns, delta, weights, groups, extra)
 
+    def variance_problem(extra: tuple[FloatArray, FloatArray] | None = None) -> RidgeProblem:
+        return RidgeProblem(free, variance_columns, delta, weights, groups, extra)
+
     details: dict[str, Any] = {}
+    held_out_forces: HeldOutForces | None = None
     if forces is not None and len(forces) and descriptor is not None:
-        rows = force_rows(descriptor, elements, draft.project, draft._maps, points, whiteners)
-        fit, details = fit_with_forces(
-            problem_with,
+
+        def slopes(numbers: IntArray, positions: FloatArray) -> FloatArray:
+            return draft.slopes(numbers, *descriptor.local_with_gradient(numbers, positions))
+
+        found = fit_with_forces(
+            problem,
+            variance_problem,
             forces,
-            rows,
-            columns.shape[1],
+            ForceRows(slopes, draft._blocks, whiteners, variance_whiteners),
             settings.penalties,
             settings.force_weights,
             seed,
         )
+        fit, small, details = found.fit, found.variance_problem, found.details
+        leverage, group_leverage = found.leverage, found.group_leverage
+        held_out_forces = found.held_out
     else:
-        fit = problem_with(None).best(settings.penalties)
+        fit, small = problem().best(settings.penalties), variance_problem()
+        variance_fit = small.solve(fit.penalty)
+        leverage, group_leverage = variance_fit.leverage, variance_fit.group_leverage
     pieces = np.split(fit.coefficients, np.cumsum([w.shape[1] for w in whiteners])[:-1])
-    # The variance comes from a smaller problem of its own, so that it stays cheap and small.
-    variance_columns, to_whitened = draft.variance_columns(batch)
-    problem = RidgeProblem(free, variance_columns, delta, weights, groups)
-    small = problem.solve(fit.penalty)
-    free_map, shift, factor = problem.variance_factors(fit.penalty)
+    free_map, shift, factor = small.variance_factors(fit.penalty)
     trend = SparseTrend(
         elements=elements,
         offsets=fit.free_coefficients,
@@ -333,14 +392,15 @@ def fit_sparse(
         variance_counts=variance_counts,
         free_map=free_map,
         shift=shift,
-        factor=to_whitened @ factor,
+        factor=block_diag(*variance_whiteners) @ factor,
     )
     return ridge_trend_fit(
         trend,
         fit,
         {"penalty": fit.penalty, "environments": counts.tolist(), **details},
-        leverage=small.leverage,
-        group_leverage=small.group_leverage,
+        leverage=leverage,
+        group_leverage=group_leverage,
+        held_out_forces=held_out_forces,
     )
 
 

@@ -28,6 +28,8 @@ dataset                         type and shape             what
 ``index/names``                 bytes (n,)                 names of the training structures, UTF-8
 ``index/compositions``          bytes (n,)                 their compositions, UTF-8
 ``calibration/*``               float64                    fields of :class:`Calibration`
+``force_calibration/*``         float64, int               fields of :class:`ForceCalibration`; only
+                                                           of models that were trained on forces
 ==============================  =========================  =======================================
 
 Files are written beside their place, flushed to disk and renamed over it.
@@ -46,7 +48,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
@@ -56,7 +58,7 @@ from ase_knncalc.errors import KNNCalcError, ModelFileError, ModelFileVersionErr
 from ase_knncalc.model import KNNModel, ModelInfo
 from ase_knncalc.neighbors import KNNSettings, KNNTerm, NeighborIndex
 from ase_knncalc.trendfit import trend_class
-from ase_knncalc.uncertainty import Calibration
+from ase_knncalc.uncertainty import Calibration, ForceCalibration
 
 FORMAT_VERSION = 1
 USER_BLOCK = 512
@@ -300,6 +302,11 @@ def save_model(model: KNNModel, path: str | os.PathLike[str]) -> None:
         f"calibration/{f.name}": np.asarray(getattr(model.calibration, f.name))
         for f in fields(model.calibration)
     }
+    if model.force_calibration is not None:
+        arrays |= {
+            f"force_calibration/{f.name}": np.asarray(getattr(model.force_calibration, f.name))
+            for f in fields(model.force_calibration)
+        }
     write_container(path, "model", metadata, arrays)
 
 
@@ -381,10 +388,7 @@ def _build_model(metadata: dict[str, Any], items: _Items) -> KNNModel:
         elements=tuple(trend_meta["elements"]), **items.group("trend")
     )
     trend.validate(n_features)
-    calibration = items.group("calibration")
-    builders: dict[str, Callable[[np.ndarray], Any]] = {
-        f.name: float if f.type == "float" else np.asarray for f in fields(Calibration)
-    }
+    forces = items.group("force_calibration")
     return KNNModel(
         descriptor=descriptor,
         trend=trend,
@@ -397,6 +401,18 @@ def _build_model(metadata: dict[str, Any], items: _Items) -> KNNModel:
         ),
         names=items.take("index/names", "S", (n,)),
         compositions=items.take("index/compositions", "S", (n,)),
-        calibration=Calibration(**{k: build(calibration[k]) for k, build in builders.items()}),
+        calibration=_from_arrays(Calibration, items.group("calibration")),
         info=ModelInfo(**metadata["info"]),
+        force_calibration=_from_arrays(ForceCalibration, forces) if forces else None,
     )
+
+
+_Calibration = TypeVar("_Calibration", Calibration, ForceCalibration)
+
+
+def _from_arrays(kind: type[_Calibration], arrays: dict[str, np.ndarray]) -> _Calibration:
+    """A dataclass of numbers and arrays from the arrays of its fields."""
+    builders: dict[str, Callable[[np.ndarray], Any]] = {
+        f.name: float if f.type == "float" else np.asarray for f in fields(kind)
+    }
+    return kind(**{name: build(arrays[name]) for name, build in builders.items()})

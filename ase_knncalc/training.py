@@ -28,7 +28,13 @@ from ase_knncalc.settings import TrainingSettings
 from ase_knncalc.trend import TrendFit
 from ase_knncalc.trendfit import fit_trend
 from ase_knncalc.tuning import OFF, HeldOut, tune_kernel
-from ase_knncalc.uncertainty import Calibration, Signals, calibrate
+from ase_knncalc.uncertainty import (
+    Calibration,
+    ForceCalibration,
+    Signals,
+    calibrate,
+    calibrate_forces,
+)
 
 FloatArray = np.ndarray
 IntArray = np.ndarray
@@ -231,8 +237,16 @@ def fit_model(
         compositions=label_bytes(groups),
         calibration=calibration,
         info=info,
+        force_calibration=_force_calibration(trend_fit),
     )
     return FittedModel(model, trend_fit, errors, std)
+
+
+def _force_calibration(fit: TrendFit) -> ForceCalibration | None:
+    held = fit.held_out_forces
+    if held is None:
+        return None
+    return calibrate_forces(fit.trend.elements, held.numbers, held.leverage, held.errors)
 
 
 def _held_out(

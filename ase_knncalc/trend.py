@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.errors import SettingsError
+from ase_knncalc.forces import HeldOutForces
 from ase_knncalc.regression import RidgeFit, prediction_leverage
 
 FloatArray = np.ndarray
@@ -157,6 +158,17 @@ class Trend(Protocol):
         """Raise :class:`SettingsError` unless the arrays fit each other and the descriptor."""
 
 
+@runtime_checkable
+class ForceVariance(Protocol):
+    """A trend that knows the posterior variance of its forces."""
+
+    def force_leverage(
+        self, numbers: IntArray, local: FloatArray, derivative: FloatArray
+    ) -> FloatArray:
+        """Mean posterior variance of each atom's force components, shape (n_atoms,)."""
+        ...
+
+
 @dataclass(frozen=True)
 class TrendFit:
     """A fitted trend and what cross-validation says of it.
@@ -170,6 +182,8 @@ class TrendFit:
         Posterior variance of these predictions in units of the noise variance.
     details : dict
         Chosen penalty and the like, for the provenance.
+    held_out_forces : HeldOutForces or None
+        Cross-validated errors of forces, where forces took part.
     """
 
     trend: Trend
@@ -178,6 +192,7 @@ class TrendFit:
     leverage: FloatArray
     group_leverage: FloatArray
     details: dict[str, Any] = field(default_factory=dict)
+    held_out_forces: HeldOutForces | None = None
 
 
 def ridge_trend_fit(
@@ -187,6 +202,7 @@ def ridge_trend_fit(
     *,
     leverage: FloatArray | None = None,
     group_leverage: FloatArray | None = None,
+    held_out_forces: HeldOutForces | None = None,
 ) -> TrendFit:
     """A trend with the cross-validation of the ridge problem it comes from."""
     return TrendFit(
@@ -196,4 +212,5 @@ def ridge_trend_fit(
         fit.leverage if leverage is None else leverage,
         fit.group_leverage if group_leverage is None else group_leverage,
         details,
+        held_out_forces,
     )

@@ -22,6 +22,7 @@ from ase_knncalc.errors import SettingsError, TrainingError
 from ase_knncalc.neighbors import KNNEstimate
 
 FloatArray = np.ndarray
+IntArray = np.ndarray
 
 SIGNAL_NAMES = ("trend", "spread", "distance", "size")
 
@@ -199,6 +200,88 @@ def calibrate(
         leverage_limit * excess**2,
         distance_limit * excess,
     )
+
+
+@dataclass(frozen=True)
+class ForceCalibration:
+    """Turns the posterior variance of forces into a standard deviation for each atom.
+
+    Attributes
+    ----------
+    elements : ndarray of int, shape (n_elements,)
+        Atomic numbers.
+    scales : ndarray, shape (n_elements,)
+        Standard deviation of a force component where the variance has its reference value, eV/Å.
+    exponent, reference, floor : float
+        std = scale · (max(√variance, floor) / reference) ** exponent.
+    """
+
+    elements: IntArray
+    scales: FloatArray
+    exponent: float
+    reference: float
+    floor: float
+
+    def std(self, numbers: IntArray, leverage: FloatArray) -> FloatArray:
+        """Standard deviation of each atom's force components in eV/Å, shape (n_atoms,).
+
+        Parameters
+        ----------
+        numbers
+            Atomic numbers, all of them among ``elements``, shape (n_atoms,).
+        leverage
+            Mean posterior variance of each atom's components, shape (n_atoms,).
+        """
+        relative = np.maximum(np.sqrt(leverage), self.floor) / self.reference
+        scales = self.scales[np.searchsorted(self.elements, numbers)]
+        return np.asarray(scales * relative**self.exponent)
+
+
+# An element with fewer held-out atoms than this has the scale of all.
+_FEW_ATOMS = 20
+
+
+def calibrate_forces(
+    elements: Sequence[int], numbers: IntArray, leverage: FloatArray, errors: FloatArray
+) -> ForceCalibration:
+    """Fit a force calibration to the errors of held-out atoms.
+
+    Parameters
+    ----------
+    elements
+        Atomic numbers that the model covers, ascending.
+    numbers, leverage, errors
+        Of held-out atoms, shape (n,): atomic number, mean posterior variance, and root mean square
+        error of the three components (eV/Å).
+    """
+    if len(errors) < 2:
+        raise TrainingError(f"calibration needs at least 2 held-out forces, got {len(errors)}")
+    signal = np.sqrt(leverage)
+    reference = _positive_median(signal)
+    floor = 1e-2 * reference
+    logs = np.log(np.maximum(signal, floor) / reference)
+    # A bad label must not set the scale.
+    size = np.minimum(errors, 3.0 * np.quantile(errors, 0.99))
+    members = [m for m in (numbers == e for e in elements) if m.sum() >= _FEW_ATOMS]
+
+    def loss(exponent: float) -> float:
+        # Laplace likelihood with the best scale for each element.
+        ratio = size * np.exp(-exponent * logs)
+        terms = [m.sum() * np.log(max(ratio[m].mean(), 1e-12)) for m in members]
+        rest = ~np.any(members, axis=0) if members else np.ones(len(size), dtype=bool)
+        if rest.any():
+            terms.append(rest.sum() * np.log(max(ratio[rest].mean(), 1e-12)))
+        return float(sum(terms)) + exponent * float(logs.sum())
+
+    exponents = np.linspace(0.0, 2.0, 41)
+    exponent = float(min(exponents, key=loss)) if logs.std() > 1e-9 else 0.0
+    squares = (size * np.exp(-exponent * logs)) ** 2
+    scales = np.full(len(elements), np.sqrt(squares.mean()))
+    for e, number in enumerate(elements):
+        mask = numbers == number
+        if mask.sum() >= _FEW_ATOMS:
+            scales[e] = np.sqrt(squares[mask].mean())
+    return ForceCalibration(np.asarray(elements), scales, exponent, reference, floor)
 
 
 def _positive_median(values: FloatArray) -> float:

@@ -18,6 +18,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary, ZeroRotation
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
+from scipy.stats import spearmanr
 
 from ase_knncalc import KeyMap, KNNCalculator, KNNModel, load_model, read_dataset
 from ase_knncalc.baselines import make_baseline
@@ -60,19 +61,24 @@ def force_accuracy(data: Path, cache: Path | None) -> dict[str, float]:
     prepared = prepare(frames, settings=MD, minima=True, cache=cache)
     model = fit_model(prepared.data, MD).model
     seconds = time.process_time() - start
-    errors, slopes, raw = [], [], []
+    errors, slopes, raw, stds = [], [], [], []
     for i in asked:
         atoms = off.frames[i]
-        found = model.correct(atoms.numbers, atoms.positions, 0, forces=True)
+        found = model.correct(atoms.numbers, atoms.positions, 0, forces_std=True)
         delta = atoms.arrays["reference_forces"] - atoms.arrays["baseline_forces"]
         errors.append(
             found.delta - (atoms.info["reference_energy"] - atoms.info["baseline_energy"])
         )
-        slopes.append(np.abs(found.delta_forces - delta).mean())
+        slopes.append(np.abs(found.delta_forces - delta))
         raw.append(np.abs(delta).mean())
+        stds.append(np.repeat(found.forces_std[:, None], 3, axis=1))
+    error, std = np.concatenate(slopes).ravel(), np.concatenate(stds).ravel()
     return {
         "energy_mae_kcal_mol": KCAL_PER_MOL * float(np.abs(errors).mean()),
-        "force_mae": float(np.mean(slopes)),
+        "force_mae": float(np.mean(error)),
+        "forces_std_covers_1": float(np.mean(error < std)),
+        "forces_std_covers_2": float(np.mean(error < 2 * std)),
+        "forces_std_spearman": float(spearmanr(error, std).statistic),
         "force_mae_gfn1": float(np.mean(raw)),
         "train_cpu_seconds": seconds,
     }

@@ -17,8 +17,9 @@ from ase.optimize import BFGS, FIRE
 from ase.optimize.basin import BasinHopping
 from ase.vibrations import Vibrations
 from factories import pair_energy, tiny, water_clusters
+from scipy.stats import spearmanr
 
-from ase_knncalc import KNNCalculator, train
+from ase_knncalc import KNNCalculator, load_model, save_model, train
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.neighbors import KNNSettings, KNNTerm
 from ase_knncalc.settings import TrainingSettings
@@ -163,6 +164,64 @@ def test_forces_of_a_model_that_saw_none_come_with_a_warning(smooth_model, clust
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         atoms.get_forces()
+
+
+class TestForcesStd:
+    def test_it_tells_of_the_errors_of_frames_never_seen(self, cluster_frames) -> None:
+        """Coverage by factors of two, and rank: an atom said to be worse is worse."""
+        known = [a for i, a in enumerate(cluster_frames) if i % 3]
+        asked = [a for i, a in enumerate(cluster_frames) if not i % 3]
+        model = train(known, n_components=5, metric_iterations=10, k=5, n_jobs=1)
+        errors, stds = [], []
+        for atoms in asked:
+            found = model.predict(atoms, forces_std=True)
+            assert found.forces_std.shape == (len(atoms),)
+            errors.append(np.abs(found.forces - atoms.arrays["reference_forces"]))
+            stds.append(np.repeat(found.forces_std[:, None], 3, axis=1))
+        error, std = np.concatenate(errors).ravel(), np.concatenate(stds).ravel()
+        assert 0.5 < np.mean(error < std) < 0.95, "about 0.68"
+        assert 0.85 < np.mean(error < 2 * std) <= 1.0, "about 0.95"
+        assert spearmanr(error, std).statistic > 0.25
+
+    def test_it_turns_and_moves_with_the_structure(self, cluster_model, cluster_frames) -> None:
+        atoms = cluster_frames[-1]
+        found = cluster_model.predict(atoms, forces_std=True)
+        np.testing.assert_array_equal(
+            found.forces, cluster_model.predict(atoms, forces=True).forces
+        )
+        moved = atoms.copy()
+        moved.rotate(40, (1, 2, 3))
+        moved.translate([3.0, -2.0, 1.0])
+        order = np.random.default_rng(0).permutation(len(atoms))
+        again = cluster_model.predict(moved[order], forces_std=True)
+        np.testing.assert_allclose(again.forces_std, found.forces_std[order], rtol=1e-6)
+
+    def test_it_is_larger_where_a_bond_is_torn(self, cluster_model) -> None:
+        water = molecule("H2O")
+        usual = cluster_model.predict(water, forces_std=True).forces_std
+        water.set_distance(0, 1, 1.5, fix=0)
+        assert cluster_model.predict(water, forces_std=True).forces_std[1] > 3 * usual[1]
+
+    def test_the_calculator_gives_it_when_asked(self, dimer, cluster_model) -> None:
+        std = dimer.calc.get_property("forces_std", dimer)
+        np.testing.assert_array_equal(std, cluster_model.predict(dimer, forces_std=True).forces_std)
+        assert "forces" in dimer.calc.results, "one calculation for both"
+
+    def test_a_model_trained_on_energies_alone_has_none(self, smooth_model, water_frames) -> None:
+        with pytest.raises(SettingsError, match="energies alone"):
+            smooth_model.predict(water_frames[0], forces_std=True)
+        calculator = KNNCalculator(smooth_model, on_novelty="ignore")
+        with pytest.raises(PropertyNotImplementedError):
+            calculator.get_property("forces_std", water_frames[0])
+
+    def test_it_survives_the_file(self, cluster_model, cluster_frames, tmp_path) -> None:
+        path = tmp_path / "m.h5"
+        save_model(cluster_model, path)
+        for atoms in cluster_frames[::40]:
+            np.testing.assert_array_equal(
+                load_model(path).predict(atoms, forces_std=True).forces_std,
+                cluster_model.predict(atoms, forces_std=True).forces_std,
+            )
 
 
 class TestInAse:

@@ -78,11 +78,23 @@ def test_sample_left_out_with_its_extra_rows_equals_a_refit() -> None:
     for i in (0, 11):
         keep = everything[everything != i]
         other = RidgeProblem(c[keep], phi[keep], y[keep], extra=extra(keep)).solve(penalty)
-        energy, forces = problem.leave_block_out(fit, i, rows[i], targets[i], weight)
-        assert energy == pytest.approx(
+        out = problem.leave_block_out(fit, i, rows[i], targets[i], weight)
+        assert out.residual == pytest.approx(
             y[i] - c[i] @ other.free_coefficients - phi[i] @ other.coefficients, abs=1e-8
         )
-        np.testing.assert_allclose(forces, targets[i] - rows[i] @ other.coefficients, atol=1e-8)
+        np.testing.assert_allclose(
+            out.extra_residuals, targets[i] - rows[i] @ other.coefficients, atol=1e-8
+        )
+        factors = RidgeProblem(c[keep], phi[keep], y[keep], extra=extra(keep)).variance_factors(
+            penalty
+        )
+        assert out.leverage == pytest.approx(
+            prediction_leverage(c[i : i + 1], phi[i : i + 1], *factors)[0], rel=1e-6
+        )
+        none = np.zeros((3, c.shape[1]))
+        np.testing.assert_allclose(
+            out.extra_leverage, prediction_leverage(none, rows[i], *factors), rtol=1e-6
+        )
 
 
 def test_coefficients_reproduce_the_fit() -> None:
