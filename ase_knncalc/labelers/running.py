@@ -1,0 +1,115 @@
+"""Labelling many structures; a failure costs one structure, not the run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms
+
+from ase_knncalc.errors import SettingsError
+from ase_knncalc.labelers.base import Label, Labeler
+from ase_knncalc.labelers.workers import attempt, in_workers
+from ase_knncalc.structure import resolve_charge
+
+
+@dataclass(frozen=True)
+class LabelResult:
+    """Outcome of one structure in :func:`label_frames`.
+
+    Attributes
+    ----------
+    index : int
+        Position in the input.
+    atoms : Atoms
+        The structure as given (a copy); with its label, where there is one, as
+        ``info["reference_energy"]``, ``arrays["reference_forces"]``, ``info["reference_method"]``,
+        ``info["charge"]`` and ``info["multiplicity"]``.
+    label : Label or None
+        None if it failed.
+    reason : str
+        Why it failed, empty if it did not.
+    """
+
+    index: int
+    atoms: Atoms
+    label: Label | None
+    reason: str = ""
+
+
+def label_frames(
+    labeler: Labeler,
+    frames: Sequence[Atoms],
+    *,
+    n_jobs: int = 1,
+    time_limit: float | None = None,
+    on_result: Callable[[LabelResult], None] | None = None,
+) -> tuple[list[Atoms], list[LabelResult]]:
+    """Label many structures; a failure costs that structure only.
+
+    Calculations run in worker processes. One that dies (a crash in C code, ``os._exit``, out of
+    memory) or passes the time limit is replaced, its structure recorded as failed.
+
+    Parameters
+    ----------
+    labeler
+        The reference method.
+    frames
+        Structures; they are not changed.
+    n_jobs
+        Worker processes; −1 for one a core. Without ``OMP_NUM_THREADS`` in the environment the
+        cores are shared out among them.
+    time_limit
+        Seconds for each structure, after which its process is killed.
+    on_result
+        Called here, in order of completion, for each result: the place to write a journal. What it
+        raises ends the run.
+
+    Returns
+    -------
+    labelled : list of Atoms
+        Copies with their labels, in the order of ``frames``.
+    failures : list of LabelResult
+        The others, in the same order, each with its reason.
+
+    Raises
+    ------
+    SettingsError
+        For ``n_jobs`` or ``time_limit`` out of range, or a labeler that no process can be given.
+    """
+    if n_jobs == 0 or n_jobs < -1:
+        raise SettingsError(f"n_jobs={n_jobs}: expected a positive number, or -1 for all cores")
+    if time_limit is not None and not time_limit > 0:
+        raise SettingsError(f"time_limit={time_limit!r}: expected seconds, or None for no limit")
+    cores = os.cpu_count() or 1
+    workers = min(cores if n_jobs == -1 else n_jobs, len(frames))
+    results: list[LabelResult | None] = [None] * len(frames)
+    if getattr(labeler, "in_process", False):
+        outcomes: Iterator[tuple[int, Label | str]] = (
+            (i, attempt(labeler, atoms)) for i, atoms in enumerate(frames)
+        )
+    else:
+        threads = max(1, cores // max(1, workers))
+        outcomes = in_workers(labeler, frames, workers, threads, time_limit)
+    for index, outcome in outcomes:
+        result = _as_result(index, frames[index], outcome)
+        results[index] = result
+        if on_result is not None:
+            on_result(result)
+    done = [r for r in results if r is not None]
+    return [r.atoms for r in done if r.label is not None], [r for r in done if r.label is None]
+
+
+def _as_result(index: int, atoms: Atoms, outcome: Label | str) -> LabelResult:
+    copy = atoms.copy()
+    if isinstance(outcome, str):
+        return LabelResult(index, copy, None, outcome)
+    copy.info["charge"], copy.info["multiplicity"] = resolve_charge(atoms)
+    copy.info["reference_energy"] = outcome.energy
+    copy.info["reference_method"] = outcome.method
+    copy.arrays.pop("reference_forces", None)  # those of an older label would no longer fit
+    if outcome.forces is not None:
+        copy.set_array("reference_forces", np.asarray(outcome.forces, dtype=np.float64))
+    return LabelResult(index, copy, outcome)
