@@ -43,6 +43,9 @@ class KNNCalculator(Calculator):
     ====================  ======================================================================
     ``energy``            predicted energy, eV (``free_energy`` is the same number)
     ``forces``            eV/Å, where the model is smooth (``model.smooth``)
+    ``forces_std``        calibrated standard deviation of the Cartesian components of each atom's
+                          force, eV/Å, shape (n_atoms,); of models trained on forces, where asked
+                          for: ``calc.get_property("forces_std", atoms)``
     ``energy_std``        calibrated standard deviation of the energy, eV
     ``novelty``           1 at the 99th percentile of held-out training structures
     ``baseline_energy``   eV
