@@ -86,3 +86,17 @@ def test_smallest_and_degenerate_data() -> None:
     std = calibration.std(Signals(zero, zero, zero, np.full(5, 3.0)))
     assert np.isfinite(std).all()
     assert np.all(std > 0)
+
+
+def test_intervals_are_those_of_a_conformal_library() -> None:
+    """Normalised conformal prediction as `crepes` computes it from the same errors and std."""
+    crepes = pytest.importorskip("crepes", reason="crepes is in the extra [test]")
+    signals, errors = made_up(999, 5)
+    calibration = calibrate(signals, errors)
+    peer = crepes.ConformalRegressor().fit(errors, sigmas=calibration.std(signals))
+    others, _ = made_up(50, 6)
+    std = calibration.std(others)
+    for coverage in (0.5, 0.68, 0.8, 0.9, 0.95, 0.99):
+        bounds = peer.predict_int(np.zeros(50), sigmas=std, confidence=coverage)
+        # Libraries differ by one order statistic where (n + 1) · coverage is a whole number.
+        np.testing.assert_allclose(calibration.multiple(coverage) * std, bounds[:, 1], rtol=0.02)
