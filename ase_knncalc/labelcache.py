@@ -12,14 +12,16 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 
 from ase_knncalc.errors import DataError, ModelFileError
+from ase_knncalc.files import append_durably, open_locked
 from ase_knncalc.store import read_container, write_container
 
 FloatArray = np.ndarray
@@ -63,38 +65,23 @@ class LabelCache:
     def __init__(self, path: str | os.PathLike[str] | None) -> None:
         self.path = None if path is None else Path(path)
         self._labels: dict[str, CachedLabel] = {}
-        self._journal: IO[bytes] | None = None
+        self._journal: FileIO | None = None
         if self.path is None:
             return
+        self._journal = open_locked(self._journal_path, DataError)
         try:
-            self._journal = open(self._journal_path, "ab+")  # noqa: SIM115
-        except OSError as e:
-            raise ModelFileError(f"cannot open {self._journal_path}: {e.strerror}") from e
-        self._lock()
-        if self.path.exists():
-            self._read_file()
-        self._read_journal()
-        self._fold()
+            if self.path.exists():
+                self._read_file()
+            self._read_journal()
+            self._fold()
+        except BaseException:
+            self._journal.close()
+            raise
 
     @property
     def _journal_path(self) -> Path:
         assert self.path is not None
         return self.path.with_name(self.path.name + ".journal")
-
-    def _lock(self) -> None:
-        assert self._journal is not None
-        try:
-            import fcntl
-        except ImportError:  # not a POSIX system
-            return
-        try:
-            fcntl.flock(self._journal.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as e:
-            self._journal.close()
-            raise DataError(
-                f"label cache {self.path} is in use by another process; wait for it or give "
-                "another file"
-            ) from e
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -112,21 +99,29 @@ class LabelCache:
         if label.forces is not None:
             record["forces"] = np.asarray(label.forces).tolist()
         try:
-            self._journal.write(json.dumps(record).encode("utf-8") + b"\n")
-            self._journal.flush()
-            os.fsync(self._journal.fileno())
+            append_durably(self._journal, json.dumps(record).encode("utf-8") + b"\n")
         except OSError as e:
-            raise ModelFileError(f"cannot write {self._journal_path}: {e.strerror}") from e
+            raise ModelFileError(
+                f"cannot write {self._journal_path}: {e.strerror}; the labels before it are kept"
+            ) from e
 
     def close(self) -> None:
-        """Fold the journal into the file and release it."""
+        """Fold the journal into the file and release it.
+
+        Raises
+        ------
+        ModelFileError
+            If the file cannot be written: the journal stays, and nothing is lost.
+        """
         if self._journal is None:
             return
-        self._fold()
-        self._journal.close()
-        self._journal = None
-        with contextlib.suppress(OSError):
-            self._journal_path.unlink()
+        try:
+            self._fold()
+            with contextlib.suppress(OSError):
+                self._journal_path.unlink()  # while it is still ours
+        finally:
+            self._journal.close()
+            self._journal = None
 
     def __enter__(self) -> LabelCache:
         return self
@@ -137,23 +132,29 @@ class LabelCache:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except ModelFileError:
+            # What went wrong first is the news; the journal has all labels.
+            if error is None:
+                raise
 
     def _read_journal(self) -> None:
         assert self._journal is not None
         self._journal.seek(0)
-        for line in self._journal:
+        for line in self._journal.read().splitlines(keepends=True):
             if not line.endswith(b"\n"):
                 break
             try:
                 record = json.loads(line)
-                forces = record.get("forces")
-                self._labels[record["key"]] = CachedLabel(
-                    record["energy"],
-                    None if forces is None else np.array(forces, dtype=np.float64),
-                    record["error"],
+                energy, forces = record["energy"], record.get("forces")
+                label = CachedLabel(
+                    None if energy is None else float(energy),
+                    None if forces is None else np.array(forces, dtype=np.float64).reshape(-1, 3),
+                    str(record["error"]),
                 )
-            except (ValueError, KeyError, TypeError):
+                self._labels[str(record["key"])] = label
+            except (ValueError, KeyError, TypeError, AttributeError):
                 continue
 
     def _fold(self) -> None:
@@ -201,5 +202,5 @@ class LabelCache:
                     forces if len(forces) else None,
                     error.decode("utf-8"),
                 )
-        except (KeyError, ValueError, IndexError) as e:
+        except (KeyError, ValueError, IndexError, TypeError, AttributeError) as e:
             raise ModelFileError(f"{self.path}: items of the label cache do not fit: {e}") from e

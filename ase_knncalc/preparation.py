@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -267,17 +267,3 @@ def compute_features(
     return FeatureBatch.concatenate(
         list(track(results, total=len(chunks), text=descriptor.kind, show=progress))
     )
-
-
-def omission_text(omitted: Iterable[Omission], total: int) -> str:
-    """One line that says how many frames were left out and why."""
-    counts: dict[str, int] = {}
-    first: dict[str, Omission] = {}
-    for o in omitted:
-        counts[o.category] = counts.get(o.category, 0) + 1
-        first.setdefault(o.category, o)
-    reasons = "; ".join(
-        f"{n} × {category} (first: {first[category].name}: {first[category].reason})"
-        for category, n in sorted(counts.items())
-    )
-    return f"{sum(counts.values())} of {total} frames were left out: {reasons}"

@@ -43,18 +43,18 @@ import io
 import json
 import os
 import re
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from ase_knncalc.baselines import make_baseline
 from ase_knncalc.descriptors import descriptor_from_dict
 from ase_knncalc.errors import KNNCalcError, ModelFileError, ModelFileVersionError
+from ase_knncalc.files import atomic_write
 from ase_knncalc.model import KNNModel, ModelInfo
 from ase_knncalc.neighbors import KNNSettings, KNNTerm, NeighborIndex
 from ase_knncalc.trendfit import trend_class
@@ -78,50 +78,6 @@ def package_versions() -> dict[str, str]:
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
-
-
-@contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A new file that takes the place of ``path`` only when everything is on disk.
-
-    Raises
-    ------
-    ModelFileError
-        If the folder is missing or cannot be written, or the disk is full; ``path`` is untouched.
-    """
-    path = Path(path)
-    temporary = None
-    try:
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False
-        ) as handle:
-            temporary = Path(handle.name)
-            yield handle  # type: ignore[misc]
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.chmod(temporary, _file_mode())
-        os.replace(temporary, path)
-        temporary = None
-        # The rename itself is safe only once the folder is on disk too.
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except KNNCalcError:
-        raise
-    except OSError as e:
-        raise ModelFileError(f"cannot write {path}: {e.strerror or e}") from e
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-
-
-def _file_mode() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
 
 
 def write_container(
@@ -151,7 +107,7 @@ def write_container(
         f"sha256 {hashlib.sha256(body).hexdigest()}\n"
         f"written by ase_knncalc {package_versions().get('ase_knncalc', 'unknown')}\n"
     ).encode("ascii")
-    with atomic_write(Path(path)) as handle:
+    with atomic_write(path) as handle:
         handle.write(header.ljust(USER_BLOCK, b"\0"))
         handle.write(body)
 

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 from ase_knncalc.checking import find_suspects, leave_out
-from ase_knncalc.data import KeyMap
+from ase_knncalc.data import KeyMap, report_omissions
 from ase_knncalc.errors import TrainingError
 from ase_knncalc.model import KNNModel, ModelInfo, label_bytes
 from ase_knncalc.neighbors import KNNEstimate, KNNSettings, KNNTerm, NeighborIndex
-from ase_knncalc.preparation import Prepared, TrainingData, omission_text, prepare
+from ase_knncalc.preparation import Prepared, TrainingData, prepare
 from ase_knncalc.progress import track
 from ase_knncalc.settings import TrainingSettings
 from ase_knncalc.trend import TrendFit
@@ -423,7 +423,7 @@ def train(
     fitted = fit_model(prepared.data, settings, progress=progress)
     if prepared.omitted:
         total = len(prepared.frames) + len(prepared.omitted)
-        warnings.warn(omission_text(prepared.omitted, total), UserWarning, stacklevel=2)
+        warnings.warn(report_omissions(prepared.omitted, total, limit=1), UserWarning, stacklevel=2)
     return _with_story(fitted.model, prepared, reference)
 
 

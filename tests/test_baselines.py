@@ -19,7 +19,6 @@ from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.io import read
 
-from ase_knncalc import baselines
 from ase_knncalc.baselines import (
     ASEBaseline,
     Baseline,
@@ -28,6 +27,7 @@ from ase_knncalc.baselines import (
     XTBBaseline,
     make_baseline,
 )
+from ase_knncalc.baselines import xtb as xtb_module
 from ase_knncalc.errors import BaselineError, ChargeError, SettingsError, StructureError
 from ase_knncalc.structure import resolve_charge
 
@@ -122,7 +122,7 @@ class TestForces:
         """Forces turn with the molecule, also out of an orientation along the axes."""
         atoms = molecule("N2H4")
         _, forces = xtb_class(accuracy=0.01).energy_and_forces(atoms, 0, 1)
-        rotation = baselines._rotation((1.1, 0.2, -0.5))
+        rotation = xtb_module._rotation((1.1, 0.2, -0.5))
         turned = atoms.copy()
         turned.positions = atoms.positions @ rotation.T
         _, turned_forces = xtb_class(accuracy=0.01).energy_and_forces(turned, 0, 1)
@@ -305,8 +305,8 @@ def test_valence_electrons_are_those_of_the_library() -> None:
             calculator.set("verbosity", 0)
             calculator.set("accuracy", 100.0)
             result = calculator.singlepoint()
-            assert baselines._VALENCE[z] == pytest.approx(result.get("orbital-occupations").sum())
-            assert baselines._ORBITALS[z] <= len(result.get("orbital-energies"))
+            assert xtb_module._VALENCE[z] == pytest.approx(result.get("orbital-occupations").sum())
+            assert xtb_module._ORBITALS[z] <= len(result.get("orbital-energies"))
 
 
 class Recorder(Calculator):

@@ -261,7 +261,7 @@ def test_write_errors(tmp_path: Path) -> None:
         write_frames(tmp_path / "a.xyz", [])
     with pytest.raises(DataError, match=r"written as \.extxyz"):
         write_frames(tmp_path / "a.cif", labelled(1))
-    with pytest.raises(DataError, match="cannot be written"):
+    with pytest.raises(DataError, match="cannot write"):
         write_frames(tmp_path / "missing" / "a.xyz", labelled(1))
 
 

@@ -165,9 +165,10 @@ def _show(
     top: int = 0,
 ) -> None:
     if csv is not None:
-        from ase_knncalc.store import atomic_write
+        from ase_knncalc.errors import DataError
+        from ase_knncalc.files import atomic_write
 
-        with atomic_write(csv) as handle:
+        with atomic_write(csv, DataError) as handle:
             handle.write(csv_text(columns, rows).encode("utf-8"))
     shown = rows[:top] if top > 0 else rows
     if as_json:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from ase_knncalc.data.dataset import LabelledDataset, Omission, read_dataset, read_structures
+from ase_knncalc.data.dataset import (
+    LabelledDataset,
+    Omission,
+    read_dataset,
+    read_structures,
+    report_omissions,
+)
 from ase_knncalc.data.frames import iter_frames, write_frames
 from ase_knncalc.data.jkqc import read_jkqc, read_jkqc_pair
 from ase_knncalc.data.keys import KeyMap
@@ -20,5 +26,6 @@ __all__ = [
     "read_jkqc",
     "read_jkqc_pair",
     "read_structures",
+    "report_omissions",
     "write_frames",
 ]

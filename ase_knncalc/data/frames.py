@@ -14,7 +14,6 @@ import io
 import operator
 import os
 import re
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -26,6 +25,7 @@ from ase.io.formats import string2index
 
 from ase_knncalc.data.extxyz import TEXT_KEYS, count_extxyz, iter_extxyz
 from ase_knncalc.errors import DataError, SettingsError
+from ase_knncalc.files import replacing
 
 ErrorHandler = Callable[[Path, DataError], None]
 
@@ -317,32 +317,8 @@ def write_frames(path: str | os.PathLike[str], frames: Iterable[Atoms]) -> None:
         raise DataError(
             f"{path}: frames are written as .extxyz, .xyz (plain or .gz), .traj or .csv"
         )
-    try:
-        with _replacing(path) as temporary:
-            write(temporary, frames)
-    except OSError as e:
-        raise DataError(f"{path}: cannot be written: {e.strerror or e}") from e
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A new path beside ``path`` that is moved over it if the block ends well."""
-    # The suffix stays: it decides on compression.
-    descriptor, name = tempfile.mkstemp(
-        dir=path.parent, prefix=".", suffix=f".part{''.join(path.suffixes[-2:])}"
-    )
-    temporary = Path(name)
-    try:
-        os.close(descriptor)
-        yield temporary
-        with open(temporary, "rb+") as handle:
-            os.fsync(handle.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)  # mkstemp makes files for the owner only
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path, DataError) as temporary:
+        write(temporary, frames)
 
 
 def _write_extxyz(path: Path, frames: Sequence[Atoms]) -> None:

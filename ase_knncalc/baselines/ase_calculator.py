@@ -1,0 +1,167 @@
+"""Any ASE calculator as baseline."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, get_args
+
+import numpy as np
+from ase import Atoms
+from ase import __version__ as ase_version
+
+from ase_knncalc.baselines.base import require_finite
+from ase_knncalc.errors import BaselineError, SettingsError
+from ase_knncalc.structure import structure_label
+
+ChargeVia = Literal["auto", "initial_charges", "ignore"]
+
+
+class ASEBaseline:
+    """Any ASE calculator as baseline.
+
+    The calculator sees a copy of the atoms and is reset before each call, so that what it kept
+    from earlier structures does not enter. For the same reason the option ``cache_api`` of the
+    ASE calculators of tblite and xtb is switched off. The calculator belongs to the baseline from
+    then on: do not use it elsewhere at the same time.
+
+    Parameters
+    ----------
+    calculator : ase.calculators.calculator.BaseCalculator
+        It has to give energies in eV and, where forces are wanted, forces in eV/Å.
+    charge_via : {"auto", "initial_charges", "ignore"}, default "auto"
+        How the calculator learns of charge and multiplicity:
+
+        - ``"auto"``: by its parameter ``charge`` (and ``multiplicity`` or ``mult``), if it has
+          one. Otherwise structures have to be neutral: most calculators ignore a charge
+          silently, and the energy of an ion would be that of something else.
+        - ``"initial_charges"``: by initial charges and magnetic moments with the right sums, for
+          calculators that read them (``xtb.ase.calculator.XTB``, for example).
+        - ``"ignore"``: not at all, for force fields and machine-learned potentials to which an
+          ion is just another arrangement of atoms.
+
+    Raises
+    ------
+    SettingsError
+        If ``calculator`` is not an ASE calculator, or ``charge_via`` not one of the above.
+    """
+
+    library = "ase"
+
+    def __init__(self, calculator: Any, charge_via: ChargeVia = "auto") -> None:
+        if isinstance(calculator, type) or not hasattr(calculator, "get_potential_energy"):
+            raise SettingsError(
+                f"expected an ASE calculator object, got {calculator!r}; "
+                "create one first, such as `EMT()`"
+            )
+        if charge_via not in get_args(ChargeVia):
+            raise SettingsError(
+                f"charge_via must be one of {', '.join(get_args(ChargeVia))}; got {charge_via!r}"
+            )
+        self.calculator = calculator
+        self.charge_via = charge_via
+        if "cache_api" in self._parameters():
+            calculator.set(cache_api=False)
+
+    @property
+    def method(self) -> str:
+        """Class name of the calculator."""
+        return type(self.calculator).__name__
+
+    def energy(self, atoms: Atoms, charge: int, multiplicity: int) -> float:
+        """Energy in eV of a copy of the atoms.
+
+        Raises BaselineError if the calculator fails, gives NaN, or cannot be told of the charge.
+        """
+        with self._prepared(atoms, charge, multiplicity) as copy:
+            energy = float(copy.get_potential_energy())
+        require_finite(energy, "energy", self, structure_label(atoms))
+        return energy
+
+    def energy_and_forces(
+        self, atoms: Atoms, charge: int, multiplicity: int
+    ) -> tuple[float, np.ndarray]:
+        """Energy in eV and forces of shape (n_atoms, 3) in eV/Å; errors as for :meth:`energy`."""
+        with self._prepared(atoms, charge, multiplicity) as copy:
+            # Forces first: many programs then give both in one run.
+            forces = np.array(copy.get_forces(apply_constraint=False), dtype=float)
+            energy = float(copy.get_potential_energy())
+        label = structure_label(atoms)
+        if forces.shape != (len(atoms), 3):
+            raise BaselineError(
+                f"{self.method} (ase) returned forces of shape {forces.shape} for {label}; "
+                f"expected {(len(atoms), 3)}"
+            )
+        require_finite(energy, "energy", self, label)
+        require_finite(forces, "forces", self, label)
+        return energy, forces
+
+    def spec(self) -> dict[str, str]:
+        """Method, library, version of ASE, and the calculator's parameters as JSON."""
+        settings = {
+            key: value
+            for key, value in self._parameters().items()
+            if key not in ("charge", "multiplicity", "mult")  # of a structure, not of the method
+        }
+        return {
+            "method": self.method,
+            "library": self.library,
+            "version": ase_version,
+            "charge_via": self.charge_via,
+            # Objects are named by their type: their repr may hold an address, new in each run.
+            "parameters": json.dumps(settings, sort_keys=True, default=_plain),
+        }
+
+    def _parameters(self) -> dict[str, Any]:
+        defaults = getattr(self.calculator, "default_parameters", None) or {}
+        return {**defaults, **(getattr(self.calculator, "parameters", None) or {})}
+
+    @contextmanager
+    def _prepared(self, atoms: Atoms, charge: int, multiplicity: int) -> Iterator[Atoms]:
+        """A copy of the atoms with the calculator, ready for this charge; errors translated."""
+        label = structure_label(atoms)
+        where = f"{self.method} (ase) failed for {label} with charge {charge:+d}"
+        parameters = self._parameters()
+        if self.charge_via == "auto" and charge != 0 and "charge" not in parameters:
+            raise BaselineError(
+                f"{label} has charge {charge:+d}, but the calculator {self.method} has no "
+                "parameter 'charge'; wrap it as ASEBaseline(calculator, "
+                "charge_via='initial_charges') if it reads initial charges, or 'ignore' if its "
+                "energies of ions are right without"
+            )
+        try:
+            copy = atoms.copy()
+            if self.charge_via == "auto" and "charge" in parameters:
+                state = {"charge": charge}
+                for key in ("multiplicity", "mult"):
+                    if key in parameters:
+                        state[key] = multiplicity
+                setter: Callable[..., Any] = getattr(
+                    self.calculator, "set", self.calculator.parameters.update
+                )
+                setter(**state)
+            elif self.charge_via == "initial_charges":
+                _spread(copy, charge, multiplicity)
+            if hasattr(self.calculator, "reset"):
+                self.calculator.reset()
+            copy.calc = self.calculator
+            yield copy
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"
+            raise BaselineError(f"{where}, multiplicity {multiplicity}: {text}") from error
+
+
+def _spread(atoms: Atoms, charge: int, multiplicity: int) -> None:
+    """Give initial charges and moments the right sums; those that have them already stay."""
+    unpaired = multiplicity - 1
+    if abs(atoms.get_initial_charges().sum() - charge) > 1e-3:
+        atoms.set_initial_charges(np.full(len(atoms), charge / len(atoms)))
+    if abs(abs(atoms.get_initial_magnetic_moments().sum()) - unpaired) > 1e-3:
+        atoms.set_initial_magnetic_moments(np.full(len(atoms), unpaired / len(atoms)))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return f"{type(value).__module__}.{type(value).__qualname__}"

@@ -1,0 +1,69 @@
+"""The protocol that every baseline follows, and the baseline that is none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+from ase import Atoms
+
+from ase_knncalc.errors import BaselineError
+
+
+@runtime_checkable
+class Baseline(Protocol):
+    """What the model needs of a baseline method."""
+
+    @property
+    def method(self) -> str:
+        """``"GFN1-xTB"``, ``"GFN2-xTB"``, ``"none"``, or the class name of an ASE calculator."""
+
+    @property
+    def library(self) -> str:
+        """``"tblite"``, ``"xtb"``, ``"ase"`` or ``"none"``."""
+
+    def energy(self, atoms: Atoms, charge: int, multiplicity: int) -> float:
+        """Energy in eV at a total charge in e and a multiplicity 2S + 1; raises BaselineError."""
+
+    def energy_and_forces(
+        self, atoms: Atoms, charge: int, multiplicity: int
+    ) -> tuple[float, np.ndarray]:
+        """Energy in eV and forces of shape (n_atoms, 3) in eV/Å; BaselineError likewise."""
+
+    def spec(self) -> dict[str, str]:
+        """Description in plain strings: method, library, version, and all settings.
+
+        :func:`make_baseline` turns it back into a baseline, unless it is an ASE calculator.
+        """
+
+
+@dataclass(frozen=True)
+class NoBaseline:
+    """No baseline: the model learns the reference energy itself. Energy 0 eV, forces 0 eV/Å."""
+
+    method: ClassVar[str] = "none"
+    library: ClassVar[str] = "none"
+
+    def energy(self, atoms: Atoms, charge: int, multiplicity: int) -> float:
+        """Zero."""
+        return 0.0
+
+    def energy_and_forces(
+        self, atoms: Atoms, charge: int, multiplicity: int
+    ) -> tuple[float, np.ndarray]:
+        """Zero, and zeros of shape (n_atoms, 3)."""
+        return 0.0, np.zeros((len(atoms), 3))
+
+    def spec(self) -> dict[str, str]:
+        """Method and library, both ``"none"``."""
+        return {"method": self.method, "library": self.library}
+
+
+def require_finite(value: Any, what: str, baseline: Any, label: str) -> None:
+    """Raise :class:`BaselineError` for NaN or infinite numbers of a baseline."""
+    if not np.all(np.isfinite(value)):
+        raise BaselineError(
+            f"{baseline.method} ({baseline.library}) returned NaN or infinite {what} for {label}; "
+            "check the geometry, the charge and the multiplicity"
+        )

@@ -1,0 +1,136 @@
+"""A baseline from whatever describes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ase import Atoms
+
+from ase_knncalc.baselines.ase_calculator import ASEBaseline
+from ase_knncalc.baselines.base import Baseline, NoBaseline
+from ase_knncalc.baselines.xtb import (
+    LIBRARIES,
+    METHODS,
+    TBLiteBaseline,
+    XTBBaseline,
+    canonical_method,
+    installed_libraries,
+)
+from ase_knncalc.errors import BaselineError, SettingsError
+
+
+def make_baseline(spec: Any = "auto", method: str = "GFN1-xTB") -> Baseline:
+    """Create a baseline from whatever describes it.
+
+    Parameters
+    ----------
+    spec : str, dict, None, Baseline or ASE calculator, default "auto"
+        - ``"auto"``: ``method`` of the first installed library, tblite before xtb. Both cost the
+          same time and agree within 1e-7 eV per atom; tblite reports more errors.
+        - ``"GFN1-xTB"``, ``"GFN2-xTB"`` (also ``"gfn1"``, ``"gfn2_xtb"``, …): that method, any
+          library.
+        - ``"tblite"``, ``"xtb"``: that library, with ``method``; ``"tblite:GFN2-xTB"``: both.
+        - ``"none"`` or None: :class:`NoBaseline`.
+        - a dict as :meth:`Baseline.spec` returns it; its version is not compared.
+        - an ASE calculator: :class:`ASEBaseline` of it; a baseline: returned as it is.
+    method : str, default "GFN1-xTB"
+        Used where ``spec`` names none; ``"none"`` with ``"auto"`` is :class:`NoBaseline`.
+
+    Returns
+    -------
+    Baseline
+
+    Raises
+    ------
+    SettingsError
+        If ``spec`` or ``method`` is none of the above.
+    BaselineError
+        If the library is not installed.
+    """
+    if spec is None:
+        return NoBaseline()
+    if isinstance(spec, str):
+        return _from_name(spec, method)
+    if isinstance(spec, dict):
+        return _from_dict(spec)
+    if not isinstance(spec, type):
+        if isinstance(spec, Baseline):
+            return spec
+        if hasattr(spec, "get_potential_energy") and not isinstance(spec, Atoms):
+            return ASEBaseline(spec)
+    raise _unknown(spec)
+
+
+def _from_name(spec: str, method: str) -> Baseline:
+    library, _, named = (part.strip() for part in spec.partition(":"))
+    library = library.lower()
+    if library == "none" and not named:
+        return NoBaseline()
+    if canonical_method(spec) is not None:
+        library, named = "auto", spec
+    if library not in ("auto", *LIBRARIES) or (":" in spec and not named):
+        raise _unknown(spec)
+    if not named and library == "auto" and method == "none":
+        return NoBaseline()
+    chosen = canonical_method(named or method)
+    if chosen is None:
+        raise SettingsError(
+            f"unknown baseline method {named or method!r}; expected one of "
+            f"{', '.join(METHODS)}; a method of an ASE calculator needs the calculator object"
+        )
+    if library == "auto":
+        installed = installed_libraries()
+        if not installed:
+            raise BaselineError(
+                f"{chosen} needs tblite or xtb, and neither is installed; run `pip install tblite`"
+            )
+        library = installed[0]
+    return _CLASSES[library](chosen)
+
+
+def _from_dict(spec: dict[str, Any]) -> Baseline:
+    library = spec.get("library")
+    if library == "none":
+        return NoBaseline()
+    if library == "ase":
+        raise BaselineError(
+            f"the baseline is the ASE calculator {spec.get('method', '?')}, which cannot be made "
+            "from its description; pass the calculator object itself"
+        )
+    if library not in LIBRARIES or "method" not in spec:
+        raise _unknown(spec)
+    settings = {k: v for k, v in spec.items() if k not in ("method", "library", "version")}
+    for key, value in settings.items():
+        reader = _SETTINGS.get(key)
+        if reader is None:
+            raise SettingsError(
+                f"unknown setting {key!r} of the baseline {library}; expected some of "
+                f"{', '.join(_SETTINGS)}"
+            )
+        try:
+            settings[key] = reader(value)
+        except (TypeError, ValueError):
+            raise SettingsError(
+                f"setting {key!r} of the baseline {library} is {value!r}, expected a number"
+            ) from None
+    return _CLASSES[library](spec["method"], **settings)
+
+
+_SETTINGS: dict[str, Callable[[Any], Any]] = {
+    "accuracy": float,
+    "max_iterations": int,
+    "electronic_temperature": float,
+}
+_CLASSES: dict[str, type[TBLiteBaseline] | type[XTBBaseline]] = {
+    "tblite": TBLiteBaseline,
+    "xtb": XTBBaseline,
+}
+
+
+def _unknown(spec: Any) -> SettingsError:
+    return SettingsError(
+        f"unknown baseline {spec!r}; expected 'auto', 'none', a method ({', '.join(METHODS)}), "
+        f"a library ({', '.join(LIBRARIES)}), both as 'tblite:GFN2-xTB', "
+        "an ASE calculator object, or a dict from Baseline.spec()"
+    )

@@ -1,0 +1,328 @@
+"""GFN1-xTB and GFN2-xTB of the libraries ``tblite`` and ``xtb``."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.metadata
+import math
+import os
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+from ase.units import Bohr, Hartree, kB
+
+from ase_knncalc.baselines.base import require_finite
+from ase_knncalc.errors import BaselineError, SettingsError
+from ase_knncalc.structure import check_electrons, check_structure, structure_label
+
+METHODS = ("GFN1-xTB", "GFN2-xTB")
+# First the one that wins where both are installed: as fast as the other and with the same energies
+# (1e-7 eV per atom), but its forces are right in every orientation and its errors are reported.
+LIBRARIES = ("tblite", "xtb")
+
+_LOCK = threading.RLock()
+_MAX_Z = 86  # radon
+
+
+@dataclass(frozen=True)
+class _XTBFamily:
+    """What GFN1-xTB and GFN2-xTB have in common in both libraries.
+
+    Parameters
+    ----------
+    method : {"GFN1-xTB", "GFN2-xTB"}
+        Grimme, Bannwarth, Shushkov, J. Chem. Theory Comput. 2017, 13, 1989; or
+        Bannwarth, Ehlert, Grimme, J. Chem. Theory Comput. 2019, 15, 1652.
+    accuracy : float, default 1.0
+        Factor on all thresholds of the self-consistent cycle, from 1e-4 to 1000. At 1.0 forces
+        are within 2e-4 eV/Å of converged ones, at 0.1 within 2e-5 eV/Å for 10 to 30 % more time.
+    max_iterations : int, default 250
+        Cycles until the calculation counts as not converged.
+    electronic_temperature : float, default 300.0
+        Of the Fermi smearing, in K.
+
+    Raises
+    ------
+    SettingsError
+        If a setting has no meaning.
+    BaselineError
+        If the library is not installed.
+    """
+
+    method: str = "GFN1-xTB"
+    accuracy: float = 1.0
+    max_iterations: int = 250
+    electronic_temperature: float = 300.0
+    library: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        canonical = canonical_method(self.method)
+        if canonical is None:
+            raise SettingsError(
+                f"unknown xTB method {self.method!r}; expected one of {', '.join(METHODS)}"
+            )
+        object.__setattr__(self, "method", canonical)
+        for name, low, high in (
+            ("accuracy", 1e-4, 1e3),
+            ("electronic_temperature", 1e-3, 1e6),
+            ("max_iterations", 1, 1e6),
+        ):
+            value = getattr(self, name)
+            number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+            if not (number and low <= value <= high):  # False for NaN, too
+                raise SettingsError(
+                    f"{name} must be a number from {low:g} to {high:g}, got {value!r}"
+                )
+        if int(self.max_iterations) != self.max_iterations:
+            raise SettingsError(f"max_iterations must be an integer, got {self.max_iterations!r}")
+        _require_installed(self.library)
+
+    def energy(self, atoms: Atoms, charge: int, multiplicity: int) -> float:
+        """Energy in eV.
+
+        Raises
+        ------
+        BaselineError
+            If the method does not cover the structure, or the calculation fails.
+        StructureError
+            If no method could compute it; ChargeError if charge and multiplicity do not fit.
+        """
+        return self._run(atoms, charge, multiplicity)[0]
+
+    def energy_and_forces(
+        self, atoms: Atoms, charge: int, multiplicity: int
+    ) -> tuple[float, np.ndarray]:
+        """Energy in eV and forces of shape (n_atoms, 3) in eV/Å; errors as for :meth:`energy`."""
+        energy, forces = self._run(atoms, charge, multiplicity)
+        require_finite(forces, "forces", self, structure_label(atoms))
+        return energy, forces
+
+    def spec(self) -> dict[str, str]:
+        """Method, library, its version, and the settings, all as strings."""
+        return {
+            "method": self.method,
+            "library": self.library,
+            "version": importlib.metadata.version(self.library),
+            "accuracy": repr(float(self.accuracy)),
+            "max_iterations": str(int(self.max_iterations)),
+            "electronic_temperature": repr(float(self.electronic_temperature)),
+        }
+
+    def _run(self, atoms: Atoms, charge: int, multiplicity: int) -> tuple[float, np.ndarray]:
+        check_structure(atoms)
+        check_electrons(atoms, charge, multiplicity)
+        label = structure_label(atoms)
+        self._check_covered(atoms, charge, multiplicity, label)
+        with _one_thread(self.library):
+            try:
+                energy, gradient = self._single_point(
+                    atoms.numbers, atoms.positions / Bohr, charge, multiplicity - 1
+                )
+            except BaselineError:
+                raise
+            except Exception as error:
+                reason = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+                hint = "check the geometry, the charge and the multiplicity"
+                if "converge" in reason:
+                    hint += (
+                        f", or raise max_iterations (now {self.max_iterations}) or "
+                        f"electronic_temperature (now {self.electronic_temperature:g} K)"
+                    )
+                raise BaselineError(
+                    f"{self.method} ({self.library}) failed for {label} with charge {charge:+d}, "
+                    f"multiplicity {multiplicity}: {reason}; {hint}"
+                ) from error
+        require_finite(energy, "energy", self, label)
+        return energy * Hartree, gradient * (-Hartree / Bohr)
+
+    def _single_point(
+        self, numbers: np.ndarray, positions: np.ndarray, charge: int, uhf: int
+    ) -> tuple[float, np.ndarray]:
+        """Energy in Hartree and gradient (n_atoms, 3) in Hartree/Bohr; positions in Bohr."""
+        raise NotImplementedError
+
+    def _check_covered(self, atoms: Atoms, charge: int, multiplicity: int, label: str) -> None:
+        """Refuse what the Fortran code would crash on, or answer with a number without meaning.
+
+        Seen with xtb 6.5.1: a segmentation fault for elements beyond radon, an abort for more
+        unpaired electrons than orbitals, and an energy of another state for the wrong parity.
+        """
+        numbers = atoms.numbers
+        beyond = sorted({chemical_symbols[z] for z in numbers[numbers > _MAX_Z]})
+        if beyond:
+            raise BaselineError(
+                f"{label}: {self.method} has no parameters for {', '.join(beyond)}; it covers "
+                "H to Rn"
+            )
+        n_valence = int(_VALENCE[numbers].sum()) - charge
+        unpaired = multiplicity - 1
+        state = f"charge {charge:+d} and multiplicity {multiplicity}"
+        if n_valence < 0 or unpaired > n_valence:
+            raise BaselineError(
+                f"{label}: {self.method} has {max(n_valence, 0)} valence electrons for {state}, "
+                "too few; its core electrons cannot be removed or unpaired"
+            )
+        if (n_valence + unpaired) % 2:
+            raise BaselineError(
+                f"{label}: {self.method} keeps the 4f electrons of lanthanides in the core, so "
+                f"its {n_valence} valence electrons cannot have {state}; this state is not covered"
+            )
+        if (n_valence + unpaired) // 2 > int(_ORBITALS[numbers].sum()):
+            raise BaselineError(
+                f"{label}: {state} needs more orbitals than the minimal basis of {self.method} "
+                "has; check charge and multiplicity"
+            )
+
+
+@dataclass(frozen=True)
+class TBLiteBaseline(_XTBFamily):
+    """GFN1-xTB or GFN2-xTB of the ``tblite`` library.
+
+    Parameters: ``method``, ``accuracy``, ``max_iterations``, ``electronic_temperature``; their
+    meaning, units, defaults and errors are the same for both libraries, see :class:`_XTBFamily`.
+    """
+
+    library: ClassVar[str] = "tblite"
+
+    def _single_point(
+        self, numbers: np.ndarray, positions: np.ndarray, charge: int, uhf: int
+    ) -> tuple[float, np.ndarray]:
+        from tblite.interface import Calculator
+
+        calculator = Calculator(self.method, numbers, positions, charge=float(charge), uhf=uhf)
+        calculator.set("verbosity", 0)
+        calculator.set("accuracy", float(self.accuracy))
+        calculator.set("max-iter", int(self.max_iterations))
+        calculator.set("temperature", float(self.electronic_temperature) * kB / Hartree)
+        result = calculator.singlepoint()
+        return float(result.get("energy")), np.array(result.get("gradient"), dtype=float)
+
+
+@dataclass(frozen=True)
+class XTBBaseline(_XTBFamily):
+    """GFN1-xTB or GFN2-xTB of the ``xtb`` package (xtb-python); parameters as TBLiteBaseline.
+
+    Molecules are computed in a fixed, oblique orientation and the forces turned back, because
+    xtb 6.5.1 returns wrong forces (by up to 1 eV/Å) for some structures with atom pairs exactly
+    along a Cartesian axis, such as ASE's methanol: https://github.com/grimme-lab/dxtb/issues/258.
+    """
+
+    library: ClassVar[str] = "xtb"
+
+    def _single_point(
+        self, numbers: np.ndarray, positions: np.ndarray, charge: int, uhf: int
+    ) -> tuple[float, np.ndarray]:
+        from xtb.interface import Calculator, Param
+
+        _refuse_parameter_files(self.method)
+        param = {"GFN1-xTB": Param.GFN1xTB, "GFN2-xTB": Param.GFN2xTB}[self.method]
+        turned = positions @ _OBLIQUE.T
+        calculator = Calculator(param, numbers, turned, charge=float(charge), uhf=uhf)
+        calculator.set_verbosity("muted")
+        calculator.set_accuracy(float(self.accuracy))
+        calculator.set_max_iterations(int(self.max_iterations))
+        calculator.set_electronic_temperature(float(self.electronic_temperature))
+        result = calculator.singlepoint()
+        return float(result.get_energy()), result.get_gradient() @ _OBLIQUE
+
+
+def canonical_method(name: Any) -> str | None:
+    """``"GFN1-xTB"`` or ``"GFN2-xTB"``, however it is written; None for anything else."""
+    if not isinstance(name, str):
+        return None
+    short = re.sub(r"[-_ ]", "", name.lower())
+    return {"gfn1": METHODS[0], "gfn2": METHODS[1]}.get(short.removesuffix("xtb"))
+
+
+def installed_libraries() -> list[str]:
+    """Libraries that can be imported, the preferred one first."""
+    return [library for library in LIBRARIES if _import_error(library) is None]
+
+
+def _import_error(library: str) -> ImportError | None:
+    try:
+        importlib.import_module(f"{library}.interface")
+    except ImportError as error:
+        return error
+    return None
+
+
+def _require_installed(library: str) -> None:
+    error = _import_error(library)
+    if error is not None:
+        instead = "".join(
+            f", or use {name!r}, which is installed" for name in installed_libraries()[:1]
+        )
+        raise BaselineError(
+            f"the baseline library {library} cannot be imported ({error}); "
+            f"run `pip install {library}`{instead}"
+        ) from error
+
+
+@functools.cache
+def _thread_pools(library: str) -> Any:
+    """Thread pools of the process, looked up once the library has brought its own."""
+    # A dependency of scikit-learn, without type stubs.
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+    _require_installed(library)
+    return ThreadpoolController()
+
+
+@contextmanager
+def _one_thread(library: str) -> Iterator[None]:
+    """Run alone and on one thread: the same bits each time (see the module docstring)."""
+    with _LOCK, _thread_pools(library).limit(limits=1):
+        yield
+
+
+def _rotation(vector: tuple[float, float, float]) -> np.ndarray:
+    """Rotation matrix (3, 3) about ``vector`` by its length in radian (Rodrigues)."""
+    angle = math.sqrt(sum(v * v for v in vector))
+    x, y, z = (v / angle for v in vector)
+    cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
+    return np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * (cross @ cross)
+
+
+# No small rational relation between its elements, so that no bond of a built structure ends up
+# along an axis.
+_OBLIQUE = _rotation((0.3, -0.7, 0.45))
+
+
+def _refuse_parameter_files(method: str) -> None:
+    """Raise if xtb would replace its parameters by those of a file it happens to find.
+
+    It looks into the working directory and into these variables' folders at each calculation.
+    """
+    name = f"param_{method.lower()}.txt"
+    folders = ["."]
+    for variable in ("XTBPATH", "XTBHOME", "HOME"):
+        folders += os.environ.get(variable, "").split(os.pathsep)
+    for folder in folders:
+        path = os.path.join(folder, name)
+        if folder and os.path.isfile(path):
+            raise BaselineError(
+                f"xtb would take its {method} parameters from the file {path}; expected the "
+                "built-in ones: move the file, unset XTBPATH, or use the baseline library tblite"
+            )
+
+
+# Valence electrons by atomic number, as GFN1-xTB and GFN2-xTB count them: the filled d shells of
+# zinc's group and after, and 4f shells, are core.
+_D_ROW = (*range(1, 12), *range(2, 9))
+_VALENCE = np.array(
+    [0, 1, 2, *range(1, 9), *range(1, 9), *_D_ROW, *_D_ROW, 1, 2, *[3] * 15, *_D_ROW[3:]]
+)
+# Orbitals that both methods have at least: s; s and p; s, p and d for transition metals.
+_ORBITALS = np.full(_VALENCE.size, 4)
+_ORBITALS[:3] = 1
+for _first, _last in ((21, 29), (39, 47), (57, 79)):
+    _ORBITALS[_first : _last + 1] = 9
