@@ -243,6 +243,16 @@ class KNNModel:
         """The same model over another baseline."""
         return replace(self, baseline=baseline)
 
+    def append(self, data: Any, **options: Any) -> KNNModel:
+        """The model with further labelled structures; metric and trend stay as they are.
+
+        Arguments and errors as for :func:`ase_knncalc.appending.append`, which also says what was
+        added and how well it had been predicted.
+        """
+        from ase_knncalc.appending import append
+
+        return append(self, data, **options).model
+
     def project(self, summed: FloatArray) -> FloatArray:
         """Global descriptors (…, n_features) to the metric's space (…, n_components)."""
         return np.asarray((summed - self.mean) @ self.components.T)

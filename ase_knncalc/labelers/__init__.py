@@ -13,8 +13,6 @@ A labeler is anything with ``method``, ``provides_forces`` and ``label(atoms)``:
 calculator (ORCA, Gaussian, Psi4, NWChem), :class:`LookupLabeler` reads labels that are known.
 :func:`label_frames` runs a labeler over many structures in processes of its own, so that a crash
 or a hang costs one structure and not the run.
-
-How near to Gaussian
 """
 
 from __future__ import annotations

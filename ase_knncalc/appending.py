@@ -1,0 +1,389 @@
+"""Adding labelled structures to a model that is there, without learning it anew.
+
+New structures are projected with the metric as it is, and what the trend says of them is subtracted
+from their Δ. The trend has not seen them, so this residual is held out, as those of the training
+structures are. Index and residuals grow, and the error at each new structure, predicted before it
+was added, is kept: it calibrates the model further, and says when it is time to train again.
+
+What does not change: trend, metric, descriptor, width of the k-NN term, novelty's limits. Where the
+k-NN term is off (models that learned from forces, or where cross-validation found it harmful),
+energies stay the same, and what is gained are neighbours, novelty and uncertainty.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ase_knncalc.data import KeyMap, Omission, read_dataset
+from ase_knncalc.descriptors import FeatureBatch
+from ase_knncalc.errors import ChargeError, ModelFileError
+from ase_knncalc.model import KNNModel, label_bytes
+from ase_knncalc.neighbors import KNNTerm, NeighborIndex
+from ase_knncalc.preparation import complete_baseline, compute_features
+from ase_knncalc.structure import resolve_charge
+from ase_knncalc.tuning import OFF
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+FloatArray = np.ndarray
+
+# The first calibration counts as this many errors against those of additions.
+_PRIOR = 50
+# A normalised error beyond this is a bad label, or so new that the metric must be learned again.
+_LARGEST = 6.0
+
+
+@dataclass(frozen=True)
+class Appended:
+    """Outcome of :func:`append`.
+
+    Attributes
+    ----------
+    model : KNNModel
+        The one with the additions; the one that was given is as it was.
+    added : list of str
+        Names of the structures that were added.
+    omitted : list of Omission
+        Frames that were not, and why (already there, no label, baseline failed).
+    errors, stds : ndarray, shape (n_added,)
+        Predicted minus reference energy before the addition, and its standard deviation, eV.
+    changes_energies : bool
+        False where the k-NN term is off, so that additions change the uncertainty alone.
+    """
+
+    model: KNNModel
+    added: list[str]
+    omitted: list[Omission]
+    errors: FloatArray
+    stds: FloatArray
+    changes_energies: bool
+
+
+def append(
+    model: KNNModel,
+    data: Any,
+    *,
+    keys: KeyMap | None = None,
+    source: str = "",
+    cache: str | os.PathLike[str] | None = None,
+    n_jobs: int = 1,
+    progress: bool = False,
+) -> Appended:
+    """Add labelled structures to a model.
+
+    A structure that the model has already (same composition at distance zero in the metric) is not
+    added again, so that an append that was interrupted can be repeated.
+
+    Parameters
+    ----------
+    model
+        With its baseline attached, unless all frames bring ``baseline_energy`` along.
+    data
+        File(s) or frames with reference energies, as for :func:`ase_knncalc.train`.
+    keys
+        Where the frames keep their labels.
+    source
+        Where the labels come from; kept in the provenance of each addition. By default each
+        frame's own ``reference_method`` and ``source``.
+    cache
+        HDF5 file of baseline labels.
+    n_jobs, progress
+        For baseline labels.
+
+    Raises
+    ------
+    UnknownElementError, ChargeError
+        If a structure holds an element, or has a charge, that the trend never saw: train again
+        with these structures.
+    DataError
+        If no frame has a label.
+    BaselineError
+        If a baseline energy is needed and the model has no baseline.
+    """
+    dataset = read_dataset(data, keys=keys)
+    frames, omitted = list(dataset.frames), list(dataset.omitted)
+    for atoms in frames:
+        _check_covered(model, atoms)
+    errors = _complete(model, frames, cache, n_jobs, progress)
+    omitted += [_omission(i, frames[i], e, "baseline") for i, e in enumerate(errors) if e]
+    frames = [a for a, e in zip(frames, errors, strict=True) if not e]
+    if not frames:
+        return _nothing(model, omitted)
+    batch = compute_features(model.descriptor, frames, n_jobs=1)
+    fresh = _new_ones(model, frames, batch)
+    omitted += [
+        _omission(i, frames[i], "the model has this structure already", "duplicate")
+        for i in sorted(set(range(len(frames))) - set(fresh))
+    ]
+    if not fresh:
+        return _nothing(model, omitted)
+    frames, batch = [frames[i] for i in fresh], batch.select(fresh)
+    return _extend(model, frames, batch, omitted, source)
+
+
+def _check_covered(model: KNNModel, atoms: Atoms) -> None:
+    charge, multiplicity = resolve_charge(atoms)
+    try:
+        model.check(atoms, charge, multiplicity)
+    except ChargeError as e:
+        raise ChargeError(
+            f"{atoms.info['name']} cannot be appended: {e}. The trend's offset for a charge is "
+            "learned in training: train again with this structure"
+        ) from None
+
+
+def _complete(
+    model: KNNModel,
+    frames: list[Atoms],
+    cache: str | os.PathLike[str] | None,
+    n_jobs: int,
+    progress: bool,
+) -> list[str]:
+    if model.baseline is not None:
+        for atoms in frames:  # additions say nothing of slopes
+            atoms.arrays.pop("reference_forces", None)
+        return complete_baseline(
+            frames, model.baseline, cache=cache, n_jobs=n_jobs, progress=progress
+        )
+    return [
+        ""
+        if "baseline_energy" in atoms.info
+        else "no baseline energy, and the model has no baseline attached"
+        for atoms in frames
+    ]
+
+
+def _nothing(model: KNNModel, omitted: list[Omission]) -> Appended:
+    empty = np.zeros(0)
+    return Appended(model, [], omitted, empty, empty, _active(model))
+
+
+def _active(model: KNNModel) -> bool:
+    """Whether the k-NN term contributes to energies."""
+    return model.knn.settings.nugget < OFF
+
+
+def _omission(index: int, atoms: Atoms, reason: str, category: str) -> Omission:
+    return Omission(
+        index=int(atoms.info.get("index", index)),
+        name=str(atoms.info["name"]),
+        source=str(atoms.info.get("source", "")),
+        reason=reason,
+        category=category,
+    )
+
+
+def _new_ones(model: KNNModel, frames: list[Atoms], batch: FeatureBatch) -> list[int]:
+    """Which frames the model does not have yet."""
+    fresh = []
+    for i, z in enumerate(model.project(batch.summed())):
+        distances, indices = model.knn.index.query(z, 5)
+        composition = str(frames[i].info["composition"]).encode("utf-8")
+        if not any(model.compositions[j] == composition for j in indices[distances == 0.0]):
+            fresh.append(i)
+    return fresh
+
+
+def _extend(
+    model: KNNModel,
+    frames: list[Atoms],
+    batch: FeatureBatch,
+    omitted: list[Omission],
+    source: str,
+) -> Appended:
+    delta = np.array([a.info["reference_energy"] - a.info["baseline_energy"] for a in frames])
+    before = model.correct_features(batch)
+    errors, stds = before.delta - delta, before.energy_std
+    scale = 1.4826 * float(np.median(np.abs(model.knn.residuals)))
+    # A label that is wrong must not decide what its neighbours get; what is new may be far off.
+    limit = _LARGEST * np.maximum(scale, stds)
+    residuals = np.clip(delta - before.trend, -limit, limit)
+    points = model.project(batch.summed())
+    knn = KNNTerm(
+        NeighborIndex(np.vstack([model.knn.index.points, points.astype(np.float32)])),
+        np.concatenate([model.knn.residuals, residuals]),
+        model.knn.settings,
+    )
+    names = [str(a.info["name"]) for a in frames]
+    groups = [str(a.info["composition"]) for a in frames]
+    inside = np.abs(errors) <= model.calibration.multiple(0.9) * stds
+    info = model.info
+    first_scale = float(info.provenance.get("trained_scale", model.calibration.scale))
+    normalised = errors / stds * (model.calibration.scale / first_scale)
+    additions = [
+        *additions_of(model),
+        *(
+            _record(atoms, float(e), float(s), float(z), bool(b), source)
+            for atoms, e, s, z, b in zip(frames, errors, stds, normalised, inside, strict=True)
+        ),
+    ]
+    provenance = {
+        **info.provenance,
+        "additions": additions,
+        "trained_scale": first_scale,
+        "trained_structures": int(info.provenance.get("trained_structures", info.n_structures)),
+        "compositions": len({*model.compositions.tolist(), *(g.encode("utf-8") for g in groups)}),
+    }
+    sizes = batch.sizes
+    grown = replace(
+        model,
+        knn=knn,
+        names=np.concatenate([model.names, label_bytes(names)]),
+        compositions=np.concatenate([model.compositions, label_bytes(groups)]),
+        calibration=replace(model.calibration, scale=first_scale * _scale_factor(additions)),
+        info=replace(
+            info,
+            n_structures=info.n_structures + len(frames),
+            size_range=[
+                min(info.size_range[0], int(sizes.min())),
+                max(info.size_range[1], int(sizes.max())),
+            ],
+            provenance=provenance,
+        ),
+    )
+    return Appended(grown, names, omitted, errors, stds, _active(model))
+
+
+def _record(
+    atoms: Atoms, error: float, std: float, normalised: float, inside: bool, source: str
+) -> dict[str, Any]:
+    return {
+        "name": str(atoms.info["name"]),
+        "composition": str(atoms.info["composition"]),
+        "charge": int(atoms.info.get("charge", 0)),
+        "reference_energy": float(atoms.info["reference_energy"]),
+        "baseline_energy": float(atoms.info["baseline_energy"]),
+        "error": error,
+        "energy_std": std,
+        "normalised": normalised,
+        "inside_90": inside,
+        "method": str(atoms.info.get("reference_method", "")),
+        "source": source or str(atoms.info.get("source", "")),
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def additions_of(model: KNNModel) -> list[dict[str, Any]]:
+    """Account of each structure that was added after training, in order."""
+    return list(model.info.provenance.get("additions", []))
+
+
+def _scale_factor(additions: list[dict[str, Any]]) -> float:
+    """Growth of the calibrated standard deviation since training.
+
+    Root mean square of the additions' errors in units of the standard deviation that the first
+    calibration gave, which itself counts as ``_PRIOR`` errors of mean square 1. Never below 1:
+    additions near the data say nothing of structures far off.
+    """
+    squares = [min(abs(a["normalised"]), _LARGEST) ** 2 for a in additions]
+    return max(1.0, (_PRIOR + sum(squares)) / (_PRIOR + len(squares))) ** 0.5
+
+
+@dataclass(frozen=True)
+class RetrainingAdvice:
+    """Whether to train again, and why.
+
+    Attributes
+    ----------
+    needed : bool
+    reasons : list of str
+        Empty if not needed.
+    growth : float
+        Additions as a fraction of the structures that the model was trained on.
+    coverage : float
+        Fraction of additions inside their 90 % interval; NaN without additions.
+    p_value : float
+        Probability of a coverage this low, or lower, if the intervals are right.
+    """
+
+    needed: bool
+    reasons: list[str]
+    growth: float
+    coverage: float
+    p_value: float
+
+
+def needs_retraining(
+    model: KNNModel, *, growth: float = 0.2, significance: float = 0.01
+) -> RetrainingAdvice:
+    """Whether a model should be trained again with its additions.
+
+    It should if the data have grown by more than a fraction ``growth`` since training, or if the
+    additions' errors fell outside the 90 % intervals too often to be chance: a one-sided binomial
+    test with probability ``significance`` of a false alarm.
+    """
+    additions = additions_of(model)
+    n = len(additions)
+    trained = int(model.info.provenance.get("trained_structures", model.info.n_structures))
+    grown = n / max(trained, 1)
+    if not n:
+        return RetrainingAdvice(False, [], 0.0, float("nan"), 1.0)
+    from scipy.stats import binom
+
+    inside = sum(bool(a["inside_90"]) for a in additions)
+    p_value = float(binom.cdf(inside, n, 0.9))
+    reasons = []
+    if grown > growth:
+        reasons.append(f"{n} additions are {grown:.0%} of the {trained} training structures")
+    if p_value < significance:
+        reasons.append(
+            f"only {inside} of {n} additions lay inside their 90 % interval (p = {p_value:.2g})"
+        )
+    return RetrainingAdvice(bool(reasons), reasons, grown, inside / n, p_value)
+
+
+def append_to_file(path: str | os.PathLike[str], data: Any, **options: Any) -> Appended:
+    """Add labelled structures to a model file; atomically, one process at a time.
+
+    A reader, and a process that is killed here, sees the old file or the new one.
+
+    Parameters
+    ----------
+    path
+        Model file; not the name of a shipped model, which stays as it is.
+    data, options
+        As for :func:`append`; ``baseline`` as for :func:`ase_knncalc.load_model`.
+
+    Raises
+    ------
+    ModelFileError
+        If there is no such file, or it cannot be written.
+    """
+    from ase_knncalc.store import load_model, save_model
+
+    target = Path(path)
+    if not target.is_file():
+        raise ModelFileError(
+            f"{target} is not a model file; to extend a shipped model, copy it first"
+        )
+    baseline = options.pop("baseline", "auto")
+    with _only_writer(target):
+        outcome = append(load_model(target, baseline=baseline), data, **options)
+        if outcome.added:
+            save_model(outcome.model, target)
+    return outcome
+
+
+@contextlib.contextmanager
+def _only_writer(path: Path) -> Iterator[None]:
+    """Lock a file that writers replace: after waiting, it may be another file by that name."""
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system
+        yield
+        return
+    while True:
+        with open(path, "rb") as handle:
+            fcntl.flock(handle.fileno(), fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(handle.fileno()), os.stat(path)):
+                yield
+                return

@@ -1,0 +1,240 @@
+"""Appending labelled structures to a model."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from ase.build import molecule
+from factories import tiny, water_clusters
+
+from ase_knncalc import load_model, save_model
+from ase_knncalc.appending import append, append_to_file, needs_retraining
+from ase_knncalc.descriptors import featurize
+from ase_knncalc.errors import (
+    BaselineError,
+    ChargeError,
+    DataError,
+    KNNCalcError,
+    ModelFileError,
+    UnknownElementError,
+)
+
+
+@pytest.fixture(scope="module")
+def more():
+    """Structures that the model has not seen."""
+    return water_clusters(24, seed=5)
+
+
+def _features(model, frames):
+    return featurize(model.descriptor, [(a.numbers, a.positions, 0) for a in frames])
+
+
+def test_residuals_are_what_the_trend_leaves_over(tiny_model, more) -> None:
+    outcome = append(tiny_model, more)
+    grown = outcome.model
+    n = len(tiny_model)
+    assert len(grown) == n + len(more) == grown.info.n_structures
+    assert outcome.added == [a.info["name"] for a in more]
+    delta = np.array([a.info["reference_energy"] for a in more])
+    batch = _features(tiny_model, more)
+    left = delta - tiny_model.trend.predict(batch)
+    # All but a few that lie beyond six standard deviations.
+    assert np.mean(np.abs(grown.knn.residuals[n:] - left) < 1e-4) > 0.7
+    assert np.all(np.abs(grown.knn.residuals[n:]) <= np.abs(left) + 1e-4)
+    assert np.all(grown.knn.residuals[n:] * left >= 0)
+    np.testing.assert_array_equal(grown.knn.index.points[:n], tiny_model.knn.index.points)
+    np.testing.assert_allclose(
+        grown.knn.index.points[n:], tiny_model.project(batch.summed()), rtol=1e-3, atol=1e-4
+    )
+    np.testing.assert_array_equal(grown.components, tiny_model.components)
+    predicted = tiny_model.predict(more).delta
+    np.testing.assert_allclose(outcome.errors, predicted - delta, atol=1e-3)
+
+
+def test_added_structures_are_their_own_neighbours(tiny_model, more) -> None:
+    grown = tiny_model.append(more)
+    for atoms in more[:5]:
+        nearest = grown.predict(atoms).neighbors[0]
+        assert nearest.name == atoms.info["name"]
+        assert nearest.distance < 1e-3 < tiny_model.predict(atoms).neighbors[0].distance
+
+
+def test_predictions_near_additions_get_better(water_frames, more) -> None:
+    model = tiny(water_frames, trend="none", weights="distance")
+    grown = model.append(more)
+    moved = [a.copy() for a in more]
+    for a in moved:
+        a.positions += 1e-3
+    truth = np.array([a.info["reference_energy"] for a in more])
+    old = np.abs(model.predict(moved).delta - truth).mean()
+    assert np.abs(grown.predict(moved).delta - truth).mean() < 0.05 * old
+
+
+def test_appending_twice_adds_nothing(tiny_model, more) -> None:
+    once = append(tiny_model, more)
+    again = append(once.model, [*more, *water_clusters(2, seed=9)])
+    assert len(again.added) == 2
+    assert {o.category for o in again.omitted} == {"duplicate"}
+    nothing = append(once.model, more)
+    assert nothing.added == []
+    assert nothing.model is once.model
+
+
+def test_one_by_one_is_as_all_at_once_in_everything_but_calibration(tiny_model, more) -> None:
+    together = tiny_model.append(more[:6])
+    single = tiny_model
+    for atoms in more[:6]:
+        single = single.append([atoms])
+    np.testing.assert_array_equal(together.knn.index.points, single.knn.index.points)
+    # The limit of residuals knows what was added before.
+    np.testing.assert_allclose(together.knn.residuals, single.knn.residuals, rtol=0.2)
+    assert together.info.size_range == single.info.size_range
+
+
+def test_provenance_of_each_addition_is_in_the_file(tiny_model, more, tmp_path) -> None:
+    path = tmp_path / "model.h5"
+    save_model(tiny_model, path)
+    outcome = append_to_file(path, more[:3], source="made up")
+    loaded = load_model(path)
+    assert len(loaded) == len(tiny_model) + 3
+    records = loaded.info.provenance["additions"]
+    assert [r["name"] for r in records] == outcome.added
+    assert {r["source"] for r in records} == {"made up"}
+    assert records[0]["reference_energy"] == pytest.approx(more[0].info["reference_energy"])
+    assert records[0]["date"]
+    append_to_file(path, more[3:5])
+    assert len(load_model(path).info.provenance["additions"]) == 5
+    assert loaded.calibration.scale >= tiny_model.calibration.scale
+
+
+def test_wrong_additions_widen_the_uncertainty_and_call_for_training(tiny_model, more) -> None:
+    assert not needs_retraining(tiny_model).needed
+    few = tiny_model.append(more[:2])
+    assert needs_retraining(few, growth=0.5).reasons == []
+    assert "training structures" in needs_retraining(few, growth=0.01).reasons[0]
+    off = [a.copy() for a in more[:10]]
+    for i, a in enumerate(off):
+        a.info["reference_energy"] += 3.0 * (-1) ** i
+    wrong = tiny_model.append(off)
+    assert wrong.calibration.scale > 1.2 * tiny_model.calibration.scale
+    advice = needs_retraining(wrong, growth=10.0)
+    assert advice.needed
+    assert advice.p_value < 0.01
+    assert "90 % interval" in advice.reasons[0]
+
+
+def test_a_wild_label_does_not_reach_its_neighbours(tiny_model, more) -> None:
+    wild = more[0].copy()
+    wild.info["reference_energy"] += 500.0
+    grown = tiny_model.append([wild])
+    std = float(tiny_model.predict(wild).energy_std)
+    assert abs(grown.knn.residuals[-1]) <= 6.01 * max(std, np.abs(tiny_model.knn.residuals).max())
+
+
+def test_what_is_not_covered_is_refused(tiny_model, more, tmp_path) -> None:
+    ammonia = molecule("NH3")
+    ammonia.info["reference_energy"] = -1.0
+    with pytest.raises(UnknownElementError, match="N"):
+        append(tiny_model, [ammonia])
+    charged = more[0].copy()
+    charged.info.update(charge=-1, multiplicity=2)
+    with pytest.raises(ChargeError, match="train again"):
+        append(tiny_model, [charged])
+    bare = more[0].copy()
+    del bare.info["reference_energy"]
+    with pytest.raises(DataError, match="reference_energy"):
+        append(tiny_model, [bare])
+    with pytest.raises(ModelFileError, match="copy it first"):
+        append_to_file("saw-wb97xd", more)
+    no_baseline = append(tiny_model.with_baseline(None), more[:1])
+    assert no_baseline.added == []
+    assert no_baseline.omitted[0].category == "baseline"
+
+
+def test_where_the_neighbours_are_off_the_energy_stays(water_frames, more) -> None:
+    model = tiny(water_frames, weights="kernel", bandwidth=1.0, nugget=1e6)
+    outcome = append(model, more)
+    assert not outcome.changes_energies
+    other = water_clusters(5, seed=8)
+    np.testing.assert_allclose(
+        model.predict(other).delta, outcome.model.predict(other).delta, atol=1e-6
+    )
+
+
+_LOOP = """
+import sys
+sys.path.insert(0, {tests!r})
+from factories import water_clusters
+from ase_knncalc.appending import append_to_file
+for i in range(100):
+    append_to_file({path!r}, water_clusters(2, seed=100 + i))
+    print(i, flush=True)
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills processes")
+def test_a_killed_append_leaves_a_whole_file(tiny_model, tmp_path) -> None:
+    path = tmp_path / "model.h5"
+    save_model(tiny_model, path)
+    script = _LOOP.format(tests=os.path.dirname(__file__), path=str(path))
+    rng = np.random.default_rng(0)
+    known = len(tiny_model)
+    for _ in range(3):
+        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(rng.uniform(0, 0.2))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        model = load_model(path)  # verifies the checksum
+        assert len(model) >= known
+        assert len(model) == len(tiny_model) + len(model.info.provenance["additions"])
+        names = [(r["name"], r["reference_energy"]) for r in model.info.provenance["additions"]]
+        assert len(set(names)) == len(names)
+        known = len(model)
+
+
+def test_two_writers_lose_nothing(tiny_model, tmp_path) -> None:
+    path = tmp_path / "model.h5"
+    save_model(tiny_model, path)
+    script = (
+        f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
+        "from factories import water_clusters\n"
+        "from ase_knncalc.appending import append_to_file\n"
+        "for i in range(4):\n"
+        f"    append_to_file({str(path)!r}, water_clusters(2, seed=int(sys.argv[1]) + i))\n"
+    )
+    writers = [
+        subprocess.Popen([sys.executable, "-c", script, str(start)]) for start in (1000, 2000)
+    ]
+    assert [w.wait() for w in writers] == [0, 0]
+    assert len(load_model(path)) == len(tiny_model) + 16
+
+
+@pytest.mark.slow
+def test_one_structure_onto_fifteen_thousand_is_fast(tmp_path) -> None:
+    from ase_knncalc.store import find_model
+
+    path = tmp_path / "big.h5"
+    path.write_bytes(find_model("multibase-wb97xd").read_bytes())
+    atoms = molecule("H2O")
+    atoms += molecule("NH3")
+    atoms.positions[3:] += [0.0, 0.0, 3.2]
+    atoms.info.update(name="hydrate", reference_energy=-3615.0, baseline_energy=-270.0)
+    start = time.perf_counter()
+    try:
+        outcome = append_to_file(path, [atoms], baseline=None)
+    except KNNCalcError as e:  # pragma: no cover - only if the model stops covering it
+        pytest.fail(str(e))
+    assert time.perf_counter() - start < 3.0  # 0.4 s on an idle machine
+    assert outcome.added == ["hydrate"]
+    assert len(load_model(path, baseline=None)) == 16447 + 1 or len(outcome.model) > 15000
+    with pytest.raises(BaselineError):
+        outcome.model.predict(atoms).energy  # noqa: B018 - the baseline was left out
