@@ -204,7 +204,7 @@ class RidgeProblem:
         )
 
     def variance_factors(self, penalty: float) -> tuple[FloatArray, FloatArray, FloatArray]:
-        """Arrays from which :func:`prediction_leverage` gets the leverage of a new sample.
+        """Arrays from which :func:`prediction_rows` gets the covariance of new samples.
 
         Returns
         -------
@@ -224,9 +224,23 @@ def prediction_leverage(
     factor: FloatArray,
 ) -> FloatArray:
     """Variance of predictions at new samples in units of the noise variance, shape (n,)."""
+    rows = prediction_rows(free, columns, free_map, shift, factor)
+    return np.asarray(np.einsum("ij,ij->i", rows, rows))
+
+
+def prediction_rows(
+    free: FloatArray,
+    columns: FloatArray,
+    free_map: FloatArray,
+    shift: FloatArray,
+    factor: FloatArray,
+) -> FloatArray:
+    """Rows whose products are the covariance of predictions in units of the noise variance.
+
+    Shape (n, rank + n_columns); arguments as for :meth:`RidgeProblem.variance_factors`.
+    """
     q = free @ free_map
-    rest = columns @ factor - q @ shift
-    return np.asarray(np.einsum("ij,ij->i", q, q) + np.einsum("ij,ij->i", rest, rest))
+    return np.hstack([q, columns @ factor - q @ shift])
 
 
 def _group_members(groups: Sequence[str] | IntArray | None, n: int) -> list[IntArray]:

@@ -26,7 +26,7 @@ from ase_knncalc.descriptors import Descriptor, FeatureBatch
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.forces import ForceLabels, ForceRows, HeldOutForces, fit_with_forces
 from ase_knncalc.kernels import gaussian, kernel_sums, whitened_columns, whitener
-from ase_knncalc.regression import RidgeProblem, prediction_leverage
+from ase_knncalc.regression import RidgeProblem, prediction_rows
 from ase_knncalc.trend import TrendFit, composition_columns, require_shape, ridge_trend_fit
 
 FloatArray = np.ndarray
@@ -110,7 +110,7 @@ class SparseTrend:
     variance_counts
         How many of each element's first environments the variance uses, shape (n_elements,).
     free_map, shift, factor
-        Factors of the posterior variance, see :func:`regression.prediction_leverage`.
+        Factors of the posterior variance, see :func:`regression.prediction_rows`.
     """
 
     kind: ClassVar[str] = "sparse"
@@ -224,6 +224,11 @@ class SparseTrend:
 
     def leverage(self, batch: FeatureBatch) -> FloatArray:
         """Posterior variance in units of the noise variance, shape (n_structures,)."""
+        rows = self.posterior_rows(batch)
+        return np.asarray(np.einsum("ij,ij->i", rows, rows))
+
+    def posterior_rows(self, batch: FeatureBatch) -> FloatArray:
+        """Rows whose products are the posterior covariance, shape (n_structures, d)."""
         sums = np.hstack(
             [
                 kernel_sums(batch, number, partial(self.project, e), points)
@@ -233,7 +238,7 @@ class SparseTrend:
             ]
         )
         free = composition_columns(batch, self.elements)
-        return prediction_leverage(free, sums, self.free_map, self.shift, self.factor)
+        return prediction_rows(free, sums, self.free_map, self.shift, self.factor)
 
     def variance_columns(self, batch: FeatureBatch) -> tuple[FloatArray, list[FloatArray]]:
         """Columns of a small regression on the environments of the variance.

@@ -15,7 +15,7 @@ import numpy as np
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.forces import HeldOutForces
-from ase_knncalc.regression import RidgeFit, prediction_leverage
+from ase_knncalc.regression import RidgeFit, prediction_leverage, prediction_rows
 
 FloatArray = np.ndarray
 IntArray = np.ndarray
@@ -54,6 +54,10 @@ class OffsetTrend:
         """Posterior variance in units of the noise variance, shape (n_structures,): zero."""
         return np.zeros(len(batch))
 
+    def posterior_rows(self, batch: FeatureBatch) -> FloatArray:
+        """Rows whose products are the posterior covariance: none, shape (n_structures, 0)."""
+        return np.zeros((len(batch), 0))
+
     def gradient(self, numbers: IntArray, local: FloatArray) -> FloatArray:
         """dT/d(row) of each atom, eV, shape (n_atoms, n_features)."""
         return np.zeros_like(local)
@@ -80,7 +84,7 @@ class LinearTrend:
     coefficients
         Of the summed descriptor, eV, shape (n_features,).
     free_map, shift, factor
-        Factors of the posterior variance, see :func:`regression.prediction_leverage`.
+        Factors of the posterior variance, see :func:`regression.prediction_rows`.
     """
 
     kind: ClassVar[str] = "linear"
@@ -101,6 +105,11 @@ class LinearTrend:
         """Posterior variance in units of the noise variance, shape (n_structures,)."""
         free = composition_columns(batch, self.elements)
         return prediction_leverage(free, batch.summed(), self.free_map, self.shift, self.factor)
+
+    def posterior_rows(self, batch: FeatureBatch) -> FloatArray:
+        """Rows whose products are the posterior covariance, shape (n_structures, d)."""
+        free = composition_columns(batch, self.elements)
+        return prediction_rows(free, batch.summed(), self.free_map, self.shift, self.factor)
 
     def gradient(self, numbers: IntArray, local: FloatArray) -> FloatArray:
         """dT/d(row) of each atom, eV, shape (n_atoms, n_features)."""
@@ -147,6 +156,9 @@ class Trend(Protocol):
 
     def leverage(self, batch: FeatureBatch) -> FloatArray:
         """Posterior variance in units of the noise variance, shape (n_structures,)."""
+
+    def posterior_rows(self, batch: FeatureBatch) -> FloatArray:
+        """Rows whose products are the posterior covariance, shape (n_structures, d)."""
 
     def gradient(self, numbers: IntArray, local: FloatArray) -> FloatArray:
         """dT/d(row) of each atom, eV, shape (n_atoms, n_features)."""

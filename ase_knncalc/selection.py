@@ -1,0 +1,286 @@
+"""Which structures of a pool are worth a label.
+
+``diversity``, ``combined`` and ``variance`` build a batch one structure at a time: of two that are
+alike, the second is worth little once the first is taken.
+
+``random``
+    The control.
+``energy_std``
+    Largest calibrated standard deviation first.
+``novelty``
+    Largest novelty first.
+``diversity``
+    Farthest point in the learned metric, from the training structures and those chosen before.
+``combined``
+    Standard deviation times distance to the training structures and those chosen before, both
+    relative to their median in the pool.
+``variance``
+    What lowers the trend's mean posterior variance over the whole pool most, given those chosen
+    before [1]_: representative structures where there are many, and not outliers for their own
+    sake.
+
+References
+----------
+.. [1] D. A. Cohn, Z. Ghahramani, M. I. Jordan, J. Artif. Intell. Res. 4, 129 (1996).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+
+from ase_knncalc.errors import SettingsError
+
+if TYPE_CHECKING:
+    from ase_knncalc.descriptors import FeatureBatch
+    from ase_knncalc.model import KNNModel
+
+FloatArray = np.ndarray
+IntArray = np.ndarray
+
+Strategy = Literal["random", "energy_std", "novelty", "diversity", "combined", "variance"]
+STRATEGIES: tuple[str, ...] = get_args(Strategy)
+
+# The mean variance is taken over this many structures of the pool at most, and as many candidates
+# are looked at: the covariance between them has to fit in memory.
+_MOST_REFERENCES = 2000
+_MOST_CANDIDATES = 5000
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What selection knows of n unlabelled structures.
+
+    Attributes
+    ----------
+    energy_std : ndarray, shape (n,)
+        eV.
+    novelty : ndarray, shape (n,)
+    points : ndarray, shape (n, n_components)
+        In the learned metric.
+    known : ndarray, shape (m, n_components)
+        Of the training structures.
+    rows : ndarray, shape (n, d), or None
+        Rows whose products are the posterior covariance of the trend in units of the noise
+        variance; ``variance`` needs them.
+    energies : ndarray, shape (n,), or None
+        Predicted, eV; for the energy window.
+    groups : sequence of str or None
+        Composition of each structure: energies are compared within one.
+    """
+
+    energy_std: FloatArray
+    novelty: FloatArray
+    points: FloatArray
+    known: FloatArray
+    rows: FloatArray | None = None
+    energies: FloatArray | None = None
+    groups: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.energy_std)
+
+
+def survey(
+    model: KNNModel,
+    batch: FeatureBatch,
+    *,
+    baseline_energies: FloatArray | None = None,
+    groups: Sequence[str] | None = None,
+) -> Pool:
+    """What a model says of structures whose descriptors are known.
+
+    Parameters
+    ----------
+    model, batch
+        The batch was computed with the model's descriptor.
+    baseline_energies
+        eV, shape (n,); None leaves the energy window out.
+    groups
+        Compositions.
+    """
+    found = model.correct_features(batch)
+    return Pool(
+        energy_std=np.asarray(found.energy_std),
+        novelty=np.asarray(found.novelty),
+        points=model.project(batch.summed()),
+        known=model.knn.index.points.astype(np.float64),
+        rows=model.trend.posterior_rows(batch),
+        energies=None if baseline_energies is None else baseline_energies + found.delta,
+        groups=groups,
+    )
+
+
+def select(
+    pool: Pool,
+    n: int,
+    strategy: str = "combined",
+    *,
+    seed: int = 0,
+    energy_window: float | None = None,
+) -> IntArray:
+    """Indices of the structures to label, in the order they were chosen.
+
+    Parameters
+    ----------
+    pool
+        What is known of the structures.
+    n
+        Budget; fewer are returned where fewer are left.
+    strategy
+        See the module.
+    seed
+        Of ``random``, and of ties.
+    energy_window
+        Leave out structures more than this above the lowest of their composition, eV (predicted
+        energies).
+
+    Raises
+    ------
+    SettingsError
+        For an unknown strategy, a negative budget or window, or a window without energies.
+    """
+    if strategy not in STRATEGIES:
+        raise SettingsError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
+    if n < 0:
+        raise SettingsError(f"the number of structures to select must not be negative, got {n}")
+    rng = np.random.default_rng(seed)
+    # A shuffled pool: ties are broken by the seed and not by the order of a file.
+    candidates = rng.permutation(within_window(pool, energy_window))
+    n = min(n, len(candidates))
+    if n == 0:
+        return np.zeros(0, dtype=np.intp)
+    if strategy == "random":
+        return candidates[:n]
+    if strategy in ("energy_std", "novelty"):
+        score = np.asarray(getattr(pool, strategy))[candidates]
+        return candidates[np.argsort(-score, kind="stable")[:n]]
+    if strategy == "diversity":
+        return candidates[farthest_points(pool.points[candidates], pool.known, n)]
+    if strategy == "combined":
+        std = pool.energy_std[candidates]
+        return candidates[farthest_points(pool.points[candidates], pool.known, n, std)]
+    if pool.rows is None or not pool.rows.shape[1]:
+        raise SettingsError(
+            "strategy='variance' needs the posterior covariance of a trend: this model has none "
+            "(trend='none'); use diversity or combined"
+        )
+    if len(candidates) > _MOST_CANDIDATES:
+        variance = np.einsum("ij,ij->i", pool.rows[candidates], pool.rows[candidates])
+        candidates = candidates[np.argsort(-variance, kind="stable")[:_MOST_CANDIDATES]]
+    n = min(n, len(candidates))
+    reference = rng.permutation(len(pool))[:_MOST_REFERENCES]
+    return candidates[variance_reduction(pool.rows[candidates], pool.rows[reference], n)]
+
+
+def within_window(pool: Pool, energy_window: float | None) -> IntArray:
+    """Structures whose predicted energy is near the lowest of their composition, ascending."""
+    everything = np.arange(len(pool))
+    if energy_window is None:
+        return everything
+    if not energy_window >= 0:
+        raise SettingsError(f"energy_window must not be negative, got {energy_window!r}")
+    if pool.energies is None:
+        raise SettingsError("an energy window needs energies: give the model its baseline")
+    labels = np.zeros(len(pool), dtype=np.intp)
+    if pool.groups is not None:
+        labels = np.unique(np.asarray(pool.groups), return_inverse=True)[1]
+    lowest = np.full(int(labels.max(initial=0)) + 1, np.inf)
+    np.minimum.at(lowest, labels, pool.energies)
+    return everything[pool.energies <= lowest[labels] + energy_window]
+
+
+def farthest_points(
+    points: FloatArray, known: FloatArray, n: int, scores: FloatArray | None = None
+) -> IntArray:
+    """Greedy choice of the points farthest from all known and chosen ones.
+
+    Parameters
+    ----------
+    points
+        Shape (n_points, d).
+    known
+        Points that are there already, shape (m, d); without any, the first is that with the
+        highest score, or else the one farthest from the mean.
+    n
+        How many, at most ``n_points``.
+    scores
+        Positive factors of the distance, shape (n_points,).
+
+    Returns
+    -------
+    ndarray of int, shape (n,)
+    """
+    factor = np.ones(len(points)) if scores is None else np.asarray(scores, dtype=np.float64)
+    if len(known):
+        distance = _nearest(points, known)
+    elif scores is not None:
+        distance = np.ones(len(points))
+    else:
+        distance = np.linalg.norm(points - points.mean(axis=0), axis=1)
+    left = np.ones(len(points), dtype=bool)
+    chosen: list[int] = []
+    for _ in range(n):
+        i = int(np.argmax(np.where(left, distance * factor, -np.inf)))
+        chosen.append(i)
+        left[i] = False
+        step = np.linalg.norm(points - points[i], axis=1)
+        distance = np.minimum(distance, step) if len(known) or len(chosen) > 1 else step
+    return np.array(chosen, dtype=np.intp)
+
+
+def _nearest(points: FloatArray, known: FloatArray, block: int = 1000) -> FloatArray:
+    """Distance of each point to the nearest known one, shape (n_points,)."""
+    squares = np.full(len(points), np.inf)
+    own = np.einsum("ij,ij->i", points, points)
+    for start in range(0, len(known), block):
+        part = known[start : start + block]
+        cross = own[:, None] + np.einsum("ij,ij->i", part, part) - 2 * points @ part.T
+        squares = np.minimum(squares, cross.min(axis=1))
+    return np.sqrt(np.maximum(squares, 0.0))
+
+
+def variance_reduction(rows: FloatArray, reference: FloatArray, n: int) -> IntArray:
+    """Greedy choice of the rows that lower the reference's mean posterior variance most.
+
+    With covariance C = rows · rowsᵀ in units of the noise variance, a label of i takes
+    C_ij² / (1 + C_ii) from the variance at j.
+
+    Parameters
+    ----------
+    rows
+        Of the candidates, shape (n_candidates, d).
+    reference
+        Rows of the structures whose variance counts, shape (n_reference, d).
+    n
+        How many, at most ``n_candidates``.
+
+    Returns
+    -------
+    ndarray of int, shape (n,)
+    """
+    cross = rows @ reference.T
+    gain = np.einsum("ij,ij->i", cross, cross)
+    variance = np.einsum("ij,ij->i", rows, rows)
+    left = np.ones(len(rows), dtype=bool)
+    steps: list[tuple[FloatArray, float]] = []
+    chosen: list[int] = []
+    for _ in range(n):
+        i = int(np.argmax(np.where(left, gain / (1.0 + variance), -np.inf)))
+        chosen.append(i)
+        left[i] = False
+        column = rows @ rows[i]
+        for other, scale in steps:
+            column = column - other * (other[i] / scale)
+        scale = 1.0 + float(variance[i])
+        towards = cross[i].copy()
+        # Σ_j (C_kj − c_k t_j / s)², without touching the sum over j twice.
+        gain = gain - 2 * column * (cross @ towards) / scale
+        gain = np.maximum(gain + column**2 * float(towards @ towards) / scale**2, 0.0)
+        cross = cross - np.outer(column, towards / scale)
+        variance = np.maximum(variance - column**2 / scale, 0.0)
+        steps.append((column, scale))
+    return np.array(chosen, dtype=np.intp)
