@@ -17,6 +17,7 @@ FloatArray = np.ndarray
 IntArray = np.ndarray
 
 _LEVERAGE_CEILING = 1.0 - 1e-6
+_NOISE = 1e-15
 
 
 @dataclass(frozen=True)
@@ -115,12 +116,22 @@ class RidgeProblem:
         scaled -= self._q @ self._overlap
         self._target = self.root_weights * self.y
         self._free_target = self._q.T @ self._target
-        gram = scaled.T @ scaled
-        if extra is not None:
-            gram += extra[0]
-        self.eigenvalues, self._vectors = np.linalg.eigh(gram)
-        self.eigenvalues = np.maximum(self.eigenvalues, 0.0)
-        self._rotated = scaled @ self._vectors
+        self._scaled = scaled
+        if extra is None and n < scaled.shape[1]:
+            # Fewer samples than columns: the smaller Gram matrix holds all there is to know of
+            # the coefficients. What it drops as rounding noise is far below any penalty.
+            values, left = np.linalg.eigh(scaled @ scaled.T)
+            keep = values > _NOISE * values[-1]
+            self.eigenvalues, left = values[keep], left[:, keep]
+            root = np.sqrt(self.eigenvalues)
+            self._vectors, self._rotated = scaled.T @ left / root, left * root
+        else:
+            gram = scaled.T @ scaled
+            if extra is not None:
+                gram += extra[0]
+            values, self._vectors = np.linalg.eigh(gram)
+            self.eigenvalues = np.maximum(values, 0.0)
+            self._rotated = scaled @ self._vectors
         self._projected = self._rotated.T @ self._target
         if extra is not None:
             self._projected += self._vectors.T @ extra[1]
@@ -212,7 +223,12 @@ class RidgeProblem:
         shift : ndarray, shape (rank, n_columns)
         factor : ndarray, shape (n_columns, n_columns)
         """
-        factor = self._vectors / np.sqrt(self.eigenvalues + penalty)
+        values, vectors = self.eigenvalues, self._vectors
+        if vectors.shape[1] < vectors.shape[0]:
+            # Directions that no sample reaches matter most for the variance.
+            values, vectors = np.linalg.eigh(self._scaled.T @ self._scaled)
+            values = np.maximum(values, 0.0)
+        factor = vectors / np.sqrt(values + penalty)
         return self._free_map, self._overlap @ factor, factor
 
 

@@ -453,7 +453,7 @@ def select_environments(
     chosen = [int(np.argmin(squares))]
     for _ in range(n - 1):
         last = points[chosen[-1]]
-        distance = np.minimum(distance, squares + squares[chosen[-1]] - 2 * points @ last)
+        distance = np.minimum(distance, squares + squares[chosen[-1]] - points @ (2 * last))
         distance[chosen[-1]] = -1.0
         chosen.append(int(np.argmax(distance)))
     return np.array(chosen)

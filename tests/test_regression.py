@@ -113,6 +113,29 @@ def test_leverage_of_training_rows_matches_hat_matrix() -> None:
     np.testing.assert_allclose(leverage / (1 - leverage), fit.leverage, rtol=1e-8)
 
 
+def test_fewer_samples_than_columns_give_what_more_of_the_same_would() -> None:
+    """Twice each sample at half weight is the same problem, solved the other way."""
+    c, phi, y, weights, groups = problem_data(8, columns=15)
+    few = slice(0, phi.shape[1] - 3)
+    arrays = [c[few], phi[few], y[few], weights[few], np.asarray(groups)[few]]
+    dual = RidgeProblem(arrays[0], arrays[1].copy(), *arrays[2:])
+    twice = [np.concatenate([a, a]) for a in arrays]
+    primal = RidgeProblem(twice[0], twice[1], twice[2], twice[3] / 2, twice[4])
+    assert len(arrays[2]) < phi.shape[1] < len(twice[2]), "one of each kind"
+    a, b = dual.solve(0.3), primal.solve(0.3)
+    n = len(a.fitted)
+    np.testing.assert_allclose(a.coefficients, b.coefficients, atol=1e-9)
+    np.testing.assert_allclose(a.fitted, b.fitted[:n], atol=1e-9)
+    np.testing.assert_allclose(a.leave_group_out, b.leave_group_out[:n], atol=1e-7)
+    new = np.random.default_rng(1).normal(size=(5, phi.shape[1]))
+    free = np.ones((5, c.shape[1]))
+    np.testing.assert_allclose(
+        prediction_leverage(free, new, *dual.variance_factors(0.3)),
+        prediction_leverage(free, new, *primal.variance_factors(0.3)),
+        rtol=1e-8,
+    )
+
+
 def test_rank_deficient_free_columns_are_solved_with_minimum_norm() -> None:
     c, phi, y, _, _ = problem_data(3)
     doubled = np.hstack([c, c[:, :1]])
