@@ -132,7 +132,10 @@ class RidgeProblem:
             values, self._vectors = np.linalg.eigh(gram)
             self.eigenvalues = np.maximum(values, 0.0)
             self._rotated = scaled @ self._vectors
-        self._projected = self._rotated.T @ self._target
+        # What the free columns explain is taken off first: it may be larger by many orders than
+        # what is left, and rotated columns are orthogonal to it up to rounding only.
+        rest = self._target - self._q @ self._free_target
+        self._projected = self._rotated.T @ rest
         if extra is not None:
             self._projected += self._vectors.T @ extra[1]
 

@@ -82,7 +82,8 @@ def fit_trend(
         return ridge_trend_fit(OffsetTrend(elements, fit.free_coefficients), fit, {})
     if kind == "linear":
         problem = RidgeProblem(free, batch.summed(), delta, weights, groups)
-        scale = float(problem.eigenvalues.mean()) or 1.0
+        # Of all columns: the problem drops eigenvalues that are zero.
+        scale = float(problem.eigenvalues.sum()) / batch.local.shape[1] or 1.0
         fit = problem.best(scale * _RELATIVE_PENALTIES)
         trend = LinearTrend(
             elements,
