@@ -25,10 +25,11 @@ import numpy as np
 from ase_knncalc.data import KeyMap, Omission, read_dataset
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.errors import ChargeError, ModelFileError
-from ase_knncalc.model import KNNModel, label_bytes
+from ase_knncalc.model import HeldOutErrors, KNNModel, label_bytes
 from ase_knncalc.neighbors import KNNTerm, NeighborIndex
 from ase_knncalc.preparation import complete_baseline, compute_features
 from ase_knncalc.structure import resolve_charge
+from ase_knncalc.trend import composition_columns
 from ase_knncalc.tuning import OFF
 
 if TYPE_CHECKING:
@@ -248,6 +249,15 @@ def _extend(
                 max(info.size_range[1], int(sizes.max())),
             ],
             provenance=provenance,
+        ),
+        held_out=model.held_out
+        and model.held_out.join(
+            HeldOutErrors(
+                errors.astype(np.float32),
+                stds.astype(np.float32),
+                delta,
+                composition_columns(batch, model.elements).astype(np.int16),
+            )
         ),
     )
     return Appended(grown, names, omitted, errors, stds, _active(model))

@@ -90,6 +90,44 @@ class ModelInfo:
 
 
 @dataclass(frozen=True)
+class HeldOutErrors:
+    """How well each training structure was predicted by a model that had not seen it.
+
+    For reports, not for predictions.
+
+    Attributes
+    ----------
+    errors : ndarray, shape (n,)
+        Predicted minus reference energy, eV.
+    stds : ndarray, shape (n,)
+        Calibrated standard deviation that went with the prediction, eV.
+    deltas : ndarray, shape (n,)
+        Reference minus baseline energy, eV.
+    counts : ndarray of int, shape (n, n_elements + 2)
+        Atoms of each element of the model, total charge and its magnitude.
+    """
+
+    errors: FloatArray
+    stds: FloatArray
+    deltas: FloatArray
+    counts: IntArray
+
+    def __len__(self) -> int:
+        return len(self.errors)
+
+    @property
+    def sizes(self) -> IntArray:
+        """Numbers of atoms, shape (n,)."""
+        return np.asarray(self.counts[:, :-2].sum(axis=1))
+
+    def join(self, other: HeldOutErrors) -> HeldOutErrors:
+        """These structures and then the others."""
+        return HeldOutErrors(
+            *(np.concatenate([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self))
+        )
+
+
+@dataclass(frozen=True)
 class Prediction:
     """Energy of one structure (scalars) or of several (arrays along the first axis).
 
@@ -207,6 +245,8 @@ class KNNModel:
         Gives E_base; None leaves only the correction.
     force_calibration : ForceCalibration or None
         Of a model that was trained on forces.
+    held_out : HeldOutErrors or None
+        Of the training structures, in the order of ``names``; None in files of old.
     """
 
     descriptor: Descriptor
@@ -220,6 +260,7 @@ class KNNModel:
     info: ModelInfo
     baseline: Baseline | None = None
     force_calibration: ForceCalibration | None = None
+    held_out: HeldOutErrors | None = None
 
     @property
     def elements(self) -> tuple[int, ...]:

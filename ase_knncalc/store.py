@@ -28,6 +28,8 @@ dataset                         type and shape             what
 ``index/names``                 bytes (n,)                 names of the training structures, UTF-8
 ``index/compositions``          bytes (n,)                 their compositions, UTF-8
 ``calibration/*``               float64                    fields of :class:`Calibration`
+``held_out/*``                  float, int16 (n, …)        fields of :class:`HeldOutErrors`; only
+                                                           for reports, may be missing
 ``force_calibration/*``         float64, int               fields of :class:`ForceCalibration`; only
                                                            of models that were trained on forces
 ==============================  =========================  =======================================
@@ -55,7 +57,7 @@ from ase_knncalc.baselines import make_baseline
 from ase_knncalc.descriptors import descriptor_from_dict
 from ase_knncalc.errors import KNNCalcError, ModelFileError, ModelFileVersionError
 from ase_knncalc.files import atomic_write
-from ase_knncalc.model import KNNModel, ModelInfo
+from ase_knncalc.model import HeldOutErrors, KNNModel, ModelInfo
 from ase_knncalc.neighbors import KNNSettings, KNNTerm, NeighborIndex
 from ase_knncalc.trendfit import trend_class
 from ase_knncalc.uncertainty import Calibration, ForceCalibration
@@ -230,6 +232,14 @@ def list_models() -> list[str]:
     )
 
 
+_HELD_OUT = {
+    "errors": np.float32,
+    "stds": np.float32,
+    "deltas": np.float64,
+    "counts": np.int16,
+}
+
+
 def save_model(model: KNNModel, path: str | os.PathLike[str]) -> None:
     """Write a model file, atomically.
 
@@ -262,6 +272,11 @@ def save_model(model: KNNModel, path: str | os.PathLike[str]) -> None:
         arrays |= {
             f"force_calibration/{f.name}": np.asarray(getattr(model.force_calibration, f.name))
             for f in fields(model.force_calibration)
+        }
+    if model.held_out is not None:
+        arrays |= {
+            f"held_out/{name}": getattr(model.held_out, name).astype(kind)
+            for name, kind in _HELD_OUT.items()
         }
     write_container(path, "model", metadata, arrays)
 
@@ -360,6 +375,18 @@ def _build_model(metadata: dict[str, Any], items: _Items) -> KNNModel:
         calibration=_from_arrays(Calibration, items.group("calibration")),
         info=ModelInfo(**metadata["info"]),
         force_calibration=_from_arrays(ForceCalibration, forces) if forces else None,
+        held_out=_held_out(items, n, len(descriptor.elements)),
+    )
+
+
+def _held_out(items: _Items, n: int, n_elements: int) -> HeldOutErrors | None:
+    if not items.group("held_out"):
+        return None
+    return HeldOutErrors(
+        **{
+            name: items.take(f"held_out/{name}", "f", (n,)) for name in ("errors", "stds", "deltas")
+        },
+        counts=items.take("held_out/counts", "i", (n, n_elements + 2)),
     )
 
 

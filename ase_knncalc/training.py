@@ -20,12 +20,12 @@ import numpy as np
 from ase_knncalc.checking import find_suspects, leave_out
 from ase_knncalc.data import KeyMap, report_omissions
 from ase_knncalc.errors import TrainingError
-from ase_knncalc.model import KNNModel, ModelInfo, label_bytes
+from ase_knncalc.model import HeldOutErrors, KNNModel, ModelInfo, label_bytes
 from ase_knncalc.neighbors import KNNEstimate, KNNSettings, KNNTerm, NeighborIndex
 from ase_knncalc.preparation import Prepared, TrainingData, prepare
 from ase_knncalc.progress import track
 from ase_knncalc.settings import TrainingSettings
-from ase_knncalc.trend import TrendFit
+from ase_knncalc.trend import TrendFit, composition_columns
 from ase_knncalc.trendfit import fit_trend
 from ase_knncalc.tuning import OFF, HeldOut, tune_kernel
 from ase_knncalc.uncertainty import (
@@ -238,8 +238,18 @@ def fit_model(
         calibration=calibration,
         info=info,
         force_calibration=_force_calibration(trend_fit),
+        held_out=_held_out_record(data, errors, std),
     )
     return FittedModel(model, trend_fit, errors, std)
+
+
+def _held_out_record(data: TrainingData, errors: FloatArray, std: FloatArray) -> HeldOutErrors:
+    return HeldOutErrors(
+        (-errors).astype(np.float32),
+        std.astype(np.float32),
+        data.delta,
+        composition_columns(data.batch, data.descriptor.elements).astype(np.int16),
+    )
 
 
 def _force_calibration(fit: TrendFit) -> ForceCalibration | None:

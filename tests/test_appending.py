@@ -238,3 +238,13 @@ def test_one_structure_onto_fifteen_thousand_is_fast(tmp_path) -> None:
     assert len(load_model(path, baseline=None)) == 16447 + 1 or len(outcome.model) > 15000
     with pytest.raises(BaselineError):
         outcome.model.predict(atoms).energy  # noqa: B018 - the baseline was left out
+
+
+def test_held_out_errors_grow_with_the_model(tiny_model, more) -> None:
+    outcome = append(tiny_model, more)
+    grown = outcome.model.held_out
+    n = len(tiny_model)
+    np.testing.assert_array_equal(grown.errors[:n], tiny_model.held_out.errors)
+    np.testing.assert_allclose(grown.errors[n:], outcome.errors, rtol=1e-6)
+    np.testing.assert_allclose(grown.deltas[n:], [a.info["reference_energy"] for a in more])
+    np.testing.assert_array_equal(grown.sizes[n:], [len(a) for a in more])

@@ -236,3 +236,19 @@ def test_shipped_models_are_found_by_name() -> None:
     for name in names:
         assert find_model(name).name == f"{name}.h5"
         assert len(load_model(name, baseline=None)) > 0
+
+
+def test_held_out_errors_are_kept_and_files_without_them_load(tiny_model, model_file, tmp_path):
+    kept = load_model(model_file).held_out
+    assert kept is not None
+    assert len(kept) == len(tiny_model)
+    assert np.abs(kept.errors).mean() == pytest.approx(tiny_model.info.errors["mae"], rel=1e-5)
+    np.testing.assert_array_equal(kept.counts, tiny_model.held_out.counts)
+    np.testing.assert_array_equal(kept.deltas, tiny_model.held_out.deltas)
+    np.testing.assert_array_equal(kept.sizes % 3, 0)  # waters
+    old = copy_of(model_file, tmp_path)
+    reseal(old, lambda f: f.__delitem__("held_out"))
+    assert load_model(old).held_out is None
+    reseal(old, lambda f: f.create_dataset("held_out/errors", data=np.zeros(3)))
+    with pytest.raises(ModelFileError, match="held_out/"):
+        load_model(old)
