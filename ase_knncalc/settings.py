@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ase_knncalc.descriptors import Descriptor, descriptor_from_dict
 from ase_knncalc.errors import SettingsError
@@ -100,6 +101,25 @@ class TrainingSettings:
             KNNSettings(self.k, self.weights, self.bandwidth or 1.0, self.nugget or 0.0)
         else:
             KNNSettings(self.k)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> TrainingSettings:
+        """Settings as a model's provenance keeps them.
+
+        Raises
+        ------
+        SettingsError
+            If a name is unknown: the model comes from another version.
+        """
+        sparse: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.get("sparse", {}).items()
+        }
+        try:
+            return cls(**{**values, "sparse": SparseSettings(**sparse)})
+        except TypeError as e:
+            raise SettingsError(
+                f"these settings are of another version of ase_knncalc ({e}); train again"
+            ) from e
 
     def descriptor(self, elements: Sequence[int]) -> Descriptor:
         """Descriptor for structures of the given elements.

@@ -135,6 +135,20 @@ def test_cv_compare_and_learning_curve(folder, trained) -> None:
     assert [r["size"] for r in curve["linear"]] == [8, 16]
 
 
+def test_report_is_one_page(folder, trained) -> None:
+    done = knncalc("report", trained, "-d", "data.extxyz", "-r", "wb97xd_energy", "--json", "-q",
+                   cwd=folder)  # fmt: skip
+    about = json.loads(done.stdout)
+    assert about["report"] == "model.report.html"
+    assert about["test"]["n"] == about["held_out"]["n"]
+    text = (folder / "model.report.html").read_text()
+    assert text.startswith("<!DOCTYPE html>")
+    assert "1sa1w" in text
+    plain = knncalc("report", trained, "-o", "alone.html", cwd=folder).stdout
+    assert "--data" in plain
+    assert (folder / "alone.html").exists()
+
+
 def test_convert_jkqc_pair(folder, shared_data) -> None:
     jkqc = shared_data / "jkqc"
     arguments = (jkqc / "sa-w_DFT.pkl", "--low", jkqc / "sa-w_XTB.pkl", "-o", "sa-w.extxyz")
@@ -152,6 +166,9 @@ def test_convert_without_labels(folder) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("report", "nothing"), "neither a file nor one of the shipped"),
+        (("report", "tiny.h5", "-o", "no/x.html"), "no/x.html"),
+        (("report", "tiny.h5", "-d", "data.extxyz"), "wb97xd_energy"),
         (("info", "nothing"), "neither a file nor one of the shipped"),
         (("predict", "missing.xyz", "-m", "tiny.h5"), "missing.xyz"),
         (("rank", "data.extxyz", "-m", "model.h5"), "conformers of one composition"),

@@ -7,7 +7,15 @@ import warnings
 
 import typer
 
-from ase_knncalc.cli import checking, conversion, evaluation, models, predictions, training
+from ase_knncalc.cli import (
+    checking,
+    conversion,
+    evaluation,
+    models,
+    predictions,
+    report,
+    training,
+)
 from ase_knncalc.errors import KNNCalcError
 
 app = typer.Typer(
@@ -25,6 +33,7 @@ app.command("cv")(evaluation.cv)
 app.command("compare")(evaluation.compare)
 app.command("learning-curve")(evaluation.learning_curve)
 app.command("tune")(evaluation.tune)
+app.command("report")(report.report)
 app.command("check")(checking.check)
 app.command("convert")(conversion.convert)
 app.command("info")(models.info)
