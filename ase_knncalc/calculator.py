@@ -23,8 +23,8 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
-from ase_knncalc.baselines import Baseline, make_baseline
-from ase_knncalc.errors import BaselineError, NoveltyError, SettingsError
+from ase_knncalc.baselines import Baseline, NoBaseline, baseline_of, make_baseline
+from ase_knncalc.errors import NoveltyError, SettingsError
 from ase_knncalc.model import KNNModel
 from ase_knncalc.store import load_model
 from ase_knncalc.structure import structure_label
@@ -296,23 +296,14 @@ def _resolve_model(
     given: str | os.PathLike[str] | KNNModel, baseline: Any, allow_other: bool
 ) -> KNNModel:
     if not isinstance(given, KNNModel):
-        model = load_model(given, baseline=baseline)
-    elif isinstance(baseline, str) and baseline == "auto" and given.baseline is not None:
+        # None is for load_model no baseline at all; here it is the baseline whose energy is zero.
+        chosen = NoBaseline() if baseline is None else baseline
+        return load_model(given, baseline=chosen, allow_other_baseline=allow_other)
+    if not (isinstance(baseline, str) and baseline == "auto"):
+        return given.with_baseline(make_baseline(baseline), allow_other=allow_other)
+    if given.baseline is not None:
         return given
-    else:
-        if isinstance(baseline, str) and baseline == "auto":
-            chosen = make_baseline("auto", method=given.info.baseline.get("method", "none"))
-        else:
-            chosen = make_baseline(baseline)
-        model = given.with_baseline(chosen)
-    expected = model.info.baseline.get("method")
-    have = model.baseline.method if model.baseline is not None else "none"
-    if have != expected and not allow_other:
-        raise BaselineError(
-            f"the model corrects {expected}, not {have}: use baseline='auto', or set "
-            "allow_other_baseline=True if both give the same energies"
-        )
-    return model
+    return given.with_baseline(baseline_of(given.info.baseline))
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -20,6 +20,7 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
 from ase_knncalc.errors import SettingsError, UnknownElementError
+from ase_knncalc.settingcheck import is_integer, is_real
 
 FloatArray = np.ndarray
 IntArray = np.ndarray
@@ -210,7 +211,11 @@ class SLATM:
     @property
     def n_features(self) -> int:
         """Length of one atom's row."""
-        return self.local(np.array(self.elements[:1]), np.zeros((1, 3))).shape[1]
+        # Counted, not computed: what a file asks for may be too long to compute.
+        n = len(self.elements)
+        distances = int((self.rcut - 0.1) / self.grid) + 1
+        angles = int((np.pi + 2 * np.deg2rad(20.0)) / self.grid) + 1
+        return n + n * (n + 1) // 2 * distances + n * n * (n + 1) // 2 * angles
 
     def local(self, numbers: IntArray, positions: FloatArray) -> FloatArray:
         """Rows of all atoms, shape (n_atoms, n_features); see :meth:`FCHL19.local`."""
@@ -239,18 +244,34 @@ class SLATM:
         return {"kind": self.kind, **asdict(self), "elements": list(self.elements)}
 
 
+# Lengths in Å, widths, exponents and weights beyond these have no meaning, and overflow.
+_SMALLEST, _LARGEST = 1e-6, 1e4
+_MOST_RADIAL = 1000
+
+
 def _check_settings(settings: FCHL19 | SLATM) -> None:
-    elements = tuple(sorted({int(z) for z in settings.elements}))
-    if not elements or elements[0] < 1 or elements[-1] >= len(chemical_symbols):
+    numbers = list(settings.elements)
+    if not numbers or any(not is_integer(z) or not 1 <= z < len(chemical_symbols) for z in numbers):
         raise SettingsError(
-            f"elements must be atomic numbers from 1 to {len(chemical_symbols) - 1}, "
-            f"got {list(settings.elements)}"
+            f"elements must be atomic numbers from 1 to {len(chemical_symbols) - 1}, got {numbers}"
         )
-    object.__setattr__(settings, "elements", elements)
+    object.__setattr__(settings, "elements", tuple(sorted({int(z) for z in numbers})))
     for f in fields(settings):
         value = getattr(settings, f.name)
-        if f.name != "elements" and not (np.isfinite(value) and value > 0):
+        if f.name == "elements":
+            continue
+        if not is_real(value) or not value > 0:
             raise SettingsError(f"{settings.kind}: {f.name} must be positive, got {value!r}")
+        if f.type == "int" and not (is_integer(value) and value <= _MOST_RADIAL):
+            raise SettingsError(
+                f"{settings.kind}: {f.name} must be a whole number of at most {_MOST_RADIAL}, "
+                f"got {value!r}"
+            )
+        if not _SMALLEST <= value <= _LARGEST:
+            raise SettingsError(
+                f"{settings.kind}: {f.name} must lie between {_SMALLEST:g} and {_LARGEST:g}, "
+                f"got {value!r}"
+            )
 
 
 DESCRIPTORS: dict[str, type[FCHL19] | type[SLATM]] = {FCHL19.kind: FCHL19, SLATM.kind: SLATM}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from ase_knncalc.baselines import Baseline
+from ase_knncalc.baselines import Baseline, baseline_difference
 from ase_knncalc.descriptors import Descriptor, FeatureBatch, featurize, require_elements
 from ase_knncalc.errors import BaselineError, ChargeError, SettingsError
 from ase_knncalc.neighbors import KNNEstimate, KNNTerm
@@ -280,8 +280,22 @@ class KNNModel:
         """Whether forces took part in the training, so that slopes mean something."""
         return bool(self.info.provenance.get("trend", {}).get("force_frames"))
 
-    def with_baseline(self, baseline: Baseline | None) -> KNNModel:
-        """The same model over another baseline."""
+    def with_baseline(self, baseline: Baseline | None, *, allow_other: bool = False) -> KNNModel:
+        """The same model with a baseline attached; None takes it off.
+
+        Raises
+        ------
+        BaselineError
+            If it is not the baseline that the model corrects, unless ``allow_other`` is set.
+        """
+        if baseline is not None and not allow_other:
+            difference = baseline_difference(self.info.baseline, baseline)
+            if difference:
+                raise BaselineError(
+                    f"the model corrects {difference}: use baseline='auto', or set "
+                    "allow_other_baseline=True (--allow-other-baseline) if both give the same "
+                    "energies"
+                )
         return replace(self, baseline=baseline)
 
     def append(self, data: Any, **options: Any) -> KNNModel:

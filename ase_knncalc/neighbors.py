@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ase_knncalc.errors import SettingsError, TrainingError
+from ase_knncalc.settingcheck import is_integer, is_real
 
 FloatArray = np.ndarray
 IntArray = np.ndarray
@@ -48,18 +49,23 @@ class KNNSettings:
     nugget: float = 0.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.k, bool) or not isinstance(self.k, int | np.integer) or self.k < 1:
+        if not is_integer(self.k) or self.k < 1:
             raise SettingsError(f"k must be a whole number of at least 1, got {self.k!r}")
         if self.weights not in WEIGHTS:
             raise SettingsError(
                 f"weights must be one of {', '.join(WEIGHTS)}, got {self.weights!r}"
             )
-        if self.weights in ("kernel", "kriging") and not (self.bandwidth and self.bandwidth > 0):
+        width = self.bandwidth
+        needed = self.weights in ("kernel", "kriging") or width is not None
+        # The square of what is smaller, or larger, overflows.
+        if needed and (width is None or not is_real(width) or not 1e-12 <= width <= 1e18):
             raise SettingsError(
-                f"weights={self.weights!r} need a positive bandwidth, got {self.bandwidth!r}"
+                f"weights={self.weights!r} need a positive bandwidth, got {width!r}"
             )
-        if not self.nugget >= 0:
-            raise SettingsError(f"nugget must not be negative, got {self.nugget!r}")
+        if not is_real(self.nugget) or not self.nugget >= 0:
+            raise SettingsError(
+                f"nugget must be a finite number and not negative, got {self.nugget!r}"
+            )
 
     @property
     def smooth(self) -> bool:
@@ -185,9 +191,10 @@ def kriging_weights(points: FloatArray, z: FloatArray, settings: KNNSettings) ->
     from scipy.linalg import cho_factor, cho_solve
 
     assert settings.bandwidth is not None
-    stacked = np.vstack([points, z[None]]) / settings.bandwidth
-    squares = np.einsum("ij,ij->i", stacked, stacked)
-    d = np.sqrt(np.maximum(squares[:, None] + squares - 2 * stacked @ stacked.T, 0.0)) * 3**0.5
+    stacked = np.vstack([points, z[None]])
+    # From differences: the covariance of far-off points close together stays positive definite.
+    difference = stacked[:, None] - stacked
+    d = np.sqrt(3.0 * np.einsum("ijk,ijk->ij", difference, difference)) / settings.bandwidth
     covariance = (1 + d) * np.exp(-d)
     k = len(points)
     noisy = covariance[:k, :k] + (settings.nugget + 1e-8) * np.eye(k)

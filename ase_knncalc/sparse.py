@@ -133,7 +133,8 @@ class SparseTrend:
 
     def __post_init__(self) -> None:
         require_shape("length_scale", self.length_scale, ())
-        if not self.length_scale > 0:
+        require_shape("counts", self.counts, (len(self.elements),))
+        if not self.length_scale >= 1e-12:
             raise SettingsError(f"trend: length_scale must be positive, got {self.length_scale}")
         starts = np.concatenate([[0], np.cumsum(self.counts)])
         blocks = [slice(int(a), int(b)) for a, b in pairwise(starts)]
@@ -283,6 +284,8 @@ class SparseTrend:
 
     def validate(self, n_features: int) -> None:
         """Raise :class:`SettingsError` unless the arrays fit each other and the descriptor."""
+        if self.projections.ndim != 3 or self.environments.ndim != 2:
+            raise SettingsError("trend: projections and environments have the wrong dimensions")
         n, rank, m = len(self.elements), self.projections.shape[1], len(self.environments)
         require_shape("offsets", self.offsets, (n + 2,))
         require_shape("means", self.means, (n, n_features))
@@ -292,12 +295,18 @@ class SparseTrend:
         require_shape("variance_counts", self.variance_counts, (n,))
         require_shape("coefficients", self.coefficients, (m,))
         n_rank = self.free_map.shape[-1] if self.free_map.ndim == 2 else -1
-        n_columns = self.factor.shape[-1] if self.factor.ndim == 2 else -1
+        n_columns = self.shift.shape[-1] if self.shift.ndim == 2 else -1
         require_shape("free_map", self.free_map, (n + 2, n_rank))
-        require_shape("factor", self.factor, (int(self.variance_counts.sum()), n_columns))
         require_shape("shift", self.shift, (n_rank, n_columns))
-        if self.counts.sum() != m or (self.variance_counts > self.counts).any():
+        whole = self.counts.dtype.kind in "iu" and self.variance_counts.dtype.kind in "iu"
+        # Each within bounds before the sum, which could overflow.
+        if not whole or any(
+            np.any(c < 0) or np.any(c > m) for c in (self.counts, self.variance_counts)
+        ):
+            raise SettingsError(f"trend: counts of environments must be from 0 to {m}")
+        if self.counts.sum() != m or np.any(self.variance_counts > self.counts):
             raise SettingsError("trend: counts of inducing environments do not fit")
+        require_shape("factor", self.factor, (int(self.variance_counts.sum()), n_columns))
 
 
 def fit_sparse(

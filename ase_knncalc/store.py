@@ -43,9 +43,10 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -53,17 +54,25 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from ase_knncalc.baselines import make_baseline
+from ase_knncalc.baselines import baseline_of, make_baseline
 from ase_knncalc.descriptors import descriptor_from_dict
-from ase_knncalc.errors import KNNCalcError, ModelFileError, ModelFileVersionError
+from ase_knncalc.errors import (
+    KNNCalcError,
+    ModelFileError,
+    ModelFileVersionError,
+    SettingsError,
+)
 from ase_knncalc.files import atomic_write
 from ase_knncalc.model import HeldOutErrors, KNNModel, ModelInfo
+from ase_knncalc.modelcheck import check_magnitude, check_model, check_sizes
 from ase_knncalc.neighbors import KNNSettings, KNNTerm, NeighborIndex
 from ase_knncalc.trendfit import trend_class
 from ase_knncalc.uncertainty import Calibration, ForceCalibration
 
 FORMAT_VERSION = 1
 USER_BLOCK = 512
+_BLOCK = 1 << 20
+_MOST_ITEMS = 1000
 
 _HEADER = re.compile(rb"ase_knncalc ([a-z]+) (\d+)\nsha256 ([0-9a-f]{64})\n")
 _HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -129,17 +138,54 @@ def read_container(
     import h5py
 
     path = Path(path)
+    raw = _verified_bytes(path, kind)
     try:
-        raw = path.read_bytes()
-    except OSError as e:
-        raise ModelFileError(f"cannot read {path}: {e.strerror or e}") from e
-    match = _HEADER.match(raw[:USER_BLOCK])
+        with h5py.File(io.BytesIO(raw), "r") as file:
+            arrays = _read_datasets(file, path, len(raw))
+        metadata = _strict_json(arrays.pop("metadata"))
+    except KNNCalcError:
+        raise
+    except Exception as e:  # whatever h5py or json find in a file made to deceive
+        raise ModelFileError(f"{path} cannot be read: {str(e) or type(e).__name__}") from e
+    if not isinstance(metadata, dict):
+        raise ModelFileError(f"{path}: item 'metadata' is not a JSON object")
+    return metadata, arrays
+
+
+def _verified_bytes(path: Path, kind: str) -> bytes:
+    """The whole file, once header and checksum are right; nothing large is read before."""
+    try:
+        if path.exists() and not path.is_file():
+            raise ModelFileError(f"{path} is not a regular file, expected a {kind} file")
+        with open(path, "rb") as handle:
+            digest = _read_header(handle.read(USER_BLOCK), path, kind)
+            found = hashlib.sha256()
+            while block := handle.read(_BLOCK):
+                found.update(block)
+            if found.hexdigest() != digest:
+                raise ModelFileError(
+                    f"{path} is damaged: its checksum does not match its content; get a fresh "
+                    "copy or train it again"
+                )
+            handle.seek(0)
+            return handle.read()
+    except KNNCalcError:
+        raise
+    except (OSError, ValueError) as e:  # ValueError: a NUL in the name
+        raise ModelFileError(f"cannot read {path}: {getattr(e, 'strerror', None) or e}") from e
+    except MemoryError as e:
+        raise ModelFileError(f"cannot read {path}: it is larger than the memory") from e
+
+
+def _read_header(header: bytes, path: Path, kind: str) -> str:
+    """Checksum that the header states, if kind and version are right."""
+    match = _HEADER.match(header)
     if match is None:
         raise ModelFileError(
             f"{path} is not a file of ase_knncalc (or its first bytes are damaged): expected a "
             f"{kind} file; get a fresh copy or train it again"
         )
-    found_kind, found_version, digest = match[1].decode(), int(match[2]), match[3].decode()
+    found_kind, found_version = match[1].decode(), int(match[2])
     if found_kind != kind:
         raise ModelFileError(f"{path} is a {found_kind} file, expected a {kind} file")
     if found_version > FORMAT_VERSION:
@@ -147,23 +193,23 @@ def read_container(
             f"{path} has format version {found_version}, this ase_knncalc reads up to version "
             f"{FORMAT_VERSION}: upgrade with `pip install --upgrade ase_knncalc`"
         )
-    body = memoryview(raw)[USER_BLOCK:]
-    if hashlib.sha256(body).hexdigest() != digest:
-        raise ModelFileError(
-            f"{path} is damaged: its checksum does not match its content; get a fresh copy or "
-            "train it again"
-        )
-    try:
-        with h5py.File(io.BytesIO(raw), "r") as file:
-            arrays = _read_datasets(file, path, len(raw))
-        metadata = json.loads(arrays.pop("metadata").tobytes().decode("utf-8"))
-    except KNNCalcError:
-        raise
-    except Exception as e:  # whatever h5py or json find in a file made to deceive
-        raise ModelFileError(f"{path} cannot be read: {e}") from e
-    if not isinstance(metadata, dict):
-        raise ModelFileError(f"{path}: item 'metadata' is not a JSON object")
-    return metadata, arrays
+    if found_version < 1:
+        raise ModelFileError(f"{path} has format version {found_version}, which never existed")
+    return match[3].decode()
+
+
+def _strict_json(array: np.ndarray) -> Any:
+    """The document in an array of bytes; NaN, infinity and numbers that overflow are refused."""
+    if array.dtype != np.uint8 or array.ndim != 1:
+        raise ValueError(f"item 'metadata' has type {array.dtype} and shape {array.shape}")
+
+    def finite(text: str) -> float:
+        number = float(text)
+        if not math.isfinite(number):
+            raise ValueError(f"item 'metadata' holds the number {text[:40]}")
+        return number
+
+    return json.loads(array.tobytes().decode("utf-8"), parse_constant=finite, parse_float=finite)
 
 
 def _read_datasets(file: Any, path: Path, size: int) -> dict[str, np.ndarray]:
@@ -171,6 +217,7 @@ def _read_datasets(file: Any, path: Path, size: int) -> dict[str, np.ndarray]:
     import h5py
 
     arrays: dict[str, np.ndarray] = {}
+    total = 0
     pending = [("", file)]
     while pending:
         prefix, group = pending.pop()
@@ -184,21 +231,32 @@ def _read_datasets(file: Any, path: Path, size: int) -> dict[str, np.ndarray]:
                     raise ModelFileError(f"{path}: item {name!r} is nested too deep")
                 pending.append((f"{name}/", item))
                 continue
-            plain = (
-                isinstance(item, h5py.Dataset)
-                and item.chunks is None
-                and not item.is_virtual
-                and not item.external
-                and item.dtype.kind in "fiuS"
-            )
-            if not plain or item.nbytes > size:
+            plain = isinstance(item, h5py.Dataset) and _is_plain(item)
+            # Their sum: a thousand names of one dataset would fill the memory, too.
+            total += item.nbytes if plain else 0
+            if not plain or total > size:
                 raise ModelFileError(
                     f"{path}: item {name!r} is not a plain array that lies within the file"
                 )
+            if len(arrays) == _MOST_ITEMS:
+                raise ModelFileError(f"{path}: there are more than {_MOST_ITEMS} items in the file")
             arrays[name] = item[()]
     if "metadata" not in arrays:
         raise ModelFileError(f"{path}: item 'metadata' is missing")
     return arrays
+
+
+def _is_plain(item: Any) -> bool:
+    """Whether a dataset is an array of numbers or bytes that lies in the file as it is."""
+    kind = item.dtype.kind
+    return (
+        item.shape is not None
+        and item.chunks is None
+        and not item.is_virtual
+        and not item.external
+        # No long doubles: their bytes depend on the machine.
+        and (kind == "S" or (kind in "fiu" and item.dtype.itemsize <= 8))
+    )
 
 
 def find_model(name: str | os.PathLike[str]) -> Path:
@@ -281,7 +339,9 @@ def save_model(model: KNNModel, path: str | os.PathLike[str]) -> None:
     write_container(path, "model", metadata, arrays)
 
 
-def load_model(name: str | os.PathLike[str], *, baseline: Any = "auto") -> KNNModel:
+def load_model(
+    name: str | os.PathLike[str], *, baseline: Any = "auto", allow_other_baseline: bool = False
+) -> KNNModel:
     """Read a model by name (``"saw-wb97xd"``) or path.
 
     Parameters
@@ -289,82 +349,99 @@ def load_model(name: str | os.PathLike[str], *, baseline: Any = "auto") -> KNNMo
     name
         A shipped model's name, or a file.
     baseline
-        ``"auto"``: the method the model was trained on, from whichever library is installed.
-        None: no baseline, only the correction. Else as for
+        ``"auto"``: the method and settings the model was trained on, from whichever library is
+        installed. None: no baseline, only the correction. Else as for
         :func:`ase_knncalc.baselines.make_baseline`.
+    allow_other_baseline
+        Accept a baseline that is not the one the model corrects.
 
     Raises
     ------
     ModelFileError, ModelFileVersionError
         If the file is missing, damaged, incomplete or too new.
     BaselineError
-        If the baseline's library is not installed.
+        If the baseline's library is not installed, or it is not the baseline that the model
+        corrects.
     """
     path = find_model(name)
     metadata, arrays = read_container(path, "model")
     try:
-        model = _build_model(metadata, _Items(path, arrays))
-    except ModelFileError:
-        raise
-    except (KNNCalcError, KeyError, TypeError, ValueError, IndexError, AttributeError) as e:
-        raise ModelFileError(f"{path}: its items do not fit together: {e!r}") from e
+        model = _build_model(metadata, _Items(arrays))
+        check_model(model)
+    except KNNCalcError as e:
+        raise ModelFileError(f"{path}: {e}") from e
+    except KeyError as e:
+        raise ModelFileError(f"{path}: metadata: {e} is missing") from e
+    except MemoryError as e:
+        raise ModelFileError(f"{path} asks for more memory than there is") from e
+    except (TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as e:
+        raise ModelFileError(f"{path}: its items do not fit together: {e}") from e
     if baseline is None:
         return model
-    if baseline == "auto":
-        baseline = make_baseline("auto", method=model.info.baseline.get("method", "none"))
-    return model.with_baseline(make_baseline(baseline))
+    if isinstance(baseline, str) and baseline == "auto":
+        try:
+            chosen = baseline_of(model.info.baseline)
+        except SettingsError as e:
+            raise ModelFileError(f"{path}: {e}") from e
+    else:
+        chosen = make_baseline(baseline)
+    return model.with_baseline(chosen, allow_other=allow_other_baseline)
 
 
 class _Items:
     """Arrays of a file, each checked when taken."""
 
-    def __init__(self, path: Path, arrays: dict[str, np.ndarray]) -> None:
-        self._path = path
+    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
         self._arrays = arrays
 
     def take(self, name: str, kind: str, shape: tuple[int | None, ...]) -> np.ndarray:
         """The array of that name if its type and shape (None: any length) are right."""
         if name not in self._arrays:
-            raise ModelFileError(f"{self._path}: item {name!r} is missing")
+            raise SettingsError(f"item {name!r} is missing")
         array = self._arrays[name]
         fits = array.ndim == len(shape) and all(
             want is None or want == have for want, have in zip(shape, array.shape, strict=True)
         )
         if array.dtype.kind not in kind or not fits:
-            raise ModelFileError(
-                f"{self._path}: item {name!r} has type {array.dtype} and shape {array.shape}, "
+            raise SettingsError(
+                f"item {name!r} has type {array.dtype} and shape {array.shape}, "
                 f"expected shape {tuple('any' if s is None else s for s in shape)}"
             )
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ModelFileError(f"{self._path}: item {name!r} holds NaN or infinite numbers")
+        check_magnitude(name, array)
         return array
 
-    def group(self, prefix: str) -> dict[str, np.ndarray]:
-        """All arrays under a group, by their name within it."""
-        names = [n for n in self._arrays if n.startswith(f"{prefix}/")]
+    def group(self, prefix: str, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """The arrays of these names under a group."""
         return {
-            n.removeprefix(f"{prefix}/"): self.take(n, "fi", (None,) * self._arrays[n].ndim)
-            for n in names
+            name: self.take(f"{prefix}/{name}", "fi", self._shape(f"{prefix}/{name}"))
+            for name in names
         }
+
+    def has(self, prefix: str) -> bool:
+        """Whether there is anything in a group."""
+        return any(name.startswith(f"{prefix}/") for name in self._arrays)
+
+    def _shape(self, name: str) -> tuple[None, ...]:
+        return (None,) * self._arrays[name].ndim if name in self._arrays else ()
 
 
 def _build_model(metadata: dict[str, Any], items: _Items) -> KNNModel:
     descriptor = descriptor_from_dict(metadata["descriptor"])
-    n_features = descriptor.n_features
-    components = items.take("metric/components", "f", (None, n_features)).astype(np.float64)
+    # Before anything of that size is made.
+    mean = items.take("metric/mean", "f", (None,))
+    check_sizes(descriptor, len(mean))
+    components = items.take("metric/components", "f", (None, len(mean))).astype(np.float64)
     points = items.take("index/points", "f", (None, len(components)))
     n = len(points)
-    trend_meta = metadata["trend"]
-    trend = trend_class(trend_meta["kind"])(
-        elements=tuple(trend_meta["elements"]), **items.group("trend")
-    )
-    trend.validate(n_features)
-    forces = items.group("force_calibration")
+    kind = trend_class(metadata["trend"]["kind"])
+    names = [f.name for f in fields(kind) if f.init and f.name != "elements"]
+    trend = kind(elements=tuple(metadata["trend"]["elements"]), **items.group("trend", names))
+    forces = items.has("force_calibration")
     return KNNModel(
         descriptor=descriptor,
         trend=trend,
         components=components,
-        mean=items.take("metric/mean", "f", (n_features,)),
+        mean=mean,
         knn=KNNTerm(
             NeighborIndex(points),
             items.take("index/residuals", "f", (n,)),
@@ -372,15 +449,17 @@ def _build_model(metadata: dict[str, Any], items: _Items) -> KNNModel:
         ),
         names=items.take("index/names", "S", (n,)),
         compositions=items.take("index/compositions", "S", (n,)),
-        calibration=_from_arrays(Calibration, items.group("calibration")),
+        calibration=_from_arrays(Calibration, items, "calibration"),
         info=ModelInfo(**metadata["info"]),
-        force_calibration=_from_arrays(ForceCalibration, forces) if forces else None,
+        force_calibration=(
+            _from_arrays(ForceCalibration, items, "force_calibration") if forces else None
+        ),
         held_out=_held_out(items, n, len(descriptor.elements)),
     )
 
 
 def _held_out(items: _Items, n: int, n_elements: int) -> HeldOutErrors | None:
-    if not items.group("held_out"):
+    if not items.has("held_out"):
         return None
     return HeldOutErrors(
         **{
@@ -393,9 +472,12 @@ def _held_out(items: _Items, n: int, n_elements: int) -> HeldOutErrors | None:
 _Calibration = TypeVar("_Calibration", Calibration, ForceCalibration)
 
 
-def _from_arrays(kind: type[_Calibration], arrays: dict[str, np.ndarray]) -> _Calibration:
+def _from_arrays(kind: type[_Calibration], items: _Items, prefix: str) -> _Calibration:
     """A dataclass of numbers and arrays from the arrays of its fields."""
-    builders: dict[str, Callable[[np.ndarray], Any]] = {
-        f.name: float if f.type == "float" else np.asarray for f in fields(kind)
-    }
-    return kind(**{name: build(arrays[name]) for name, build in builders.items()})
+    built: dict[str, Any] = {}
+    for f in fields(kind):
+        number = f.type == "float"
+        shape = () if number else (None,)
+        array = items.take(f"{prefix}/{f.name}", "fi", shape)
+        built[f.name] = float(array) if number else array
+    return kind(**built)

@@ -25,8 +25,8 @@ from ase_knncalc.neighbors import KNNEstimate, KNNSettings, KNNTerm, NeighborInd
 from ase_knncalc.preparation import Prepared, TrainingData, prepare
 from ase_knncalc.progress import track
 from ase_knncalc.settings import TrainingSettings
-from ase_knncalc.trend import TrendFit, composition_columns
-from ase_knncalc.trendfit import fit_trend
+from ase_knncalc.trend import Trend, TrendFit, composition_columns
+from ase_knncalc.trendfit import fit_trend, trend_class
 from ase_knncalc.tuning import OFF, HeldOut, tune_kernel
 from ase_knncalc.uncertainty import (
     Calibration,
@@ -163,7 +163,14 @@ def _learned_metric(
 
 def _stored(components: FloatArray) -> FloatArray:
     """What a file will hold: a model predicts the same before and after it was saved."""
-    return np.asarray(components, dtype=np.float32).astype(np.float64)
+    return np.ascontiguousarray(components, dtype=np.float32).astype(np.float64)
+
+
+def _as_loaded(trend: Trend) -> Trend:
+    """The trend with its arrays laid out as a file gives them back: BLAS rounds by the layout."""
+    arrays = {name: np.asarray(value, order="C") for name, value in trend.arrays().items()}
+    made: Trend = trend_class(trend.kind)(elements=trend.elements, **arrays)
+    return made
 
 
 def fit_model(
@@ -229,7 +236,7 @@ def fit_model(
     )
     model = KNNModel(
         descriptor=data.descriptor,
-        trend=trend_fit.trend,
+        trend=_as_loaded(trend_fit.trend),
         components=metric.components,
         mean=metric.mean,
         knn=knn,

@@ -26,6 +26,10 @@ IntArray = np.ndarray
 
 SIGNAL_NAMES = ("trend", "spread", "distance", "size")
 
+# Limits of what a calibration can come to: exponents are fitted between 0 and 2, and what is below
+# the second number overflows in a quotient.
+_STEEPEST, _TINY = 4.0, 1e-150
+
 _COVERAGES = np.array([0.5, 0.6, 0.68, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99])
 
 
@@ -103,6 +107,29 @@ class Calibration:
     quantiles: FloatArray
     leverage_limit: float
     distance_limit: float
+
+    def validate(self) -> None:
+        """Raise :class:`SettingsError` unless shapes fit and values have a meaning."""
+        n = len(SIGNAL_NAMES)
+        for name in ("exponents", "references", "floors"):
+            array = getattr(self, name)
+            if array.shape != (n,):
+                raise SettingsError(f"calibration: {name} has shape {array.shape}, expected {(n,)}")
+        if self.coverages.ndim != 1 or len(self.coverages) < 2:
+            raise SettingsError(f"calibration: coverages has shape {self.coverages.shape}")
+        if self.quantiles.shape != self.coverages.shape:
+            raise SettingsError(
+                f"calibration: {len(self.coverages)} coverages, but quantiles has shape "
+                f"{self.quantiles.shape}"
+            )
+        rising = np.all(np.diff(self.coverages) > 0) and np.all(np.diff(self.quantiles) >= 0)
+        if not rising or self.coverages[0] <= 0 or self.coverages[-1] > 1 or self.quantiles[0] < 0:
+            raise SettingsError("calibration: coverages and quantiles must rise from 0")
+        if np.any(np.abs(self.exponents) > _STEEPEST):
+            raise SettingsError(f"calibration: exponents {self.exponents} make no sense")
+        for name in ("scale", "references", "floors", "leverage_limit", "distance_limit"):
+            if np.any(np.asarray(getattr(self, name)) < _TINY):
+                raise SettingsError(f"calibration: {name} must be positive")
 
     def std(self, signals: Signals) -> FloatArray:
         """Standard deviation of each prediction in eV, shape (n,)."""
@@ -221,6 +248,18 @@ class ForceCalibration:
     exponent: float
     reference: float
     floor: float
+
+    def validate(self, elements: Sequence[int]) -> None:
+        """Raise :class:`SettingsError` unless it fits the elements and values have a meaning."""
+        if self.elements.tolist() != list(elements) or self.scales.shape != self.elements.shape:
+            raise SettingsError(
+                "force_calibration: elements and scales must be those of the descriptor"
+            )
+        if not abs(self.exponent) <= _STEEPEST:
+            raise SettingsError(f"force_calibration: exponent {self.exponent} makes no sense")
+        for name in ("scales", "reference", "floor"):
+            if np.any(np.asarray(getattr(self, name)) < _TINY):
+                raise SettingsError(f"force_calibration: {name} must be positive")
 
     def std(self, numbers: IntArray, leverage: FloatArray) -> FloatArray:
         """Standard deviation of each atom's force components in eV/Å, shape (n_atoms,).

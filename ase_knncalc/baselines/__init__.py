@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from ase_knncalc.baselines.ase_calculator import ASEBaseline, ChargeVia
 from ase_knncalc.baselines.base import Baseline, NoBaseline
-from ase_knncalc.baselines.factory import make_baseline
+from ase_knncalc.baselines.factory import baseline_difference, baseline_of, make_baseline
 from ase_knncalc.baselines.xtb import LIBRARIES, METHODS, TBLiteBaseline, XTBBaseline
 
 __all__ = [
@@ -30,5 +30,7 @@ __all__ = [
     "NoBaseline",
     "TBLiteBaseline",
     "XTBBaseline",
+    "baseline_difference",
+    "baseline_of",
     "make_baseline",
 ]

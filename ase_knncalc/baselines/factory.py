@@ -117,6 +117,52 @@ def _from_dict(spec: dict[str, Any]) -> Baseline:
     return _CLASSES[library](spec["method"], **settings)
 
 
+def baseline_of(spec: dict[str, Any]) -> Baseline:
+    """The baseline that a description means: its own library, or the other one.
+
+    Parameters
+    ----------
+    spec
+        As :meth:`Baseline.spec` returned it, maybe on another machine. Empty: no baseline.
+
+    Raises
+    ------
+    SettingsError
+        If it describes no baseline.
+    BaselineError
+        If no library for it is installed, or it is an ASE calculator.
+    """
+    if not spec:
+        return NoBaseline()
+    library = spec.get("library")
+    if library in LIBRARIES:
+        installed = installed_libraries()
+        if library not in installed and installed:
+            spec = {**spec, "library": installed[0]}
+    return _from_dict(spec)
+
+
+# Settings that change energies by more than a calculation is converged to.
+_DECISIVE = ("electronic_temperature", "charge_via", "parameters")
+
+
+def baseline_difference(expected: dict[str, Any], have: Baseline) -> str:
+    """What makes a baseline another one than that of a description; empty if nothing does.
+
+    Libraries, versions and thresholds are not compared: the energies agree within 1e-7 eV an atom,
+    or what they are converged to.
+    """
+    if not expected:
+        return ""
+    if have.method != expected.get("method"):
+        return f"{expected.get('method')}, not {have.method}"
+    found = have.spec()
+    for key in _DECISIVE:
+        if key in expected and key in found and expected[key] != found[key]:
+            return f"{have.method} with {key} = {expected[key]}, not {found[key]}"
+    return ""
+
+
 _SETTINGS: dict[str, Callable[[Any], Any]] = {
     "accuracy": float,
     "max_iterations": int,

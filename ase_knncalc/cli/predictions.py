@@ -30,6 +30,13 @@ CsvOption = Annotated[
     typer.Option("--csv", help="Also write the table as CSV."),
 ]
 
+AllowOther = Annotated[
+    bool,
+    typer.Option(
+        "--allow-other-baseline", help="Correct a baseline that the model was not made for."
+    ),
+]
+
 
 def predict(
     structures: Structures,
@@ -41,6 +48,7 @@ def predict(
     csv: CsvOption = None,
     coverage: Annotated[float, typer.Option(help="Of the interval.")] = 0.9,
     baseline: BaselineOption = "auto",
+    allow_other_baseline: AllowOther = False,
     charge: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(help="Total charge of every structure (default: each structure's own)."),
@@ -53,7 +61,7 @@ def predict(
 
     Example: knncalc predict clusters.xyz -m saw-wb97xd -o predicted.extxyz
     """
-    frames, found = _run(structures, model, baseline, charge, jobs, quiet)
+    frames, found = _run(structures, model, baseline, allow_other_baseline, charge, jobs, quiet)
     low, high = found.energy_interval(coverage)
     columns = ["name", "energy_eV", "energy_std_eV", "low_eV", "high_eV", "novelty", "nearest"]
     rows = [
@@ -81,6 +89,7 @@ def rank(
     csv: CsvOption = None,
     top: Annotated[int, typer.Option(help="Show the lowest N only (0: all).")] = 0,
     baseline: BaselineOption = "auto",
+    allow_other_baseline: AllowOther = False,
     charge: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(help="Total charge of every structure (default: each structure's own)."),
@@ -97,7 +106,7 @@ def rank(
 
     from ase_knncalc.errors import StructureError
 
-    frames, found = _run(structures, model, baseline, charge, jobs, quiet)
+    frames, found = _run(structures, model, baseline, allow_other_baseline, charge, jobs, quiet)
     formulas = sorted({a.get_chemical_formula() for a in frames})
     if len(formulas) > 1:
         raise StructureError(
@@ -143,6 +152,7 @@ def _run(
     paths: list[Path],
     model_name: str,
     baseline: str,
+    allow_other_baseline: bool,
     charge: int | None,
     jobs: int,
     quiet: bool,
@@ -151,7 +161,7 @@ def _run(
     from ase_knncalc.ranking import predict_frames
     from ase_knncalc.store import load_model
 
-    model = load_model(model_name, baseline=baseline)
+    model = load_model(model_name, baseline=baseline, allow_other_baseline=allow_other_baseline)
     frames = read_structures(paths)
     return frames, predict_frames(model, frames, charge=charge, n_jobs=jobs, progress=not quiet)
 
