@@ -116,6 +116,70 @@ def plot_learning_curves(
     _save(figure, path)
 
 
+def plot_active(path: str | os.PathLike[str], reports: Sequence[Mapping[str, Any]]) -> None:
+    """Error, coverage and novelty against the labels bought, one panel each.
+
+    Parameters
+    ----------
+    path
+        File to write (png, pdf, svg).
+    reports
+        Of the iterations of a loop (:mod:`ase_knncalc.active`).
+    """
+    figure, (error, coverage, novelty) = _figure(3)
+    for axes, name, unit in (
+        (error, "mae", KCAL_PER_MOL),
+        (coverage, "coverage", 1.0),
+        (novelty, "novelty", 1.0),
+    ):
+        for kind, text in (("batch", "each batch, before"), ("test", "test set, after")):
+            known = [r for r in reports if r.get(f"{kind}_{name}") is not None]
+            if known:
+                axes.plot(
+                    [r["labels"] for r in known],
+                    [unit * r[f"{kind}_{name}"] for r in known],
+                    "o-",
+                    label=text,
+                )
+        if axes.lines:
+            axes.legend(frameon=False, fontsize=8)
+    error.set(xlabel="labels", ylabel="mean absolute error (kcal/mol)", title="error")
+    coverage.axhline(0.9, color="k", lw=0.8)
+    coverage.set(
+        xlabel="labels", ylabel="inside the 90 % interval", title="coverage", ylim=(0, 1.05)
+    )
+    left = [r for r in reports if r.get("pool_novelty") is not None]
+    novelty.plot(
+        [r["labels"] for r in left], [r["pool_novelty"] for r in left], "s--", label="rest of pool"
+    )
+    novelty.axhline(1.0, color="k", lw=0.8)
+    novelty.set(xlabel="labels", ylabel="mean novelty", title="novelty")
+    novelty.legend(frameon=False, fontsize=8)
+    _save(figure, path)
+
+
+def plot_strategies(
+    path: str | os.PathLike[str], curves: Mapping[str, Mapping[str, FloatArray]]
+) -> None:
+    """Learning curves of selection strategies with their spread over seeds.
+
+    Parameters
+    ----------
+    path
+        File to write (png, pdf, svg).
+    curves
+        For each strategy ``labels`` (n,) and ``mae`` (n_seeds, n) in eV.
+    """
+    figure, axes = _figure()
+    for name, curve in curves.items():
+        mae = KCAL_PER_MOL * np.asarray(curve["mae"])
+        error = mae.std(axis=0, ddof=1) / np.sqrt(len(mae)) if len(mae) > 1 else None
+        axes.errorbar(curve["labels"], mae.mean(axis=0), error, marker="o", capsize=3, label=name)
+    axes.set(yscale="log", xlabel="labels", ylabel="mean absolute error (kcal/mol)")
+    axes.legend(frameon=False, fontsize=8)
+    _save(figure, path)
+
+
 def _save(figure: Any, path: str | os.PathLike[str]) -> None:
     try:
         figure.savefig(path)

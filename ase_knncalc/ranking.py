@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+import numpy as np
 from ase import Atoms
 
 from ase_knncalc.errors import BaselineError
@@ -53,8 +54,23 @@ def predict_frames(
         copy = atoms.copy()
         copy.info["charge"] = total
         charged.append(copy)
-    labels = baseline_labels(charged, model.baseline, cache=cache, n_jobs=n_jobs, progress=progress)
+    energies = baseline_of(model, charged, cache=cache, n_jobs=n_jobs, progress=progress)
+    return model.predict(charged, baseline_energy=energies)
+
+
+def baseline_of(
+    model: KNNModel,
+    frames: Sequence[Atoms],
+    *,
+    cache: str | os.PathLike[str] | None = None,
+    n_jobs: int = -1,
+    progress: bool = False,
+) -> np.ndarray:
+    """Baseline energies in eV, shape (n,); arguments and errors as for :func:`predict_frames`."""
+    if model.baseline is None:
+        raise BaselineError("the model has no baseline attached: load_model(..., baseline='auto')")
+    labels = baseline_labels(frames, model.baseline, cache=cache, n_jobs=n_jobs, progress=progress)
     failed = [text for text in labels.errors if text]
     if failed:
         raise BaselineError(failed[0])
-    return model.predict(charged, baseline_energy=labels.energies)
+    return labels.energies

@@ -15,13 +15,14 @@ alike, the second is worth little once the first is taken.
     Standard deviation times distance to the training structures and those chosen before, both
     relative to their median in the pool.
 ``variance``
-    What lowers the trend's mean posterior variance over the whole pool most, given those chosen
-    before [1]_: representative structures where there are many, and not outliers for their own
-    sake.
+    What lowers the mean standard deviation of the trend's posterior over the whole pool most, given
+    those chosen before [1]_: representative structures where there are many, and not outliers for
+    their own sake. It needs no label, and no error either: only the kernel.
 
 References
 ----------
-.. [1] D. A. Cohn, Z. Ghahramani, M. I. Jordan, J. Artif. Intell. Res. 4, 129 (1996).
+.. [1] D. A. Cohn, Z. Ghahramani, M. I. Jordan, J. Artif. Intell. Res. 4, 129 (1996); there the mean
+   variance, here the mean of its root, as the error that is asked for is an absolute one.
 """
 
 from __future__ import annotations
@@ -32,11 +33,15 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
+from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.errors import SettingsError
+from ase_knncalc.structure import composition_label
 
 if TYPE_CHECKING:
-    from ase_knncalc.descriptors import FeatureBatch
+    from ase import Atoms
+
     from ase_knncalc.model import KNNModel
+    from ase_knncalc.sparse import SparseSettings
 
 FloatArray = np.ndarray
 IntArray = np.ndarray
@@ -44,9 +49,9 @@ IntArray = np.ndarray
 Strategy = Literal["random", "energy_std", "novelty", "diversity", "combined", "variance"]
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
 
-# The mean variance is taken over this many structures of the pool at most, and as many candidates
+# The mean is taken over this many structures of the pool at most, and as many candidates
 # are looked at: the covariance between them has to fit in memory.
-_MOST_REFERENCES = 2000
+_MOST_REFERENCES = 1000
 _MOST_CANDIDATES = 5000
 
 
@@ -90,6 +95,7 @@ def survey(
     *,
     baseline_energies: FloatArray | None = None,
     groups: Sequence[str] | None = None,
+    rows: FloatArray | None = None,
 ) -> Pool:
     """What a model says of structures whose descriptors are known.
 
@@ -101,6 +107,8 @@ def survey(
         eV, shape (n,); None leaves the energy window out.
     groups
         Compositions.
+    rows
+        From :func:`kernel_rows`; by default those of the model's trend.
     """
     found = model.correct_features(batch)
     return Pool(
@@ -108,7 +116,7 @@ def survey(
         novelty=np.asarray(found.novelty),
         points=model.project(batch.summed()),
         known=model.knn.index.points.astype(np.float64),
-        rows=model.trend.posterior_rows(batch),
+        rows=model.trend.posterior_rows(batch) if rows is None else rows,
         energies=None if baseline_energies is None else baseline_energies + found.delta,
         groups=groups,
     )
@@ -174,6 +182,48 @@ def select(
     n = min(n, len(candidates))
     reference = rng.permutation(len(pool))[:_MOST_REFERENCES]
     return candidates[variance_reduction(pool.rows[candidates], pool.rows[reference], n)]
+
+
+def select_frames(
+    model: KNNModel,
+    frames: Sequence[Atoms],
+    n: int,
+    strategy: str = "combined",
+    *,
+    seed: int = 0,
+    energy_window: float | None = None,
+    n_jobs: int = -1,
+    progress: bool = False,
+) -> tuple[IntArray, Pool]:
+    """Structures to label, and what the model says of all of them; see :func:`select`.
+
+    Raises
+    ------
+    StructureError
+        If the model does not cover a structure.
+    BaselineError
+        If there is an energy window, and the baseline is missing or fails for a structure.
+    """
+    from ase_knncalc.preparation import compute_features
+    from ase_knncalc.ranking import baseline_of
+
+    charged = []
+    for atoms in frames:
+        copy = atoms.copy()
+        copy.info["charge"] = model.check(atoms)
+        charged.append(copy)
+    if not charged:
+        raise SettingsError("there are no structures to choose from")
+    energies = None
+    if energy_window is not None:
+        energies = baseline_of(model, charged, n_jobs=n_jobs, progress=progress)
+    pool = survey(
+        model,
+        compute_features(model.descriptor, charged, n_jobs=n_jobs, progress=progress),
+        baseline_energies=energies,
+        groups=[composition_label(a) for a in charged],
+    )
+    return select(pool, n, strategy, seed=seed, energy_window=energy_window), pool
 
 
 def within_window(pool: Pool, energy_window: float | None) -> IntArray:
@@ -244,7 +294,7 @@ def _nearest(points: FloatArray, known: FloatArray, block: int = 1000) -> FloatA
 
 
 def variance_reduction(rows: FloatArray, reference: FloatArray, n: int) -> IntArray:
-    """Greedy choice of the rows that lower the reference's mean posterior variance most.
+    """Greedy choice of the rows that lower the reference's mean standard deviation most.
 
     With covariance C = rows · rowsᵀ in units of the noise variance, a label of i takes
     C_ij² / (1 + C_ii) from the variance at j.
@@ -254,7 +304,7 @@ def variance_reduction(rows: FloatArray, reference: FloatArray, n: int) -> IntAr
     rows
         Of the candidates, shape (n_candidates, d).
     reference
-        Rows of the structures whose variance counts, shape (n_reference, d).
+        Rows of the structures whose standard deviation counts, shape (n_reference, d).
     n
         How many, at most ``n_candidates``.
 
@@ -263,24 +313,72 @@ def variance_reduction(rows: FloatArray, reference: FloatArray, n: int) -> IntAr
     ndarray of int, shape (n,)
     """
     cross = rows @ reference.T
-    gain = np.einsum("ij,ij->i", cross, cross)
     variance = np.einsum("ij,ij->i", rows, rows)
+    # Rounding must not make a variance negative.
+    floor = 1e-12 * max(float(variance.max(initial=0.0)), 1e-300)
+    asked = np.einsum("ij,ij->i", reference, reference)
     left = np.ones(len(rows), dtype=bool)
     steps: list[tuple[FloatArray, float]] = []
     chosen: list[int] = []
     for _ in range(n):
-        i = int(np.argmax(np.where(left, gain / (1.0 + variance), -np.inf)))
+        after = asked - cross**2 / (1.0 + variance)[:, None]
+        np.maximum(after, floor, out=after)
+        total = np.sqrt(after, out=after).sum(axis=1)
+        i = int(np.argmin(np.where(left, total, np.inf)))
         chosen.append(i)
         left[i] = False
         column = rows @ rows[i]
         for other, scale in steps:
             column = column - other * (other[i] / scale)
         scale = 1.0 + float(variance[i])
-        towards = cross[i].copy()
-        # Σ_j (C_kj − c_k t_j / s)², without touching the sum over j twice.
-        gain = gain - 2 * column * (cross @ towards) / scale
-        gain = np.maximum(gain + column**2 * float(towards @ towards) / scale**2, 0.0)
-        cross = cross - np.outer(column, towards / scale)
+        towards = cross[i] / scale
+        asked = np.maximum(asked - scale * towards**2, floor)
+        cross -= np.outer(column, towards)
         variance = np.maximum(variance - column**2 / scale, 0.0)
         steps.append((column, scale))
     return np.array(chosen, dtype=np.intp)
+
+
+def kernel_rows(
+    known: FeatureBatch,
+    pool: FeatureBatch,
+    elements: Sequence[int],
+    settings: SparseSettings | None = None,
+    *,
+    penalty: float = 1e-5,
+    seed: int = 0,
+) -> FloatArray:
+    """Posterior rows of a pool from the kernel of the sparse trend, without any label.
+
+    Other than :meth:`SparseTrend.posterior_rows`, the inducing environments come from known
+    structures and the pool alike: what is new in the pool is seen as new, where a trend that was
+    fitted to the known structures alone has no environment near it.
+
+    Parameters
+    ----------
+    known, pool
+        Labelled and unlabelled structures, described alike; ``known`` may be empty.
+    elements
+        Atomic numbers of both.
+    settings
+        Length scale, rank, whitening, number of environments (those of the variance).
+    penalty
+        Noise over signal variance.
+    seed
+        Of random choices.
+
+    Returns
+    -------
+    ndarray, shape (n_pool, d)
+    """
+    from scipy.linalg import solve_triangular
+
+    from ase_knncalc.sparse import SparseSettings as Settings
+    from ase_knncalc.sparse import whitened_features
+
+    batch = FeatureBatch.concatenate([known, pool]) if len(known) else pool
+    columns = whitened_features(batch, tuple(elements), settings or Settings(), seed)
+    n = len(known)
+    precision = columns[:n].T @ columns[:n] + penalty * np.eye(columns.shape[1])
+    factor = np.linalg.cholesky(precision)
+    return np.asarray(solve_triangular(factor, columns[n:].T, lower=True).T)

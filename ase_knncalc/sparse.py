@@ -15,7 +15,7 @@ J. Quiñonero-Candela, C. E. Rasmussen, J. Mach. Learn. Res. 6, 1939 (2005): spa
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
@@ -31,6 +31,10 @@ from ase_knncalc.trend import TrendFit, composition_columns, require_shape, ridg
 
 FloatArray = np.ndarray
 IntArray = np.ndarray
+
+
+# Standard deviation of offsets against that of the kernel, for features that have no free columns.
+_FREE_SCALE = 30.0
 
 
 @dataclass(frozen=True)
@@ -327,34 +331,7 @@ def fit_sparse(
     """
     from scipy.linalg import block_diag
 
-    rng = np.random.default_rng(seed)
-    means, projections, chosen = [], [], []
-    for number in elements:
-        rows = batch.local[batch.numbers == number]
-        if len(rows) > settings.sample:
-            rows = rows[np.sort(rng.choice(len(rows), settings.sample, replace=False))]
-        mean, projection = principal_map(rows, settings)
-        points = ((rows - mean) @ projection.T.astype(np.float64)).astype(np.float32)
-        points = np.unique(points, axis=0)
-        chosen.append(points[select_environments(points, settings, rng)])
-        means.append(mean)
-        projections.append(projection)
-    counts = np.array([len(c) for c in chosen])
-    variance_counts = np.minimum(counts, settings.variance_environments)
-    draft = SparseTrend(
-        elements=elements,
-        offsets=np.zeros(len(elements) + 2),
-        length_scale=np.array(settings.length_scale),
-        means=np.array(means),
-        projections=np.array(projections),
-        environments=np.concatenate(chosen),
-        counts=counts,
-        coefficients=np.zeros(counts.sum()),
-        variance_counts=variance_counts,
-        free_map=np.zeros((len(elements) + 2, 0)),
-        shift=np.zeros((0, 0)),
-        factor=np.zeros((0, 0)),
-    )
+    draft = _draft(batch, elements, settings, seed)
     free = composition_columns(batch, elements)
     points = draft._points
     whiteners = [whitener(p) for p in points]
@@ -401,9 +378,9 @@ def fit_sparse(
         means=draft.means,
         projections=draft.projections,
         environments=draft.environments,
-        counts=counts,
+        counts=draft.counts,
         coefficients=np.concatenate([w @ c for w, c in zip(whiteners, pieces, strict=True)]),
-        variance_counts=variance_counts,
+        variance_counts=draft.variance_counts,
         free_map=free_map,
         shift=shift,
         factor=block_diag(*variance_whiteners) @ factor,
@@ -411,11 +388,59 @@ def fit_sparse(
     return ridge_trend_fit(
         trend,
         fit,
-        {"penalty": fit.penalty, "environments": counts.tolist(), **details},
+        {"penalty": fit.penalty, "environments": draft.counts.tolist(), **details},
         leverage=leverage,
         group_leverage=group_leverage,
         held_out_forces=held_out_forces,
     )
+
+
+def _draft(
+    batch: FeatureBatch, elements: tuple[int, ...], settings: SparseSettings, seed: int
+) -> SparseTrend:
+    """Projections and inducing environments for structures, without coefficients."""
+    rng = np.random.default_rng(seed)
+    means, projections, chosen = [], [], []
+    for number in elements:
+        rows = batch.local[batch.numbers == number]
+        if len(rows) > settings.sample:
+            rows = rows[np.sort(rng.choice(len(rows), settings.sample, replace=False))]
+        mean, projection = principal_map(rows, settings)
+        points = ((rows - mean) @ projection.T.astype(np.float64)).astype(np.float32)
+        points = np.unique(points, axis=0)
+        chosen.append(points[select_environments(points, settings, rng)])
+        means.append(mean)
+        projections.append(projection)
+    counts = np.array([len(c) for c in chosen])
+    variance_counts = np.minimum(counts, settings.variance_environments)
+    return SparseTrend(
+        elements=elements,
+        offsets=np.zeros(len(elements) + 2),
+        length_scale=np.array(settings.length_scale),
+        means=np.array(means),
+        projections=np.array(projections),
+        environments=np.concatenate(chosen),
+        counts=counts,
+        coefficients=np.zeros(counts.sum()),
+        variance_counts=variance_counts,
+        free_map=np.zeros((len(elements) + 2, 0)),
+        shift=np.zeros((0, 0)),
+        factor=np.zeros((0, 0)),
+    )
+
+
+def whitened_features(
+    batch: FeatureBatch, elements: tuple[int, ...], settings: SparseSettings, seed: int
+) -> FloatArray:
+    """Rows whose products are the kernel of structures, shape (n_structures, n_columns).
+
+    With ``settings.variance_environments`` inducing environments of each element, and the counts of
+    elements and the charge as columns of a variance far above the kernel's.
+    """
+    few = replace(settings, environments=settings.variance_environments)
+    draft = _draft(batch, elements, few, seed)
+    free = composition_columns(batch, elements)
+    return np.hstack([draft.variance_columns(batch)[0], _FREE_SCALE * free])
 
 
 def principal_map(rows: FloatArray, settings: SparseSettings) -> tuple[FloatArray, FloatArray]:

@@ -66,7 +66,22 @@ def trained(folder) -> Path:
 
 def test_help_names_every_command(folder) -> None:
     text = knncalc("--help", cwd=folder).stdout
-    for command in ("train", "predict", "rank", "info", "models", "cv", "compare", "tune"):
+    for command in [
+        "train",
+        "predict",
+        "rank",
+        "info",
+        "models",
+        "cv",
+        "compare",
+        "tune",
+        "check",
+        "convert",
+        "sample",
+        "select",
+        "append",
+        "active",
+    ]:
         assert command in text
     assert "Example" in knncalc("rank", "--help", cwd=folder).stdout
 
@@ -163,12 +178,80 @@ def test_convert_without_labels(folder) -> None:
     assert "reference_energy" in (folder / "c.csv").read_text().splitlines()[0]
 
 
+def test_sample_select_append(folder) -> None:
+    done = knncalc(
+        "sample", "w:2", "-n", 4, "--no-relax", "-o", "pool.extxyz", "--json", "-q", "-j", 1,
+        cwd=folder,
+    )  # fmt: skip
+    assert json.loads(done.stdout)["structures"] == 4
+    pool = read(folder / "pool.extxyz", ":")
+    assert {a.info["composition"] for a in pool} == {"2w"}
+    arguments = ("select", "pool.extxyz", "-n", 2, "-m", "tiny.h5", "-o", "chosen.extxyz", "-q")
+    rows = json.loads(knncalc(*arguments, "--json", "--strategy", "diversity", cwd=folder).stdout)
+    chosen = read(folder / "chosen.extxyz", ":")
+    assert [a.info["name"] for a in chosen] == [r["name"] for r in rows]
+    assert len(rows) == 2
+    assert all(r["energy_std_kcal_mol"] > 0 for r in rows)
+    for a in chosen:
+        a.info["reference_energy"] = -40.0
+    write(folder / "labelled.extxyz", chosen)
+    (folder / "grown.h5").write_bytes((folder / "tiny.h5").read_bytes())
+    arguments = ("append", "labelled.extxyz", "-m", "grown.h5", "--source", "by hand", "-q")
+    first = json.loads(knncalc(*arguments, "-b", "none", "--json", cwd=folder).stdout)
+    assert first["added"] == [a.info["name"] for a in chosen]
+    about = json.loads(knncalc("info", "grown.h5", "--json", cwd=folder).stdout)
+    assert about["n_structures"] == 62
+    assert {r["source"] for r in about["provenance"]["additions"]} == {"by hand"}
+    again = knncalc(*arguments, "-b", "none", cwd=folder).stdout
+    assert "0 structures added" in again
+    assert "has this structure already" in again
+
+
+def test_active_loop(folder) -> None:
+    (folder / "active.toml").write_text(
+        """
+[loop]
+directory = "loop"
+iterations = 2
+batch = 3
+[model]
+file = "tiny.h5"
+baseline = "none"
+[pool]
+sample = [["w:2"], ["w:3"]]
+n = 6
+settings = {relax = false}
+[labeler]
+kind = "ase"
+calculator = "tblite.ase.TBLite"
+method = "GFN2-xTB"
+multiplicity_key = "multiplicity"
+options = {method = "GFN2-xTB", verbosity = 0}
+"""
+    )
+    plan = json.loads(knncalc("active", "active.toml", "--dry-run", "--json", cwd=folder).stdout)
+    assert "12 structures would be sampled" in plan["note"]
+    assert not (folder / "loop").exists()
+    done = knncalc("active", "active.toml", "-q", cwd=folder)
+    assert "learned" in done.stdout
+    reports = json.loads(knncalc("active", "active.toml", "-q", "--json", cwd=folder).stdout)
+    assert [r["labels"] for r in reports] == [3, 6]
+    assert reports[0]["learned"] == "appended"
+    assert len(read(folder / "loop" / "labelled.extxyz", ":")) == 6
+    (folder / "wrong.toml").write_text("[loop]\nbach = 3\n")
+    assert "loop.bach" in knncalc("active", "wrong.toml", cwd=folder, code=1).stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("report", "nothing"), "neither a file nor one of the shipped"),
         (("report", "tiny.h5", "-o", "no/x.html"), "no/x.html"),
         (("report", "tiny.h5", "-d", "data.extxyz"), "wb97xd_energy"),
+        (("sample", "xx:1", "-o", "x.extxyz"), "unknown molecule"),
+        (("select", "conformers.xyz", "-m", "tiny.h5", "--strategy", "best"), "strategy must"),
+        (("append", "data.extxyz", "-m", "saw-wb97xd"), "copy it first"),
+        (("active", "nothing.toml"), "nothing.toml"),
         (("info", "nothing"), "neither a file nor one of the shipped"),
         (("predict", "missing.xyz", "-m", "tiny.h5"), "missing.xyz"),
         (("rank", "data.extxyz", "-m", "model.h5"), "conformers of one composition"),

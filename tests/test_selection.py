@@ -16,6 +16,7 @@ from ase_knncalc.selection import (
     STRATEGIES,
     Pool,
     farthest_points,
+    kernel_rows,
     select,
     survey,
     variance_reduction,
@@ -118,12 +119,13 @@ def test_variance_reduction_is_that_of_bayesian_regression(seed, n) -> None:
     chosen = variance_reduction(rows, reference, n)
     precision = np.eye(5)
 
-    def mean_variance(matrix: np.ndarray) -> float:
-        return float(np.einsum("ij,jk,ik->", reference, np.linalg.inv(matrix), reference))
+    def mean_std(matrix: np.ndarray) -> float:
+        variance = np.einsum("ij,jk,ik->i", reference, np.linalg.inv(matrix), reference)
+        return float(np.sqrt(variance).mean())
 
     left = set(range(8))
     for i in chosen.tolist():
-        after = {j: mean_variance(precision + np.outer(rows[j], rows[j])) for j in left}
+        after = {j: mean_std(precision + np.outer(rows[j], rows[j])) for j in left}
         assert after[i] == pytest.approx(min(after.values()), rel=1e-8)
         left.remove(i)
         precision = precision + np.outer(rows[i], rows[i])
@@ -170,3 +172,19 @@ def test_rows_of_the_sparse_trend(water_frames) -> None:
     batch = featurize(model.descriptor, [(a.numbers, a.positions, 0) for a in water_frames[:8]])
     rows = model.trend.posterior_rows(batch)
     np.testing.assert_allclose(np.einsum("ij,ij->i", rows, rows), model.trend.leverage(batch))
+
+
+def test_kernel_rows_are_the_posterior_of_the_kernel(water_frames) -> None:
+    model = tiny(water_frames, trend="sparse")
+    batch = featurize(model.descriptor, [(a.numbers, a.positions, 0) for a in water_frames])
+    known, pool = batch.select(range(20)), batch.select(range(20, 60))
+    few = kernel_rows(known, pool, model.elements)
+    prior = kernel_rows(batch.select([]), pool, model.elements)
+    again = kernel_rows(known, known, model.elements)
+
+    def variance(rows: np.ndarray) -> np.ndarray:
+        return np.einsum("ij,ij->i", rows, rows)
+
+    # Labels lower the variance, most of all where they are: there it is that of the noise.
+    assert np.median(variance(few)) < 0.1 * np.median(variance(prior))
+    assert variance(again).max() < 1.01

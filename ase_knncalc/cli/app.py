@@ -8,6 +8,7 @@ import warnings
 import typer
 
 from ase_knncalc.cli import (
+    active,
     checking,
     conversion,
     evaluation,
@@ -34,6 +35,10 @@ app.command("compare")(evaluation.compare)
 app.command("learning-curve")(evaluation.learning_curve)
 app.command("tune")(evaluation.tune)
 app.command("report")(report.report)
+app.command("sample")(active.sample)
+app.command("select")(active.select)
+app.command("append")(active.append)
+app.command("active")(active.active)
 app.command("check")(checking.check)
 app.command("convert")(conversion.convert)
 app.command("info")(models.info)

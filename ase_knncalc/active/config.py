@@ -1,0 +1,284 @@
+"""Configuration of a loop, read from TOML; every error names the key."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
+
+from ase_knncalc.data import KeyMap
+from ase_knncalc.errors import SettingsError
+from ase_knncalc.sampling import SamplingSettings
+from ase_knncalc.selection import STRATEGIES
+from ase_knncalc.settings import TrainingSettings
+from ase_knncalc.sparse import SparseSettings
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LoopTable(_Table):
+    """``[loop]``: how long, how much, and where."""
+
+    directory: Path = Path("active")
+    iterations: PositiveInt = 5
+    batch: PositiveInt = 20
+    strategy: Literal["random", "energy_std", "novelty", "diversity", "combined", "variance"] = (
+        "combined"
+    )
+    energy_window: NonNegativeFloat | None = None
+    """eV above the lowest of a composition."""
+    retrain: Literal["auto", "always", "never"] = "auto"
+    growth: PositiveFloat = 0.2
+    """Additions, as a fraction of the training structures, that call for training."""
+    seed: int = 0
+    jobs: int = 1
+
+
+class ModelTable(_Table):
+    """``[model]``: what the loop starts from; without it, ``[training]`` makes the first model."""
+
+    file: str | None = None
+    baseline: str = "auto"
+    reference: str = ""
+
+
+class TrainingTable(_Table):
+    """``[training]``: the data that training starts from, and its settings."""
+
+    data: list[Path] = Field(default_factory=list)
+    monomers: list[Path] = Field(default_factory=list)
+    reference_key: str = "reference_energy"
+    baseline_key: str = "baseline_energy"
+    check_labels: bool = True
+    use_forces: bool = False
+    """Whether forces of new labels take part; a model trained on forces has no k-NN term."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Fields of :class:`TrainingSettings`; ``sparse`` is a table of :class:`SparseSettings`."""
+
+    def training_settings(self) -> TrainingSettings:
+        """Settings, checked."""
+        options = _known(self.settings, TrainingSettings, "training.settings")
+        if "sparse" in options:
+            sparse = _known(options["sparse"], SparseSettings, "training.settings.sparse")
+            options["sparse"] = _made(SparseSettings, sparse, "training.settings.sparse")
+        return _made(TrainingSettings, options, "training.settings")
+
+    def keys(self) -> KeyMap:
+        """Where the training data keep their labels."""
+        return KeyMap(reference_energy=self.reference_key, baseline_energy=self.baseline_key)
+
+
+class PoolTable(_Table):
+    """``[pool]``: structures to choose from: files, or molecules to sample clusters of."""
+
+    files: list[Path] = Field(default_factory=list)
+    sample: list[list[str]] = Field(default_factory=list)
+    """Clusters, each a list such as ``["sa:2", "am:2"]``."""
+    n: PositiveInt = 100
+    """Structures to sample of each cluster."""
+    engine: str = "auto"
+    refresh: bool = False
+    """Whether each iteration samples anew, with another seed."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """Fields of :class:`SamplingSettings`."""
+
+    def sampling_settings(self, seed: int) -> SamplingSettings:
+        """Settings, checked."""
+        options = _known(self.settings, SamplingSettings, "pool.settings")
+        return _made(SamplingSettings, {"seed": seed, **options}, "pool.settings")
+
+
+class LabelerTable(_Table):
+    """``[labeler]``: who gives the labels."""
+
+    kind: Literal["pyscf", "ase", "lookup"]
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of the labeler, or of the ASE calculator."""
+    calculator: str = ""
+    """ASE's name of the calculator (``orca``, ``gaussian``, ``psi4``, …); kind ``ase``."""
+    method: str = ""
+    """Level of theory, for provenance; kind ``ase``."""
+    energies_only: bool = False
+    charge_key: str = "charge"
+    multiplicity_key: str = "mult"
+    files: list[Path] = Field(default_factory=list)
+    """Labelled structures; kind ``lookup``."""
+    reference_key: str = "reference_energy"
+    time_limit: PositiveFloat | None = None
+    """Seconds for one structure."""
+
+
+class TestTable(_Table):
+    """``[test]``: labelled structures held out, for the curve of errors."""
+
+    files: list[Path] = Field(default_factory=list)
+    reference_key: str = "reference_energy"
+    baseline_key: str = "baseline_energy"
+
+
+class LoopConfig(_Table):
+    """A whole configuration."""
+
+    loop: LoopTable = Field(default_factory=LoopTable)
+    model: ModelTable = Field(default_factory=ModelTable)
+    training: TrainingTable = Field(default_factory=TrainingTable)
+    pool: PoolTable
+    labeler: LabelerTable
+    test: TestTable = Field(default_factory=TestTable)
+
+    def identity(self) -> dict[str, Any]:
+        """What a loop cannot change once it has begun, as plain values."""
+        tables = self.model_dump(mode="json", exclude={"loop"})
+        tables["labeler"].pop("time_limit")
+        tables["loop"] = {"seed": self.loop.seed}
+        return dict(json.loads(json.dumps(tables)))
+
+
+def read_config(path: str | os.PathLike[str]) -> LoopConfig:
+    """Read and check a configuration; paths in it count from its folder.
+
+    Raises
+    ------
+    SettingsError
+        If the file cannot be read, is no TOML, or a key is unknown or has a wrong value.
+    """
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+
+    path = Path(path)
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise SettingsError(f"cannot read {path}: {e.strerror or e}") from e
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise SettingsError(f"{path} is not TOML: {e}") from e
+    try:
+        config = LoopConfig.model_validate(_with_paths(tables, path.parent))
+    except ValidationError as e:
+        raise SettingsError(f"{path}: {_first_problem(e)}") from None
+    try:
+        _check(config)
+    except SettingsError as e:
+        raise SettingsError(f"{path}: {e}") from None
+    return config
+
+
+_PATHS = {
+    ("loop", "directory"), ("training", "data"), ("training", "monomers"), ("pool", "files"),
+    ("labeler", "files"), ("test", "files"),
+}  # fmt: skip
+
+
+def _with_paths(tables: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The tables with paths taken from the folder of the configuration."""
+
+    def resolve(value: Any) -> Any:
+        if isinstance(value, list):
+            return [resolve(v) for v in value]
+        return str(folder / value) if isinstance(value, str) else value
+
+    tables = {"loop": {}, **tables}
+    if isinstance(tables["loop"], dict):
+        tables["loop"] = {"directory": "active", **tables["loop"]}
+    found: dict[str, Any] = {}
+    for name, table in tables.items():
+        found[name] = table
+        if isinstance(table, dict):
+            found[name] = {k: resolve(v) if (name, k) in _PATHS else v for k, v in table.items()}
+    model = found.get("model")
+    if isinstance(model, dict) and isinstance(model.get("file"), str):
+        beside = folder / model["file"]
+        if beside.is_file():
+            found["model"] = {**model, "file": str(beside)}
+    return found
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        table: Any = LoopConfig
+        for part in problem["loc"][:-1]:
+            table = table.model_fields[part].annotation
+        return f"{where}: unknown key{_similar(str(problem['loc'][-1]), table.model_fields)}"
+    if problem["type"] == "missing":
+        return f"{where}: missing"
+    return f"{where}: {problem['msg']}, got {problem['input']!r}"
+
+
+def _similar(name: str, known: Any) -> str:
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
+
+
+def _known(options: Any, kind: type[Any], where: str) -> dict[str, Any]:
+    if not isinstance(options, dict):
+        raise SettingsError(f"{where}: expected a table, got {options!r}")
+    names = [f.name for f in fields(kind)]
+    for key in options:
+        if key not in names:
+            raise SettingsError(f"{where}.{key}: unknown key{_similar(key, names)}")
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+
+
+def _made(kind: type[Any], options: dict[str, Any], where: str) -> Any:
+    try:
+        return kind(**options)
+    except SettingsError as e:
+        raise SettingsError(f"{where}: {e}") from None
+    except TypeError as e:
+        raise SettingsError(f"{where}: {e}") from None
+
+
+def _check(config: LoopConfig) -> None:
+    """What one key demands of another."""
+    if config.model.file is None and not config.training.data:
+        raise SettingsError("model.file or training.data: one of them is needed to start from")
+    if config.loop.retrain == "always" and not config.training.data:
+        raise SettingsError("training.data: needed with loop.retrain = 'always'")
+    if not config.pool.files and not config.pool.sample:
+        raise SettingsError("pool.files or pool.sample: one of them is needed")
+    if config.pool.refresh and not config.pool.sample:
+        raise SettingsError("pool.refresh: only with pool.sample")
+    if config.labeler.kind == "lookup" and not config.labeler.files:
+        raise SettingsError("labeler.files: needed with kind = 'lookup'")
+    if config.labeler.kind == "ase" and not (config.labeler.calculator and config.labeler.method):
+        raise SettingsError(
+            "labeler.calculator and labeler.method: needed with kind = 'ase', such as 'orca' and "
+            "'DLPNO-CCSD(T)/aug-cc-pVTZ'"
+        )
+    assert config.loop.strategy in STRATEGIES
+    config.training.training_settings()
+    config.pool.sampling_settings(config.loop.seed)
+    for texts in config.pool.sample:
+        from ase_knncalc.molecules import parse_ingredients
+
+        parse_ingredients(texts)
+    for table, paths in (
+        ("training.data", config.training.data),
+        ("training.monomers", config.training.monomers),
+        ("pool.files", config.pool.files),
+        ("labeler.files", config.labeler.files),
+        ("test.files", config.test.files),
+    ):
+        for path in paths:
+            if not path.exists():
+                raise SettingsError(f"{table}: {path} does not exist")

@@ -1,0 +1,251 @@
+"""What a loop has done so far, in a SQLite file that survives a kill at any moment.
+
+Every fact is one transaction, on disk before anything is built on it: a batch that was chosen, each
+label as soon as its labeler returned it, an iteration that was learned from. The state of a loop is
+derived from these facts alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+
+from ase_knncalc.errors import DataError, ModelFileError
+from ase_knncalc.labelcache import label_key
+from ase_knncalc.labelers import LabelResult
+from ase_knncalc.structure import resolve_charge
+
+FloatArray = np.ndarray
+
+_VERSION = 1
+_TABLES = """
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS structures (
+    key TEXT PRIMARY KEY, iteration INTEGER NOT NULL, place INTEGER NOT NULL,
+    numbers BLOB NOT NULL, positions BLOB NOT NULL, info TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS labels (
+    key TEXT PRIMARY KEY REFERENCES structures (key), energy REAL, forces BLOB,
+    method TEXT NOT NULL, seconds REAL NOT NULL, reason TEXT NOT NULL, date TEXT NOT NULL
+);
+CREATE TABLE IF NOT EXISTS iterations (number INTEGER PRIMARY KEY, report TEXT NOT NULL);
+"""
+
+
+def structure_key(atoms: Atoms) -> str:
+    """Digest of elements, positions, charge and multiplicity."""
+    return label_key(atoms, *resolve_charge(atoms), {})
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A structure that was chosen, with its label if there is one.
+
+    Attributes
+    ----------
+    key : str
+    iteration : int
+    atoms : Atoms
+        With the label as :func:`ase_knncalc.labelers.label_frames` attaches it.
+    labelled : bool
+    reason : str
+        Why labelling failed; empty if it did not, or has not been tried.
+    """
+
+    key: str
+    iteration: int
+    atoms: Atoms
+    labelled: bool
+    reason: str
+
+
+class Journal:
+    """The file; one process at a time.
+
+    Parameters
+    ----------
+    path
+        Made if it is not there.
+
+    Raises
+    ------
+    DataError
+        If another process has it open.
+    ModelFileError
+        If it is no journal, damaged, newer than this version, or cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        with self._translated():
+            self._db = sqlite3.connect(self.path, timeout=0.2, isolation_level=None)
+            # One writer, and every commit flushed to the disk before it returns.
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("BEGIN EXCLUSIVE")
+            for statement in _TABLES.split(";"):
+                self._db.execute(statement)
+            self._db.execute("INSERT OR IGNORE INTO facts VALUES ('version', ?)", (str(_VERSION),))
+            self._db.execute("COMMIT")
+        found = int(self.fact("version") or 0)
+        if found > _VERSION:
+            self.close()
+            raise ModelFileError(
+                f"{self.path} has version {found}, this ase_knncalc reads up to {_VERSION}: "
+                "upgrade with `pip install --upgrade ase_knncalc`"
+            )
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as e:
+            if "locked" in str(e):
+                raise DataError(
+                    f"{self.path.parent} is in use by another loop: wait for it, or give another "
+                    "directory"
+                ) from e
+            raise ModelFileError(f"{self.path}: {e}") from e
+        except sqlite3.DatabaseError as e:
+            raise ModelFileError(f"{self.path} is not a journal, or is damaged: {e}") from e
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._translated():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._db
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+
+    def close(self) -> None:
+        """Release the file."""
+        self._db.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def fact(self, name: str) -> str | None:
+        """A text kept under a name, or None."""
+        with self._translated():
+            row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def set_fact(self, name: str, value: str) -> None:
+        """Keep a text under a name."""
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    def add_batch(self, iteration: int, frames: list[Atoms]) -> None:
+        """Keep the choice of an iteration, all of it or nothing.
+
+        Structures that were chosen before are left out.
+        """
+        with self._transaction() as db:
+            for place, atoms in enumerate(frames):
+                info = {
+                    k: v for k, v in atoms.info.items() if isinstance(v, str | int | float | bool)
+                }
+                info["charge"], info["multiplicity"] = resolve_charge(atoms)
+                db.execute(
+                    "INSERT OR IGNORE INTO structures VALUES (?, ?, ?, ?, ?, ?)",
+                    (
+                        structure_key(atoms),
+                        iteration,
+                        place,
+                        atoms.numbers.astype("<i8").tobytes(),
+                        np.ascontiguousarray(atoms.positions, dtype="<f8").tobytes(),
+                        json.dumps(info),
+                    ),
+                )
+
+    def add_label(self, key: str, result: LabelResult) -> None:
+        """Keep the outcome of a calculation; it is on disk when this returns.
+
+        Raises
+        ------
+        ModelFileError
+            If the structure was not chosen, or has a label already.
+        """
+        label = result.label
+        forces = None if label is None or label.forces is None else label.forces
+        with self._transaction() as db:
+            db.execute(
+                "INSERT INTO labels VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    key,
+                    None if label is None else label.energy,
+                    None if forces is None else np.asarray(forces, dtype="<f8").tobytes(),
+                    "" if label is None else label.method,
+                    0.0 if label is None else label.seconds,
+                    result.reason,
+                    datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                ),
+            )
+
+    def finish(self, iteration: int, report: dict[str, Any]) -> None:
+        """Keep that an iteration was learned from."""
+        with self._transaction() as db:
+            db.execute(
+                "INSERT INTO iterations VALUES (?, ?)",
+                (iteration, json.dumps(report, allow_nan=False)),
+            )
+
+    def reports(self) -> list[dict[str, Any]]:
+        """Reports of all finished iterations, in order."""
+        with self._translated():
+            rows = self._db.execute("SELECT report FROM iterations ORDER BY number").fetchall()
+        return [json.loads(row[0]) for row in rows]
+
+    def asked(self, iteration: int | None = None) -> list[Asked]:
+        """Structures chosen so far, or in one iteration, in the order of the choice."""
+        query = (
+            "SELECT s.key, s.iteration, s.numbers, s.positions, s.info, l.key, l.energy, l.forces,"
+            " l.method, l.reason FROM structures s LEFT JOIN labels l ON s.key = l.key"
+        )
+        with self._translated():
+            if iteration is None:
+                rows = self._db.execute(f"{query} ORDER BY s.iteration, s.place").fetchall()
+            else:
+                rows = self._db.execute(
+                    f"{query} WHERE s.iteration = ? ORDER BY s.place", (iteration,)
+                ).fetchall()
+        return [_asked(row) for row in rows]
+
+
+def _asked(row: tuple[Any, ...]) -> Asked:
+    key, iteration, numbers, positions, info, known, energy, forces, method, reason = row
+    atoms = Atoms(
+        np.frombuffer(numbers, dtype="<i8").astype(np.intp),
+        np.frombuffer(positions, dtype="<f8").reshape(-1, 3).copy(),
+    )
+    atoms.info = json.loads(info)
+    labelled = energy is not None
+    if labelled:
+        atoms.info["reference_energy"] = float(energy)
+        atoms.info["reference_method"] = method
+    if forces is not None:
+        array = np.frombuffer(forces, dtype="<f8").reshape(-1, 3).copy()
+        atoms.set_array("reference_forces", array)
+    return Asked(key, int(iteration), atoms, labelled, reason if known is not None else "")

@@ -1,0 +1,140 @@
+"""How a loop learns: append where that is enough, train again where it is not."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+
+from ase_knncalc.active.config import LoopConfig
+from ase_knncalc.appending import append, needs_retraining
+from ase_knncalc.data import read_dataset
+from ase_knncalc.errors import SettingsError, StructureError
+from ase_knncalc.model import KNNModel
+from ase_knncalc.preparation import complete_baseline
+from ase_knncalc.training import train
+
+
+@dataclass(frozen=True)
+class Learned:
+    """A model after a batch.
+
+    Attributes
+    ----------
+    model : KNNModel
+    how : str
+        ``"appended"`` or ``"trained"``.
+    reasons : list of str
+        Why it was trained again, or should be.
+    """
+
+    model: KNNModel
+    how: str
+    reasons: list[str]
+
+
+def learn(
+    model: KNNModel,
+    batch: Sequence[Atoms],
+    labelled: Sequence[Atoms],
+    config: LoopConfig,
+    cache: Path,
+) -> Learned:
+    """The model with a labelled batch.
+
+    Parameters
+    ----------
+    model
+        As it was when the batch was chosen.
+    batch
+        New labelled structures.
+    labelled
+        All structures labelled in this loop, the batch among them.
+    config, cache
+        Of the loop; HDF5 file of baseline labels.
+
+    Raises
+    ------
+    SettingsError
+        If the batch holds what the model does not cover, and it may not be trained again.
+    """
+    mode = config.loop.retrain
+    if mode == "always":
+        return Learned(train_model(labelled, config, cache), "trained", ["retrain = 'always'"])
+    foreign = [a for a in batch if not covered(model, a)]
+    if foreign:
+        reasons = [f"{len(foreign)} structures hold elements or charges that the model never saw"]
+    else:
+        outcome = append(model, [a.copy() for a in batch], cache=cache)
+        advice = needs_retraining(outcome.model, growth=config.loop.growth)
+        reasons = advice.reasons
+        if not advice.needed or mode == "never" or not config.training.data:
+            return Learned(outcome.model, "appended", reasons)
+    if mode == "never" or not config.training.data:
+        raise SettingsError(
+            f"{reasons[0]}: give training.data, so that it can be trained again, and leave "
+            "loop.retrain at 'auto'"
+        )
+    return Learned(train_model(labelled, config, cache), "trained", reasons)
+
+
+def covered(model: KNNModel, atoms: Atoms) -> bool:
+    """Whether a model may be asked about a structure."""
+    try:
+        model.check(atoms)
+    except StructureError:
+        return False
+    return True
+
+
+def train_model(labelled: Sequence[Atoms], config: LoopConfig, cache: Path) -> KNNModel:
+    """A model of the original data and all labels of the loop."""
+    table = config.training
+    additions = [a.copy() for a in labelled]
+    if not table.use_forces:
+        for atoms in additions:
+            atoms.arrays.pop("reference_forces", None)
+    data: list[Any] = _canonical(config, table.data)
+    with warnings.catch_warnings():
+        # Frames left out are listed in the model; here the same ones would be told of each time.
+        warnings.simplefilter("ignore", UserWarning)
+        return train(
+            data + additions,
+            monomers=_canonical(config, table.monomers) or None,
+            baseline=config.model.baseline,
+            reference=config.model.reference or table.reference_key,
+            check_labels=table.check_labels,
+            settings=table.training_settings(),
+            cache=cache,
+            n_jobs=config.loop.jobs,
+        )
+
+
+def _canonical(config: LoopConfig, paths: Sequence[Path]) -> list[Atoms]:
+    """Training data under the names that the loop's own labels have."""
+    if not paths:
+        return []
+    frames = list(read_dataset(paths, keys=config.training.keys()).frames)
+    if not config.training.use_forces:
+        for atoms in frames:
+            atoms.arrays.pop("reference_forces", None)
+    return frames
+
+
+def baseline_energies(
+    model: KNNModel, frames: Sequence[Atoms], cache: Path, jobs: int
+) -> list[float | None]:
+    """Baseline energy of each structure in eV, None where the baseline failed."""
+    assert model.baseline is not None
+    copies = [a.copy() for a in frames]
+    for atoms in copies:
+        atoms.arrays.pop("reference_forces", None)
+    errors = complete_baseline(copies, model.baseline, cache=cache, n_jobs=jobs)
+    return [
+        None if error else float(a.info["baseline_energy"])
+        for a, error in zip(copies, errors, strict=True)
+    ]

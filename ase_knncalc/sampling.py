@@ -1,0 +1,447 @@
+"""Structures of clusters to choose from: packing, Monte Carlo, basin hopping, dynamics.
+
+Each way is a function of a start, a calculator and a random generator that returns what it visited;
+:func:`sample` runs as many of them as it takes to find ``n`` structures that differ. Any ASE
+calculator does: the baseline where no model covers the elements yet, a :class:`KNNCalculator`
+otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+from ase import Atoms, units
+from ase.calculators.calculator import Calculator, all_changes
+
+from ase_knncalc.baselines import Baseline, make_baseline
+from ase_knncalc.descriptors import FCHL19
+from ase_knncalc.errors import KNNCalcError, SettingsError
+from ase_knncalc.molecules import (
+    CONTACT,
+    Ingredient,
+    closest_contact,
+    composition_of,
+    is_one_cluster,
+    pack,
+)
+from ase_knncalc.progress import track
+from ase_knncalc.settings import PRESETS
+from ase_knncalc.structure import resolve_charge
+
+FloatArray = np.ndarray
+Method = Literal["packing", "monte-carlo", "basin-hopping", "md"]
+METHODS: tuple[str, ...] = get_args(Method)
+
+# Rigid-body moves may press molecules together a bit more than packing does.
+_CLOSEST = 0.9 * CONTACT[0]
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How structures are sampled.
+
+    Parameters
+    ----------
+    methods
+        Taken in turn: ``"packing"`` (random contacts, relaxed if ``relax``), ``"monte-carlo"``
+        (rigid-body Metropolis walk from a packing), ``"basin-hopping"`` (rigid-body moves, each
+        relaxed, Metropolis on the minima), ``"md"`` (Langevin dynamics from a relaxed packing).
+    relax
+        Whether packings are relaxed.
+    fmax, relax_steps
+        When a relaxation ends: largest force (eV/Å) or number of steps.
+    temperatures
+        Of walks and dynamics, K; taken in turn.
+    chain
+        Structures taken from each walk, hopping run or trajectory.
+    interval
+        Moves between two structures of a Monte-Carlo walk.
+    time_step, snapshot_time
+        Of the dynamics: time step, and time between snapshots, fs.
+    energy_tolerance, distance_tolerance
+        Two structures of a composition are the same if their energies differ by less than this
+        (eV), and their global descriptors by less than this fraction of their norm.
+    attempts
+        Runs are given up after this many times the number that ``n`` needs without duplicates.
+    seed
+        Of everything.
+    """
+
+    methods: tuple[str, ...] = ("packing",)
+    relax: bool = True
+    fmax: float = 0.05
+    relax_steps: int = 300
+    temperatures: tuple[float, ...] = (200.0, 300.0, 400.0)
+    chain: int = 10
+    interval: int = 20
+    time_step: float = 0.5
+    snapshot_time: float = 50.0
+    energy_tolerance: float = 0.002
+    distance_tolerance: float = 0.01
+    attempts: int = 5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.methods or set(self.methods) - set(METHODS):
+            raise SettingsError(
+                f"methods must be some of {', '.join(METHODS)}, got {', '.join(self.methods)!r}"
+            )
+        for name in (
+            "fmax", "relax_steps", "chain", "interval", "time_step", "snapshot_time",
+            "energy_tolerance", "distance_tolerance", "attempts",
+        ):  # fmt: skip
+            if not getattr(self, name) > 0:
+                raise SettingsError(f"{name} must be positive, got {getattr(self, name)!r}")
+        if not self.temperatures or min(self.temperatures) <= 0:
+            raise SettingsError(f"temperatures must be positive, got {self.temperatures!r}")
+
+
+class BaselineCalculator(Calculator):
+    """A baseline as an ASE calculator, for relaxations and dynamics.
+
+    Parameters
+    ----------
+    baseline
+        Anything that :func:`ase_knncalc.baselines.make_baseline` understands.
+    """
+
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012 - ASE's convention
+    ignored_changes: ClassVar[set[str]] = set()
+
+    def __init__(self, baseline: str | dict[str, str] | Baseline = "auto") -> None:
+        super().__init__()
+        self.baseline = make_baseline(baseline)
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """Energy (eV) and forces (eV/Å)."""
+        super().calculate(atoms, properties, system_changes)
+        energy, forces = self.baseline.energy_and_forces(self.atoms, *resolve_charge(self.atoms))
+        self.results = {"energy": energy, "forces": forces}
+
+
+def make_engine(spec: Any) -> Calculator:
+    """Calculator that drives the sampling.
+
+    Parameters
+    ----------
+    spec
+        A calculator, ``"model:NAME_OR_FILE"`` for a :class:`KNNCalculator`, or a baseline as for
+        :func:`ase_knncalc.baselines.make_baseline` (``"GFN1-xTB"``, ``"tblite:GFN2-xTB"``, …).
+    """
+    if isinstance(spec, Calculator):
+        return spec
+    if isinstance(spec, str) and spec.startswith("model:"):
+        from ase_knncalc.calculator import KNNCalculator
+
+        return KNNCalculator(spec.removeprefix("model:"), on_novelty="ignore")
+    return BaselineCalculator(spec)
+
+
+def relaxed(atoms: Atoms, calculator: Calculator, settings: SamplingSettings) -> Atoms:
+    """A copy at the nearest minimum, or as near as ``relax_steps`` take it."""
+    from ase.optimize import BFGS
+
+    copy = atoms.copy()
+    copy.calc = calculator
+    # A short step at first: packings have contacts that throw a quasi-Newton method off.
+    BFGS(copy, logfile=None, maxstep=0.1).run(fmax=settings.fmax, steps=settings.relax_steps)
+    return copy
+
+
+def _finish(atoms: Atoms, energy: float, **info: Any) -> Atoms:
+    copy = atoms.copy()
+    copy.calc = None
+    copy.positions -= copy.get_center_of_mass()
+    copy.info.update(energy=float(energy), **info)
+    return copy
+
+
+def rigid_move(
+    atoms: Atoms, rng: np.random.Generator, step: float = 0.3, angle: float = 0.5
+) -> Atoms:
+    """A copy with one molecule moved by about ``step`` (Å) and turned by about ``angle`` (rad)."""
+    from scipy.spatial.transform import Rotation
+
+    copy = atoms.copy()
+    owner = copy.arrays["molecule"]
+    chosen = owner == rng.integers(owner.max() + 1)
+    part = copy.positions[chosen]
+    centre = part.mean(axis=0)
+    turn = Rotation.from_rotvec(rng.normal(size=3) * angle / 3**0.5).as_matrix()
+    copy.positions[chosen] = (part - centre) @ turn.T + centre + rng.normal(size=3) * step / 3**0.5
+    return copy
+
+
+def monte_carlo(
+    start: Atoms,
+    calculator: Calculator,
+    rng: np.random.Generator,
+    temperature: float,
+    settings: SamplingSettings,
+) -> list[Atoms]:
+    """Rigid-body Metropolis walk; one structure every ``interval`` moves, ``chain`` in all.
+
+    Step lengths are adapted to an acceptance of 40 % until the first structure is taken. Moves that
+    press molecules together or lose one are rejected without a calculation.
+    """
+    current = start.copy()
+    current.calc = calculator
+    energy = float(current.get_potential_energy())
+    step, found = 0.3, []
+    for move in range(1, settings.interval * (settings.chain + 1) + 1):
+        trial = rigid_move(current, rng, step, 1.5 * step)
+        accepted = False
+        if closest_contact(trial) > _CLOSEST and is_one_cluster(trial):
+            trial.calc = calculator
+            new = float(trial.get_potential_energy())
+            accepted = rng.random() < np.exp(min(0.0, (energy - new) / (units.kB * temperature)))
+            if accepted:
+                current, energy = trial, new
+        if move <= settings.interval:
+            step = float(np.clip(step * (1.12 if accepted else 0.93), 0.02, 2.0))
+        elif move % settings.interval == 0:
+            found.append(_finish(current, energy, temperature=float(temperature)))
+    return found
+
+
+def basin_hopping(
+    start: Atoms,
+    calculator: Calculator,
+    rng: np.random.Generator,
+    temperature: float,
+    settings: SamplingSettings,
+) -> list[Atoms]:
+    """Minima visited by rigid-body moves, each relaxed; ``chain`` of them.
+
+    Half of the moves take a molecule off and dock it anew, half shift one by an Å or so.
+
+    References
+    ----------
+    D. J. Wales, J. P. K. Doye, J. Phys. Chem. A 101, 5111 (1997).
+    """
+    current = relaxed(start, calculator, settings)
+    energy = float(current.get_potential_energy())
+    found = [_finish(current, energy)]
+    for _ in range(settings.chain - 1):
+        trial = None
+        for _ in range(50):
+            moved = rigid_move(current, rng, *((1.0, 1.5) if rng.random() < 0.5 else (3.0, 3.0)))
+            if closest_contact(moved) > _CLOSEST and is_one_cluster(moved):
+                trial = moved
+                break
+        if trial is None:
+            break
+        trial = relaxed(trial, calculator, settings)
+        if not is_one_cluster(trial):
+            continue
+        new = float(trial.get_potential_energy())
+        found.append(_finish(trial, new))
+        if rng.random() < np.exp(min(0.0, (energy - new) / (units.kB * temperature))):
+            current, energy = trial, new
+    return found
+
+
+def dynamics(
+    start: Atoms,
+    calculator: Calculator,
+    rng: np.random.Generator,
+    temperature: float,
+    settings: SamplingSettings,
+) -> list[Atoms]:
+    """Snapshots of Langevin dynamics from the relaxed start, until a molecule leaves."""
+    from ase.md.langevin import Langevin
+    from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
+
+    atoms = relaxed(start, calculator, settings)
+    MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=rng)
+    run = Langevin(
+        atoms,
+        settings.time_step * units.fs,
+        temperature_K=temperature,
+        friction=0.02 / units.fs,
+        fixcm=False,
+        rng=rng,
+    )
+    steps = max(1, round(settings.snapshot_time / settings.time_step))
+    found = []
+    for _ in range(settings.chain):
+        run.run(steps)
+        if not is_one_cluster(atoms):
+            break
+        found.append(_finish(atoms, atoms.get_potential_energy(), temperature=float(temperature)))
+    return found
+
+
+def packing(
+    start: Atoms,
+    calculator: Calculator,
+    rng: np.random.Generator,
+    temperature: float,
+    settings: SamplingSettings,
+) -> list[Atoms]:
+    """The start itself, relaxed if the settings say so; nothing if it falls apart."""
+    atoms = start
+    if settings.relax:
+        atoms = relaxed(start, calculator, settings)
+        if not is_one_cluster(atoms):
+            return []
+    else:
+        atoms = start.copy()
+        atoms.calc = calculator
+    return [_finish(atoms, atoms.get_potential_energy())]
+
+
+_RUNS: dict[str, Callable[..., list[Atoms]]] = {
+    "packing": packing,
+    "monte-carlo": monte_carlo,
+    "basin-hopping": basin_hopping,
+    "md": dynamics,
+}
+
+
+@dataclass
+class Distinct:
+    """Keeps structures that differ from all kept before, by energy and by descriptor.
+
+    Parameters
+    ----------
+    energy_tolerance, distance_tolerance
+        See :class:`SamplingSettings`.
+    """
+
+    energy_tolerance: float = 0.002
+    distance_tolerance: float = 0.01
+    frames: list[Atoms] = field(default_factory=list)
+    _known: dict[bytes, list[tuple[float, FloatArray]]] = field(default_factory=dict, repr=False)
+
+    def add(self, atoms: Atoms) -> bool:
+        """Keep a structure (with ``info["energy"]``) unless it is there; whether it was kept."""
+        numbers = np.sort(atoms.numbers)
+        descriptor = FCHL19(tuple(np.unique(numbers).tolist()), **PRESETS["sparse"])  # type: ignore[arg-type]
+        features = descriptor.local(atoms.numbers, atoms.positions).sum(axis=0)
+        energy = float(atoms.info["energy"])
+        known = self._known.setdefault(numbers.tobytes() + str(resolve_charge(atoms)).encode(), [])
+        limit = self.distance_tolerance * float(np.linalg.norm(features))
+        for other_energy, other in known:
+            if (
+                abs(other_energy - energy) < self.energy_tolerance
+                and np.linalg.norm(other - features) < limit
+            ):
+                return False
+        known.append((energy, features))
+        self.frames.append(atoms)
+        return True
+
+
+def sample(
+    ingredients: Sequence[Ingredient],
+    n: int,
+    *,
+    engine: Any = "auto",
+    settings: SamplingSettings | None = None,
+    n_jobs: int = -1,
+    progress: bool = False,
+) -> list[Atoms]:
+    """Up to ``n`` distinct structures of one composition.
+
+    Parameters
+    ----------
+    ingredients
+        From :func:`ase_knncalc.molecules.parse_ingredients`.
+    n
+        How many are wanted.
+    engine
+        See :func:`make_engine`. A calculator object runs in this process, everything else in
+        ``n_jobs`` processes; the result does not depend on their number.
+    settings
+        Methods and their parameters.
+    n_jobs, progress
+        Processes (−1: all cores), and whether to show a bar.
+
+    Returns
+    -------
+    list of Atoms
+        With ``name``, ``composition``, ``charge``, ``multiplicity``, ``energy`` (of the engine, eV)
+        and ``sampled_by`` in ``info``; fewer than ``n`` if no more were found in
+        ``settings.attempts`` times the runs needed.
+
+    Raises
+    ------
+    SettingsError
+        If ``n`` is not positive.
+    KNNCalcError
+        If every run failed; with the reason of the first.
+    """
+    settings = settings or SamplingSettings()
+    if n < 1:
+        raise SettingsError(f"the number of structures must be positive, got {n}")
+    composition = composition_of(ingredients)
+    per_round = sum(1 if m == "packing" else settings.chain for m in settings.methods)
+    runs = settings.attempts * len(settings.methods) * -(-n // per_round)
+    distinct = Distinct(settings.energy_tolerance, settings.distance_tolerance)
+    failures: list[str] = []
+    outcomes = _outcomes(ingredients, engine, settings, runs, n_jobs)
+    for run, outcome in enumerate(track(outcomes, total=None, text="sampling", show=progress)):
+        if isinstance(outcome, str):
+            failures.append(outcome)
+            continue
+        for atoms in outcome:
+            atoms.info.update(
+                name=f"{composition}-{run}-{len(distinct.frames)}",
+                composition=composition,
+                sampled_by=settings.methods[run % len(settings.methods)],
+            )
+            if len(distinct.frames) < n:
+                distinct.add(atoms)
+        if len(distinct.frames) >= n:
+            break
+    if not distinct.frames and failures:
+        raise KNNCalcError(f"none of {len(failures)} sampling runs succeeded: {failures[0]}")
+    return distinct.frames
+
+
+def _outcomes(
+    ingredients: Sequence[Ingredient],
+    engine: Any,
+    settings: SamplingSettings,
+    runs: int,
+    n_jobs: int,
+) -> Iterator[list[Atoms] | str]:
+    """Results of the runs in their order, computed as far as they are asked for."""
+    if isinstance(engine, Calculator) or n_jobs == 1:
+        calculator = make_engine(engine)
+        for run in range(runs):
+            yield _run(ingredients, calculator, settings, run)
+        return
+    from joblib import Parallel, delayed
+
+    with Parallel(n_jobs=n_jobs) as parallel:
+        block = 4 * max(1, parallel._effective_n_jobs())
+        for first in range(0, runs, block):
+            yield from parallel(
+                delayed(_run)(ingredients, engine, settings, run)
+                for run in range(first, min(first + block, runs))
+            )
+
+
+def _run(
+    ingredients: Sequence[Ingredient], engine: Any, settings: SamplingSettings, run: int
+) -> list[Atoms] | str:
+    rng = np.random.default_rng([settings.seed, run])
+    method = settings.methods[run % len(settings.methods)]
+    turn = run // len(settings.methods)
+    temperature = settings.temperatures[turn % len(settings.temperatures)]
+    try:
+        start = pack(ingredients, rng)
+        resolve_charge(start)
+        return _RUNS[method](start, make_engine(engine), rng, temperature, settings)
+    except (KNNCalcError, ArithmeticError) as e:
+        return str(e)
