@@ -177,7 +177,17 @@ class RidgeProblem:
 
     def best(self, penalties: Sequence[float] | FloatArray) -> RidgeFit:
         """The fit with the lowest :attr:`RidgeFit.score` among the given penalties."""
-        return min((self.solve(float(p)) for p in penalties), key=lambda fit: fit.score)
+        fits = [self.solve(float(p)) for p in penalties]
+        # Where most samples are interpolated, 1 − h is lost in rounding, and what is left of the
+        # residuals says nothing: the smallest of all scores would be that of the worst penalty.
+        sound = [
+            fit
+            for fit in fits
+            if np.median(fit.leverage * self.root_weights**2) < 0.5 / (1.0 - _LEVERAGE_CEILING)
+        ]
+        if not sound:
+            return max(fits, key=lambda fit: fit.penalty)
+        return min(sound, key=lambda fit: fit.score)
 
     def leave_block_out(
         self, fit: RidgeFit, row: int, extra_rows: FloatArray, extra_y: FloatArray, weight: float

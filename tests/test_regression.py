@@ -161,3 +161,19 @@ def test_too_few_samples_and_bad_penalty_are_told() -> None:
         RidgeProblem(c, phi, y).solve(0.0)
     with pytest.raises(TrainingError, match="group labels"):
         RidgeProblem(c, phi, y, groups=[1, 2])
+
+
+def test_interpolation_is_not_mistaken_for_accuracy() -> None:
+    """With more columns than samples a tiny penalty leaves no residual, and no knowledge either."""
+    rng = np.random.default_rng(0)
+    columns = rng.normal(size=(12, 60))
+    y = rng.normal(size=12)
+    fit = RidgeProblem(np.ones((12, 1)), columns, y).best(10.0 ** np.arange(-14.0, 1.0))
+    expected = []
+    for i in range(12):
+        kept = np.arange(12) != i
+        other = RidgeProblem(np.ones((11, 1)), columns[kept], y[kept]).solve(fit.penalty)
+        guess = other.free_coefficients[0] + columns[i] @ other.coefficients
+        expected.append(y[i] - guess)
+    np.testing.assert_allclose(fit.leave_one_out, expected, rtol=1e-3)
+    assert np.abs(fit.leave_one_out).mean() > 0.3
