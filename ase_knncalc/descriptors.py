@@ -373,7 +373,13 @@ class FeatureBatch:
         sizes = self.sizes[indices]
         starts = np.concatenate([[0], np.cumsum(sizes)])
         atoms = np.repeat(self.starts[indices] - starts[:-1], sizes) + np.arange(starts[-1])
-        return FeatureBatch(self.numbers[atoms], self.local[atoms], starts, self.charges[indices])
+        return FeatureBatch(
+            self.numbers[atoms],
+            self.local[atoms],
+            starts,
+            self.charges[indices],
+            [self._summed[0][indices]] if self._summed else [],
+        )
 
     def batches(self, max_atoms: int = 20_000) -> Iterator[tuple[slice, FeatureBatch]]:
         """Cut into consecutive parts of at most ``max_atoms`` atoms (at least one structure)."""

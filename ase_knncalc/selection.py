@@ -96,6 +96,7 @@ def survey(
     baseline_energies: FloatArray | None = None,
     groups: Sequence[str] | None = None,
     rows: FloatArray | None = None,
+    strategy: str = "variance",
 ) -> Pool:
     """What a model says of structures whose descriptors are known.
 
@@ -109,14 +110,18 @@ def survey(
         Compositions.
     rows
         From :func:`kernel_rows`; by default those of the model's trend.
+    strategy
+        What the pool is for: rows are made for ``variance`` only.
     """
     found = model.correct_features(batch)
+    if rows is None and strategy == "variance":
+        rows = model.trend.posterior_rows(batch)
     return Pool(
         energy_std=np.asarray(found.energy_std),
         novelty=np.asarray(found.novelty),
         points=model.project(batch.summed()),
         known=model.knn.index.points.astype(np.float64),
-        rows=model.trend.posterior_rows(batch) if rows is None else rows,
+        rows=rows,
         energies=None if baseline_energies is None else baseline_energies + found.delta,
         groups=groups,
     )
@@ -222,6 +227,7 @@ def select_frames(
         compute_features(model.descriptor, charged, n_jobs=n_jobs, progress=progress),
         baseline_energies=energies,
         groups=[composition_label(a) for a in charged],
+        strategy=strategy,
     )
     return select(pool, n, strategy, seed=seed, energy_window=energy_window), pool
 

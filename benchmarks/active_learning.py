@@ -1,6 +1,6 @@
 """Which selection needs the fewest labels: from sulfuric acid–water to clusters with ammonia.
 
-    python benchmarks/active_learning.py [--seeds 5] [--neutral] [--cache labels.h5] [--table]
+    python benchmarks/active_learning.py [--seeds 5] [--cache labels.h5] [--table]
 
 Each seed draws 600 sulfuric acid–water clusters that are known, 1,000 clusters with ammonia for the
 test, and 2,500 others for the pool, unlabelled. Each strategy buys labels in
@@ -8,8 +8,8 @@ batches, trains a model on all it has, and is tested. Labels are those of ``mult
 given out as if they were computed. Descriptors are computed once; what is wrong beyond doubt
 (``knncalc check``) is left out before.
 
-``--neutral`` leaves out charged clusters. With them, random selection pays for not having
-seen some charge, whose offset no model can guess.
+Two scenarios: all clusters with ammonia, and the neutral ones only. With charged ones, random
+selection pays for not having seen some charge, whose offset no model can guess.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import argparse
 import json
 import re
 import time
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,7 @@ class Study:
         self.data, self.seed = data, seed
         self.test, self.pool = np.sort(asked[:TESTED]), np.sort(asked[TESTED : TESTED + POOL])
         self.known = np.sort(rng.choice(np.flatnonzero(~ammonia), KNOWN, replace=False))
+        data.batch.summed()  # once, for all that is selected from it
         self.test_batch = data.batch.select(self.test)
         self.pool_batch = data.batch.select(self.pool)
         self._order: np.ndarray | None = None
@@ -113,7 +115,7 @@ class Study:
             scale = np.sqrt(summed.var(axis=0).sum())
             points = np.hstack([summed / scale, 2.0 * self.pool_batch.charges[:, None]])
             return farthest_points(points, np.zeros((0, points.shape[1])), n)
-        pool = survey(fitted.model, self.pool_batch.select(left))
+        pool = survey(fitted.model, self.pool_batch.select(left), strategy=strategy)
         return left[select(pool, n, strategy, seed=seed)]
 
     def by_variance(self) -> np.ndarray:
@@ -132,9 +134,10 @@ class Study:
         return self._order
 
 
-def summary(rows: list[dict]) -> dict[str, dict[str, np.ndarray]]:
-    """Curves of each strategy, one row a seed, of seeds that all strategies have."""
+def summary(rows: list[dict], scenario: str) -> dict[str, dict[str, np.ndarray]]:
+    """Curves of each strategy, one row a seed."""
     curves: dict[str, dict[str, np.ndarray]] = {}
+    rows = [r for r in rows if r["scenario"] == scenario]
     for strategy in dict.fromkeys(r["strategy"] for r in rows):
         mine = sorted((r for r in rows if r["strategy"] == strategy), key=lambda r: r["seed"])
         curves[strategy] = {
@@ -145,49 +148,44 @@ def summary(rows: list[dict]) -> dict[str, dict[str, np.ndarray]]:
 
 
 def labels_needed(curve: np.ndarray, target: float) -> float:
-    """Budget at which a mean curve reaches an error, between budgets on a logarithmic scale."""
-    labels = np.array(BUDGETS, dtype=float)
-    for i in range(len(labels)):
-        if curve[i] <= target:
-            if i == 0:
-                return float(labels[0])
-            a, b = np.log(curve[i - 1]), np.log(curve[i])
-            return float(
-                labels[i - 1] + (labels[i] - labels[i - 1]) * (a - np.log(target)) / (a - b)
-            )
-    return float("nan")
+    """Labels at which a mean curve stays below an error; NaN if it does not."""
+    below = curve <= target
+    if not below[-1]:
+        return float("nan")
+    i = len(curve) - int(np.argmin(below[::-1])) if not below.all() else 0
+    if i == 0:
+        return float(BUDGETS[0])
+    a, b = np.log(curve[i - 1]), np.log(curve[i])
+    part = (a - np.log(target)) / (a - b)
+    return float(BUDGETS[i - 1] + (BUDGETS[i] - BUDGETS[i - 1]) * part)
 
 
-def table(rows: list[dict]) -> str:
+def table(rows: list[dict], scenario: str) -> str:
     """Mean errors over seeds, and labels needed for what random selection reaches."""
-    curves = summary(rows)
-    lines = [
-        "| strategy | " + " | ".join(f"{b}" for b in BUDGETS) + " |",
-        "| --- |" + " --- |" * len(BUDGETS),
-    ]
-    for name, curve in curves.items():
-        mae = KCAL_PER_MOL * curve["mae"]
-        n = len(mae)
-        error = mae.std(axis=0, ddof=1) / np.sqrt(n) if n > 1 else np.zeros(len(BUDGETS))
-        cells = [f"{m:.2f} ± {e:.2f}" for m, e in zip(mae.mean(axis=0), error, strict=True)]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    lines += ["", "Labels needed for random selection's error, as a fraction of random's:", ""]
-    lines += [
-        "| strategy | " + " | ".join(f"{b}" for b in BUDGETS[2:]) + " |",
-        "| --- |" + " --- |" * len(BUDGETS[2:]),
-    ]
+    curves = summary(rows, scenario)
+    header = [f"| {scenario} | " + " | ".join(f"{b}" for b in BUDGETS) + " |"]
+    header.append("| --- |" + " --- |" * len(BUDGETS))
+    lines = list(header)
     for kind in ("mae", "rmse"):
         for name, curve in curves.items():
-            if name == "random" or "random" not in curves:
+            values = KCAL_PER_MOL * curve[kind]
+            n = len(values)
+            error = values.std(axis=0, ddof=1) / np.sqrt(n) if n > 1 else np.zeros(len(BUDGETS))
+            pairs = zip(values.mean(axis=0), error, strict=True)
+            cells = " | ".join(f"{m:.2f} ± {e:.2f}" for m, e in pairs)
+            lines.append(f"| {name}, {kind} | {cells} |")
+    lines += ["", "Labels needed to stay below random's error, as a fraction of random's:", ""]
+    lines += header
+    for kind in ("mae", "rmse"):
+        for name, curve in curves.items():
+            if name == "random":
                 continue
-            cells = []
+            cells_ = []
             for i, budget in enumerate(BUDGETS):
-                if i < 2:
-                    continue
                 target = float(curves["random"][kind].mean(axis=0)[i])
                 needed = labels_needed(curve[kind].mean(axis=0), target)
-                cells.append(f"{needed / budget:.2f}" if needed == needed else "> 1")
-            lines.append(f"| {name}, {kind} | {' | '.join(cells)} |")
+                cells_.append(f"{needed / budget:.2f}" if needed == needed else "–")
+            lines.append(f"| {name}, {kind} | {' | '.join(cells_)} |")
     return "\n".join(lines)
 
 
@@ -195,38 +193,42 @@ def main() -> None:
     """Run what is not in the output yet."""
     here = Path(__file__).resolve().parents[1]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=Path, default=here / "benchmarks" / "active_learning.json")
     parser.add_argument("--data", type=Path, default=here.parent / "shared" / "data")
     parser.add_argument("--cache", type=Path, help="label cache of baseline energies")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--neutral", action="store_true", help="leave out charged clusters")
-    parser.add_argument("--only", default="", help="comma-separated strategies")
+    parser.add_argument("--scenarios", default="all,neutral", help="comma-separated")
+    parser.add_argument("--strategies", default=",".join(STRATEGIES), help="comma-separated")
     parser.add_argument("--table", action="store_true", help="print the table of the output only")
     arguments = parser.parse_args()
-    name = "active_learning_neutral" if arguments.neutral else "active_learning"
-    output = arguments.output or here / "benchmarks" / f"{name}.json"
+    output = arguments.output
     rows: list[dict] = json.loads(output.read_text()) if output.exists() else []
-    if arguments.table:
-        print(table(rows))
-        return
+    scenarios = arguments.scenarios.split(",")
+    if not arguments.table:
+        run(arguments, rows, scenarios)
+    for scenario in scenarios:
+        print(table(rows, scenario), end="\n\n")
+        plot_strategies(output.with_name(f"{output.stem}_{scenario}.png"), summary(rows, scenario))
+
+
+def run(arguments: argparse.Namespace, rows: list[dict], scenarios: list[str]) -> None:
+    """Add the missing rows, each written as soon as it is there."""
     start = time.process_time()
     data = load(arguments.data, arguments.cache)
     print(f"{len(data)} structures, {time.process_time() - start:.0f} s", flush=True)
-    strategies = arguments.only.split(",") if arguments.only else list(STRATEGIES)
-    for seed in range(arguments.seeds):
-        study = Study(data, seed, arguments.neutral)
-        for strategy in strategies:
-            if any(r["seed"] == seed and r["strategy"] == strategy for r in rows):
+    for seed, scenario in product(range(arguments.seeds), scenarios):
+        study = Study(data, seed, scenario == "neutral")
+        for strategy in arguments.strategies.split(","):
+            key = {"scenario": scenario, "strategy": strategy, "seed": seed}
+            if any(key.items() <= r.items() for r in rows):
                 continue
             start = time.process_time()
             found = study.run(strategy)
             seconds = time.process_time() - start
-            rows.append({"strategy": strategy, "seed": seed, "seconds": seconds, **found})
-            output.write_text(json.dumps(rows, indent=1) + "\n")
+            rows.append({**key, "seconds": seconds, **found})
+            arguments.output.write_text(json.dumps(rows, indent=1) + "\n")
             curve = " ".join(f"{KCAL_PER_MOL * x:.2f}" for x in found["mae"])
-            print(f"{seed} {strategy:12s} {curve}  {seconds:.0f} s", flush=True)
-    plot_strategies(output.with_suffix(".png"), summary(rows))
-    print(table(rows))
+            print(f"{seed} {scenario:8s} {strategy:12s} {curve}  {seconds:.0f} s", flush=True)
 
 
 if __name__ == "__main__":

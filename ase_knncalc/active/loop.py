@@ -309,6 +309,7 @@ class ActiveLoop:
             compute_features(model.descriptor, frames, n_jobs=1),
             baseline_energies=energies,
             groups=[composition_label(a) for a in frames],
+            strategy=self.config.loop.strategy,
         )
 
     def _label(self, journal: Journal, labeler: Labeler, batch: Sequence[Asked]) -> None:
