@@ -17,10 +17,8 @@ from ase_knncalc import load_model, save_model
 from ase_knncalc.appending import append, append_to_file, needs_retraining
 from ase_knncalc.descriptors import featurize
 from ase_knncalc.errors import (
-    BaselineError,
     ChargeError,
     DataError,
-    KNNCalcError,
     ModelFileError,
     UnknownElementError,
 )
@@ -228,16 +226,17 @@ def test_one_structure_onto_fifteen_thousand_is_fast(tmp_path) -> None:
     atoms += molecule("NH3")
     atoms.positions[3:] += [0.0, 0.0, 3.2]
     atoms.info.update(name="hydrate", reference_energy=-3615.0, baseline_energy=-270.0)
-    start = time.perf_counter()
-    try:
+    before = len(load_model(path, baseline=None))
+    seconds = []
+    for i in range(3):
+        atoms.positions[3:] += [0.0, 0.0, 0.1]
+        start = time.perf_counter()
         outcome = append_to_file(path, [atoms], baseline=None)
-    except KNNCalcError as e:  # pragma: no cover - only if the model stops covering it
-        pytest.fail(str(e))
-    assert time.perf_counter() - start < 3.0  # 0.4 s on an idle machine
-    assert outcome.added == ["hydrate"]
-    assert len(load_model(path, baseline=None)) == 16447 + 1 or len(outcome.model) > 15000
-    with pytest.raises(BaselineError):
-        outcome.model.predict(atoms).energy  # noqa: B018 - the baseline was left out
+        seconds.append(time.perf_counter() - start)
+        assert outcome.added == ["hydrate"]
+        assert len(load_model(path, baseline=None)) == before + i + 1
+    assert before > 15_000
+    assert min(seconds) < 1.0
 
 
 def test_held_out_errors_grow_with_the_model(tiny_model, more) -> None:
