@@ -9,8 +9,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ase_knncalc.binding import Binding, binding_energy
     from ase_knncalc.calculator import KNNCalculator
     from ase_knncalc.data import KeyMap, LabelledDataset, read_dataset
+    from ase_knncalc.explanation import Explanation
     from ase_knncalc.metric import MLKR
     from ase_knncalc.model import KNNModel, Neighbor, Prediction
     from ase_knncalc.ranking import predict_frames
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Binding": "binding",
+    "Explanation": "explanation",
     "KNNCalculator": "calculator",
     "KNNModel": "model",
     "KeyMap": "data",
@@ -29,6 +33,7 @@ _HOMES = {
     "Neighbor": "model",
     "Prediction": "model",
     "TrainingSettings": "settings",
+    "binding_energy": "binding",
     "list_models": "store",
     "load_model": "store",
     "predict_frames": "ranking",
@@ -39,6 +44,8 @@ _HOMES = {
 
 __all__ = [
     "MLKR",
+    "Binding",
+    "Explanation",
     "KNNCalculator",
     "KNNModel",
     "KeyMap",
@@ -47,6 +54,7 @@ __all__ = [
     "Prediction",
     "TrainingSettings",
     "__version__",
+    "binding_energy",
     "list_models",
     "load_model",
     "predict_frames",

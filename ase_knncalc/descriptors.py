@@ -48,6 +48,9 @@ class Descriptor(Protocol):
     ) -> tuple[FloatArray, FloatArray]:
         """Rows and their derivatives, shape (n_atoms, n_features, n_atoms, 3), 1/Å."""
 
+    def blocks(self) -> dict[str, slice]:
+        """Parts of a row by what they describe, in order; together they are the whole row."""
+
     def to_dict(self) -> dict[str, Any]:
         """Settings as plain numbers and strings."""
 
@@ -95,6 +98,19 @@ class FCHL19:
         """Length of one atom's row."""
         n = len(self.elements)
         return n * self.n_rs2 + n * (n + 1) * self.n_rs3
+
+    def blocks(self) -> dict[str, slice]:
+        """Radial histograms by the other atom's element, angular ones by both others'."""
+        names = [chemical_symbols[z] for z in self.elements]
+        lengths = {f"pairs with {a}": self.n_rs2 for a in names}
+        lengths |= {
+            f"triples with {a}, {b}": 2 * self.n_rs3 for i, a in enumerate(names) for b in names[i:]
+        }
+        stops = np.cumsum(list(lengths.values())).tolist()
+        return {
+            name: slice(stop - length, stop)
+            for (name, length), stop in zip(lengths.items(), stops, strict=True)
+        }
 
     def _options(self) -> dict[str, Any]:
         return {
@@ -238,6 +254,10 @@ class SLATM:
     ) -> tuple[FloatArray, FloatArray]:
         """Raise :class:`SettingsError`: there are no derivatives."""
         raise SettingsError("SLATM has no derivatives, so no forces: use the descriptor fchl19")
+
+    def blocks(self) -> dict[str, slice]:
+        """The whole row: its parts are not told apart."""
+        return {"SLATM": slice(0, self.n_features)}
 
     def to_dict(self) -> dict[str, Any]:
         """Settings as plain numbers and strings, with the kind of descriptor."""

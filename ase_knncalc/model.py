@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
@@ -21,6 +21,9 @@ from ase_knncalc.neighbors import KNNEstimate, KNNTerm
 from ase_knncalc.structure import check_structure, resolve_charge
 from ase_knncalc.trend import ForceVariance, Trend
 from ase_knncalc.uncertainty import Calibration, ForceCalibration, Signals
+
+if TYPE_CHECKING:
+    from ase_knncalc.explanation import Explanation
 
 FloatArray = np.ndarray
 IntArray = np.ndarray
@@ -491,6 +494,17 @@ class KNNModel:
             neighbors=[self.describe(e) for e in estimates],
             calibration=self.calibration,
         )
+
+    def explain(
+        self, atoms: Atoms, *, charge: int | None = None, multiplicity: int | None = None
+    ) -> Explanation:
+        """Neighbours, contributions of atoms, and what sets the distances.
+
+        See :func:`ase_knncalc.explanation.explain`.
+        """
+        from ase_knncalc.explanation import explain
+
+        return explain(self, atoms, charge=charge, multiplicity=multiplicity)
 
     def describe(self, estimate: KNNEstimate) -> list[Neighbor]:
         """Names and numbers of the neighbours in an estimate."""

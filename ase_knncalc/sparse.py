@@ -164,6 +164,13 @@ class SparseTrend:
             composition_columns(batch, self.elements) @ self.offsets + batch.sum_atoms(atomic)
         )
 
+    def similarity(self, batch: FeatureBatch) -> FloatArray:
+        """Largest kernel of each atom with the inducing environments, shape (n_atoms_total,)."""
+        found = np.zeros(len(batch.numbers))
+        for _, mask, kernel in self._kernels(batch):
+            found[mask] = kernel.max(axis=1)
+        return found
+
     def gradient(self, numbers: IntArray, local: FloatArray) -> FloatArray:
         """dT/d(row) of each atom, eV, shape (n_atoms, n_features)."""
         slope = np.empty_like(local, dtype=np.float64)

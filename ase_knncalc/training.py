@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ase_knncalc.binding import lone_molecules, monomer_records
 from ase_knncalc.checking import find_suspects, leave_out
 from ase_knncalc.data import KeyMap, report_omissions
 from ase_knncalc.errors import TrainingError
@@ -450,7 +451,13 @@ def _with_story(model: KNNModel, prepared: Prepared, reference: str) -> KNNModel
     provenance = {
         **model.info.provenance,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "sources": sorted({str(a.info["source"]) for a in frames if a.info.get("source")}),
+        "sources": sorted(
+            {
+                str(a.info["source"]).rpartition("#")[0] or str(a.info["source"])
+                for a in frames
+                if a.info.get("source")
+            }
+        ),
         "citations": sorted({str(a.info["citation"]) for a in frames if a.info.get("citation")}),
         "compositions": len(set(prepared.data.groups)),
         "omitted": [asdict(o) for o in prepared.omitted],
@@ -461,13 +468,8 @@ def _with_story(model: KNNModel, prepared: Prepared, reference: str) -> KNNModel
         reference=reference,
         provenance=provenance,
         monomers={
-            str(a.info["name"]): {
-                "numbers": a.numbers.tolist(),
-                "charge": int(a.info.get("charge", 0)),
-                "reference_energy": float(a.info["reference_energy"]),
-                "baseline_energy": float(a.info["baseline_energy"]),
-            }
-            for a in frames[len(frames) - prepared.n_monomers :]
+            **lone_molecules(frames[: len(frames) - prepared.n_monomers]),
+            **monomer_records(frames[len(frames) - prepared.n_monomers :]),
         },
     )
     return replace(model, info=info, baseline=prepared.baseline)

@@ -81,6 +81,8 @@ def test_help_names_every_command(folder) -> None:
         "select",
         "append",
         "active",
+        "explain",
+        "binding",
     ]:
         assert command in text
     assert "Example" in knncalc("rank", "--help", cwd=folder).stdout
@@ -148,6 +150,24 @@ def test_cv_compare_and_learning_curve(folder, trained) -> None:
                 "--plot", "curve.png", "--json", cwd=folder).stdout
     )  # fmt: skip
     assert [r["size"] for r in curve["linear"]] == [8, 16]
+
+
+def test_explain_and_binding(folder, trained) -> None:
+    rows = json.loads(knncalc("explain", "conformers.xyz", "-m", trained, "--json",
+                              cwd=folder).stdout)  # fmt: skip
+    for row in rows:
+        assert sum(row["atoms"]) + row["charge"] == pytest.approx(row["trend"], abs=1e-6)
+        assert len(row["neighbors"]) == len(row["features"])
+    assert "Nearest training" in knncalc("explain", "conformers.xyz", "-m", trained,
+                                         cwd=folder).stdout  # fmt: skip
+    # The training data hold the lone molecules: the model knows them as monomers.
+    arguments = ("binding", "conformers.xyz", "-m", trained)
+    rows = json.loads(knncalc(*arguments, "--json", cwd=folder).stdout)
+    assert all(row["molecules"] for row in rows)
+    assert all(row["energy_std_kcal_mol"] > 0 for row in rows)
+    assert "Binding energies" in knncalc(*arguments, cwd=folder).stdout
+    done = knncalc(*arguments, "--as", "9sa", cwd=folder, code=1)
+    assert "9sa is" in done.stderr
 
 
 def test_report_is_one_page(folder, trained) -> None:

@@ -12,6 +12,7 @@ from ase_knncalc.cli import (
     checking,
     conversion,
     evaluation,
+    insight,
     models,
     predictions,
     report,
@@ -30,6 +31,8 @@ app = typer.Typer(
 app.command("train")(training.train)
 app.command("predict")(predictions.predict)
 app.command("rank")(predictions.rank)
+app.command("explain")(insight.explain)
+app.command("binding")(insight.binding)
 app.command("cv")(evaluation.cv)
 app.command("compare")(evaluation.compare)
 app.command("learning-curve")(evaluation.learning_curve)

@@ -1,0 +1,318 @@
+"""Binding energies: which molecules a cluster is made of, and what it gains over them apart.
+
+    E_bind = E(cluster) − Σ_m n_m E_ref(m)
+
+Molecules are recognised by their heavy atoms (connected within a molecule, never across a hydrogen
+bond), so that a proton may sit on either side; hydrogen atoms and the total charge then decide
+which of several monomers with the same heavy atoms (an acid and its anion) are meant.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations_with_replacement, product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase import Atoms
+from ase.data import covalent_radii
+from ase.symbols import Symbols
+
+from ase_knncalc.errors import StructureError
+from ase_knncalc.structure import structure_label
+
+if TYPE_CHECKING:
+    from ase_knncalc.model import KNNModel, Prediction
+
+FloatArray = np.ndarray
+IntArray = np.ndarray
+Monomers = Mapping[str, Mapping[str, Any]]
+
+# Atoms nearer than this multiple of the sum of their covalent radii are bonded: hydrogen-bonded
+# oxygen atoms are 2.4 Å apart at least, bonds are within 1.2 times the sum.
+_BOND = 1.25
+# More ways of assigning monomers than this are not tried one by one.
+_MOST_WAYS = 100_000
+
+
+@dataclass(frozen=True)
+class Binding:
+    """Binding energy of one cluster.
+
+    Attributes
+    ----------
+    molecules : dict
+        How many of each monomer, by name.
+    charge : int
+    energy : float
+        Predicted energy of the cluster, eV.
+    monomer_energy : float
+        Sum of the monomers' reference energies, eV.
+    binding_energy : float
+        Their difference, eV; negative where the cluster is bound.
+    energy_std : float
+        Calibrated standard deviation of the binding energy, eV (that of the cluster: monomers are
+        known exactly).
+    prediction : Prediction
+    """
+
+    molecules: dict[str, int]
+    charge: int
+    energy: float
+    monomer_energy: float
+    binding_energy: float
+    energy_std: float
+    prediction: Prediction
+
+
+def binding_energy(
+    model: KNNModel,
+    atoms: Atoms,
+    *,
+    monomers: Monomers | None = None,
+    molecules: str | None = None,
+    charge: int | None = None,
+    multiplicity: int | None = None,
+) -> Binding:
+    """Binding energy of a cluster relative to its molecules in their lowest known structures.
+
+    Parameters
+    ----------
+    model
+        With a baseline.
+    atoms
+        The cluster.
+    monomers
+        Further monomers, as in ``model.info.monomers``; they go before those of the model.
+    molecules
+        What the cluster is made of, e.g. ``"2sa1am"``, where it is not to be recognised.
+    charge, multiplicity
+        As for :meth:`KNNModel.predict`.
+
+    Raises
+    ------
+    StructureError
+        If the molecules are unknown, ambiguous, or do not add up to the cluster; or if the model
+        does not cover it.
+    BaselineError
+        If the baseline fails.
+    """
+    known = {**model.info.monomers, **(monomers or {})}
+    total = model.check(atoms, charge, multiplicity)
+    parts = _given(molecules, atoms, total, known) if molecules else recognise(atoms, total, known)
+    prediction = model.predict(atoms, charge=charge, multiplicity=multiplicity)
+    apart = float(sum(n * known[name]["reference_energy"] for name, n in parts.items()))
+    energy = float(prediction.energy)
+    return Binding(
+        molecules=parts,
+        charge=total,
+        energy=energy,
+        monomer_energy=apart,
+        binding_energy=energy - apart,
+        energy_std=float(prediction.energy_std),
+        prediction=prediction,
+    )
+
+
+def read_monomers(data: Any, reference_key: str = "reference_energy") -> dict[str, dict[str, Any]]:
+    """Labelled monomers from file(s) or frames, by their names.
+
+    Raises
+    ------
+    DataError
+        If they cannot be read or have no labels.
+    """
+    from ase_knncalc.data import KeyMap, read_dataset
+
+    return monomer_records(read_dataset(data, keys=KeyMap(reference_energy=reference_key)).frames)
+
+
+def monomer_records(frames: Iterable[Atoms]) -> dict[str, dict[str, Any]]:
+    """What a model keeps of labelled monomers, by their names."""
+    return {str(a.info["name"]): _record(a) for a in frames}
+
+
+def lone_molecules(frames: Iterable[Atoms]) -> dict[str, dict[str, Any]]:
+    """Molecules among labelled clusters, by composition, the lowest conformer of each.
+
+    A molecule has a composition such as ``1dma``, or ``1am1p`` with a proton.
+    """
+    lowest: dict[str, Atoms] = {}
+    for atoms in frames:
+        name = str(atoms.info["composition"])
+        molecule = re.sub(r"^1p(?=1)|1p$", "", name)
+        if not re.fullmatch(r"1[A-Za-z]+", molecule):
+            continue
+        best = lowest.get(name)
+        if best is None or atoms.info["reference_energy"] < best.info["reference_energy"]:
+            lowest[name] = atoms
+    return {name: _record(atoms) for name, atoms in sorted(lowest.items())}
+
+
+def _record(atoms: Atoms) -> dict[str, Any]:
+    record = {
+        "numbers": atoms.numbers.tolist(),
+        "positions": atoms.positions.tolist(),
+        "charge": int(atoms.info.get("charge", 0)),
+        "reference_energy": float(atoms.info["reference_energy"]),
+    }
+    if "baseline_energy" in atoms.info:
+        record["baseline_energy"] = float(atoms.info["baseline_energy"])
+    return record
+
+
+def recognise(atoms: Atoms, charge: int, monomers: Monomers) -> dict[str, int]:
+    """Numbers of each monomer in a cluster.
+
+    Parameters
+    ----------
+    atoms, charge
+        The cluster and its total charge.
+    monomers
+        By name: ``numbers``, ``charge`` and, where isomers are to be told apart, ``positions``.
+
+    Raises
+    ------
+    StructureError
+        If no combination of monomers, or more than one, has the cluster's atoms and charge.
+    """
+    skeletons = Counter(skeleton(part) for part in fragments(atoms))
+    label = structure_label(atoms)
+    if not skeletons:
+        raise StructureError(f"{label} has hydrogen atoms only: no molecules are recognised")
+    candidates = []
+    for kind in skeletons:
+        fitting = _fitting(kind, monomers)
+        if not fitting:
+            raise StructureError(
+                f"{label} holds a molecule with the heavy atoms {_formula(kind)}, for which no "
+                f"monomer is known; known are {', '.join(sorted(monomers)) or 'none'}. Give the "
+                "missing one with its reference energy (monomers=…, --monomers)"
+            )
+        candidates.append(fitting)
+    hydrogens = int(np.sum(atoms.numbers == 1))
+    found = [
+        way
+        for way in _ways(candidates, list(skeletons.values()), label)
+        if _total(way, monomers, "hydrogens") == hydrogens
+        and _total(way, monomers, "charge") == charge
+    ]
+    if not found:
+        raise StructureError(
+            f"{label} (charge {charge:+d}, {hydrogens} H) cannot be put together from "
+            f"{', '.join(sorted({name for group in candidates for name in group}))}: hydrogen "
+            "atoms or charge do not add up. Is the charge right? Otherwise a monomer is missing "
+            "(monomers=…, --monomers)"
+        )
+    fewest = min(_ions(way, monomers) for way in found)
+    best = [way for way in found if _ions(way, monomers) == fewest]
+    if len(best) > 1:
+        several = " or ".join(_text(way) for way in best[:4])
+        raise StructureError(f"{label} may be {several}: say which (molecules='…', --as)")
+    return dict(sorted(best[0].items()))
+
+
+def fragments(atoms: Atoms) -> list[Atoms]:
+    """Heavy atoms that are bonded to each other, without hydrogen, one ``Atoms`` a molecule."""
+    from scipy.sparse.csgraph import connected_components
+
+    heavy = Atoms(atoms.numbers, atoms.positions)[atoms.numbers > 1]
+    if not len(heavy):
+        return []
+    count, owner = connected_components(_bonded(heavy), directed=False)
+    return [heavy[owner == i] for i in range(count)]
+
+
+def skeleton(atoms: Atoms) -> tuple[tuple[int, tuple[int, ...]], ...]:
+    """Heavy atoms of a molecule with their heavy neighbours: equal for conformers."""
+    heavy = Atoms(atoms.numbers, atoms.positions)[atoms.numbers > 1]
+    bonded = _bonded(heavy)
+    return tuple(
+        sorted(
+            (int(z), tuple(sorted(int(n) for n in heavy.numbers[row])))
+            for z, row in zip(heavy.numbers, bonded, strict=True)
+        )
+    )
+
+
+def _bonded(heavy: Atoms) -> FloatArray:
+    radii = covalent_radii[heavy.numbers]
+    near = heavy.get_all_distances() < _BOND * (radii[:, None] + radii)
+    np.fill_diagonal(near, False)
+    return near
+
+
+def _fitting(kind: tuple[tuple[int, tuple[int, ...]], ...], monomers: Monomers) -> list[str]:
+    """Monomers with these heavy atoms: by their bonds where positions are known."""
+    elements = sorted(z for z, _ in kind)
+    found = []
+    for name, monomer in monomers.items():
+        if sorted(z for z in monomer["numbers"] if z > 1) != elements:
+            continue
+        positions = monomer.get("positions")
+        if positions is None or skeleton(Atoms(monomer["numbers"], positions)) == kind:
+            found.append(name)
+    return sorted(found)
+
+
+def _ways(candidates: list[list[str]], counts: list[int], label: str) -> Iterator[Counter[str]]:
+    choices = [
+        list(combinations_with_replacement(names, n))
+        for names, n in zip(candidates, counts, strict=True)
+    ]
+    if np.prod([float(len(c)) for c in choices]) > _MOST_WAYS:
+        raise StructureError(
+            f"{label} has too many molecules with several possible monomers: say what it is made "
+            "of (molecules='…', --as)"
+        )
+    for way in product(*choices):
+        yield Counter(name for names in way for name in names)
+
+
+def _total(way: Counter[str], monomers: Monomers, what: str) -> int:
+    if what == "charge":
+        return sum(n * int(monomers[name]["charge"]) for name, n in way.items())
+    return sum(n * list(monomers[name]["numbers"]).count(1) for name, n in way.items())
+
+
+def _ions(way: Counter[str], monomers: Monomers) -> int:
+    return sum(n * abs(int(monomers[name]["charge"])) for name, n in way.items())
+
+
+def _given(text: str, atoms: Atoms, charge: int, monomers: Monomers) -> dict[str, int]:
+    """Molecules as the user says, after making sure that they add up."""
+    parts: Counter[str] = Counter()
+    for number, name in re.findall(r"(\d*)\s*([A-Za-z][A-Za-z_+-]*)", text):
+        match = next((m for m in (f"1{name}", name) if m in monomers), None)
+        if match is None:
+            raise StructureError(
+                f"no monomer {name!r} is known; known are {', '.join(sorted(monomers)) or 'none'}"
+            )
+        parts[match] += int(number or 1)
+    if not parts:
+        raise StructureError(f"cannot read molecules from {text!r}; write e.g. '2sa1am'")
+    numbers = Counter(z for name, n in parts.items() for z in list(monomers[name]["numbers"]) * n)
+    have = Counter(atoms.numbers.tolist())
+    total = _total(parts, monomers, "charge")
+    if numbers != have or total != charge:
+        raise StructureError(
+            f"{_text(parts)} is {_symbols(numbers)} with charge {total:+d}, but "
+            f"{structure_label(atoms)} is {_symbols(have)} with charge {charge:+d}"
+        )
+    return dict(sorted(parts.items()))
+
+
+def _text(way: Counter[str]) -> str:
+    """Molecules in short: names in models begin with the number 1, which is not repeated."""
+    return " ".join(f"{n}{name.removeprefix('1')}" for name, n in sorted(way.items()))
+
+
+def _formula(kind: tuple[tuple[int, tuple[int, ...]], ...]) -> str:
+    return str(Symbols([z for z, _ in kind]).formula.format("hill"))
+
+
+def _symbols(numbers: Counter[int]) -> str:
+    return str(Symbols(list(numbers.elements())).formula.format("hill"))

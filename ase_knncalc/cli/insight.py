@@ -1,0 +1,170 @@
+"""``knncalc explain`` and ``knncalc binding``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from ase_knncalc.cli.common import (
+    KCAL_PER_MOL,
+    BaselineOption,
+    JsonOption,
+    ModelOption,
+    ReferenceKey,
+    print_json,
+    print_table,
+)
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from ase_knncalc.binding import Binding
+    from ase_knncalc.explanation import Explanation
+
+Structures = Annotated[list[Path], typer.Argument(help="Structures in any format ASE reads.")]
+ChargeOption = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(help="Total charge of every structure (default: each structure's own)."),
+]
+
+
+def explain(
+    structures: Structures,
+    model: ModelOption = "saw-wb97xd",
+    charge: ChargeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a correction apart: neighbours, atoms, elements, and what sets the distances.
+
+    Example: knncalc explain cluster.xyz -m multibase-wb97xd
+    """
+    from ase_knncalc.data import read_structures
+    from ase_knncalc.store import load_model
+
+    loaded = load_model(model, baseline=None)
+    frames = read_structures(structures)
+    found = [loaded.explain(atoms, charge=charge) for atoms in frames]
+    if as_json:
+        print_json(
+            [
+                {"name": a.info["name"], **explanation.to_dict()}
+                for a, explanation in zip(frames, found, strict=True)
+            ]
+        )
+        return
+    for atoms, explanation in zip(frames, found, strict=True):
+        _show_explanation(atoms, explanation)
+
+
+def _show_explanation(atoms: Atoms, found: Explanation) -> None:
+    def kcal(x: float) -> str:
+        return f"{KCAL_PER_MOL * x:.3f}"
+
+    parts = [
+        ["trend", kcal(found.trend)],
+        *[[f"  atoms of {element}", kcal(x)] for element, x in found.elements.items()],
+        ["  charge", kcal(found.charge)],
+        ["neighbours", kcal(found.knn)],
+        ["correction", kcal(found.delta)],
+        ["standard deviation", kcal(found.energy_std)],
+        [f"novelty (set by the {found.novelty_from})", f"{found.novelty:.3f}"],
+    ]
+    print_table(f"{atoms.info['name']}: parts of the correction", ["part", "kcal/mol"], parts)
+    similarity = found.similarity
+    symbols = atoms.get_chemical_symbols()
+    rows = [
+        [
+            f"{i} {symbol}",
+            kcal(found.atoms[i]),
+            kcal(found.atoms[i] - found.elements[symbol] / symbols.count(symbol)),
+            "–" if similarity is None else f"{similarity[i]:.3f}",
+        ]
+        for i, symbol in enumerate(symbols)
+    ]
+    print_table(
+        "Atoms, and how like the training environments they are",
+        ["atom", "kcal/mol", "against the element's mean", "similarity"],
+        rows,
+    )
+    rows = []
+    for neighbor, shares in zip(found.neighbors, found.features, strict=True):
+        name, share = max(shares.items(), key=lambda item: item[1])
+        rows.append(
+            [
+                neighbor.name,
+                neighbor.composition,
+                f"{neighbor.distance:.4f}",
+                f"{neighbor.weight:.4f}",
+                kcal(neighbor.residual),
+                f"{name} ({100 * share:.0f} %)",
+            ]
+        )
+    print_table(
+        "Nearest training structures",
+        ["name", "composition", "distance", "weight", "residual kcal/mol", "distance mostly from"],
+        rows,
+    )
+
+
+def binding(
+    structures: Structures,
+    model: ModelOption = "saw-wb97xd",
+    molecules: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--as", help="What the clusters are made of, e.g. 2sa1am (default: found)."),
+    ] = None,
+    monomers: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Labelled monomers beside those of the model."),
+    ] = None,
+    reference_key: ReferenceKey = "reference_energy",
+    baseline: BaselineOption = "auto",
+    charge: ChargeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Binding energies with their uncertainty; molecules are recognised, protons may have moved.
+
+    Example: knncalc binding cluster.xyz -m multibase-wb97xd
+    """
+    from ase_knncalc.binding import binding_energy, read_monomers
+    from ase_knncalc.data import read_structures
+    from ase_knncalc.store import load_model
+
+    loaded = load_model(model, baseline=baseline)
+    more = {} if monomers is None else read_monomers(monomers, reference_key)
+    frames = read_structures(structures)
+    found = [
+        binding_energy(loaded, atoms, monomers=more, molecules=molecules, charge=charge)
+        for atoms in frames
+    ]
+    if as_json:
+        print_json([_row(a, b) for a, b in zip(frames, found, strict=True)])
+        return
+    rows = [
+        [
+            atoms.info["name"],
+            " ".join(f"{n}{name.removeprefix('1')}" for name, n in b.molecules.items()),
+            f"{KCAL_PER_MOL * b.binding_energy:.2f}",
+            f"{KCAL_PER_MOL * b.energy_std:.2f}",
+            f"{b.prediction.novelty:.2f}",
+        ]
+        for atoms, b in zip(frames, found, strict=True)
+    ]
+    print_table(
+        "Binding energies, kcal/mol", ["name", "molecules", "energy", "std", "novelty"], rows
+    )
+
+
+def _row(atoms: Atoms, found: Binding) -> dict[str, object]:
+    return {
+        "name": atoms.info["name"],
+        "molecules": found.molecules,
+        "charge": found.charge,
+        "binding_energy_eV": found.binding_energy,
+        "binding_energy_kcal_mol": KCAL_PER_MOL * found.binding_energy,
+        "energy_std_eV": found.energy_std,
+        "energy_std_kcal_mol": KCAL_PER_MOL * found.energy_std,
+        "novelty": float(found.prediction.novelty),
+    }

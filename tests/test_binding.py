@@ -1,0 +1,184 @@
+"""Binding energies: molecules are recognised, wherever their protons are."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import molecule
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from ase_knncalc import binding_energy, load_model
+from ase_knncalc.binding import lone_molecules, monomer_records, read_monomers, recognise
+from ase_knncalc.errors import DataError, StructureError
+
+# Heavy atoms and hydrogen of what ASE can build; energies are made up.
+KINDS = {"1w": "H2O", "1am": "NH3", "1ma": "H3CNH2", "1eth": "CH3CH2OH", "1dme": "CH3OCH3"}
+
+
+def record(name: str, energy: float = -1.0) -> dict:
+    atoms = molecule(KINDS[name])
+    return {
+        "numbers": atoms.numbers.tolist(),
+        "positions": atoms.positions.tolist(),
+        "charge": 0,
+        "reference_energy": energy,
+    }
+
+
+MONOMERS = {name: record(name) for name in KINDS}
+
+
+def pack(counts: dict[str, int], seed: int = 0) -> Atoms:
+    """Molecules far enough apart not to be bonded, atoms in random order."""
+    rng = np.random.default_rng(seed)
+    cluster = Atoms()
+    for name, n in counts.items():
+        for _ in range(n):
+            new = molecule(KINDS[name])
+            new.positions = Rotation.random(random_state=rng).apply(new.positions)
+            while len(cluster):
+                new.positions += rng.normal(size=3)
+                gaps = np.linalg.norm(cluster.positions[:, None] - new.positions, axis=-1)
+                if gaps.min() > 1.9:
+                    break
+            cluster += new
+    return cluster[rng.permutation(len(cluster))]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    counts=st.dictionaries(st.sampled_from(sorted(KINDS)), st.integers(1, 3), min_size=1),
+    seed=st.integers(0, 1000),
+)
+def test_molecules_are_recognised_in_any_order(counts: dict[str, int], seed: int) -> None:
+    """Isomers (ethanol and dimethyl ether) included."""
+    assert recognise(pack(counts, seed), 0, MONOMERS) == counts
+
+
+def proton_moved(cluster: Atoms) -> Atoms:
+    """Water's proton goes to ammonia: OH⁻ and NH4⁺."""
+    moved = cluster.copy()
+    oxygen = int(np.flatnonzero(moved.numbers == 8)[0])
+    nitrogen = int(np.flatnonzero(moved.numbers == 7)[0])
+    hydrogens = np.flatnonzero(moved.numbers == 1)
+    mine = hydrogens[np.argmin(moved.get_distances(oxygen, hydrogens))]
+    away = moved.positions[nitrogen] - moved.positions[hydrogens].mean(axis=0)
+    moved.positions[mine] = moved.positions[nitrogen] + away / np.linalg.norm(away)
+    return moved
+
+
+def test_a_proton_may_have_moved() -> None:
+    cluster = pack({"1w": 1, "1am": 1})
+    assert recognise(proton_moved(cluster), 0, MONOMERS) == {"1am": 1, "1w": 1}
+    # Even where the ions are known: the cluster is neutral, and so are the fewest-ion molecules.
+    ions = {
+        "1oh": {"numbers": [8, 1], "charge": -1, "reference_energy": -1.0},
+        "1am1p": {"numbers": [7, 1, 1, 1, 1], "charge": 1, "reference_energy": -1.0},
+    }
+    assert recognise(proton_moved(cluster), 0, MONOMERS | ions) == {"1am": 1, "1w": 1}
+
+
+def test_charge_decides_between_a_molecule_and_its_ion() -> None:
+    ions = {"1am1p": {"numbers": [7, 1, 1, 1, 1], "charge": 1, "reference_energy": -1.0}}
+    cluster = pack({"1w": 1, "1am": 2})
+    nitrogen = int(np.flatnonzero(cluster.numbers == 7)[0])
+    cluster += Atoms("H", [cluster.positions[nitrogen] + [0, 0, 1.0]])
+    found = recognise(cluster, 1, MONOMERS | ions)
+    assert found == {"1am": 1, "1am1p": 1, "1w": 1}
+    with pytest.raises(StructureError, match="Is the charge right"):
+        recognise(cluster, 0, MONOMERS | ions)
+    with pytest.raises(StructureError, match="Is the charge right"):
+        recognise(cluster, 1, MONOMERS)
+
+
+def test_unknown_and_ambiguous_molecules_are_told() -> None:
+    cluster = pack({"1w": 1, "1ma": 1})
+    with pytest.raises(StructureError, match=r"heavy atoms CN, for which no monomer"):
+        recognise(cluster, 0, {"1w": MONOMERS["1w"]})
+    flat = {k: {x: y for x, y in m.items() if x != "positions"} for k, m in MONOMERS.items()}
+    with pytest.raises(StructureError, match="1dme or 1eth"):
+        recognise(pack({"1eth": 1}), 0, flat)
+    with pytest.raises(StructureError, match="hydrogen atoms only"):
+        recognise(Atoms("H2", [[0, 0, 0], [0, 0, 0.74]]), 0, MONOMERS)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model("saw-wb97xd-md")
+
+
+class TestOfModels:
+    def test_real_clusters(self, model, cluster_frames) -> None:
+        """Against ωB97X-D energies of our own, binding included."""
+        asked = [
+            a for a in cluster_frames
+            if a.info["composition"] in ("2w", "1sa1w") and a.info.get("temperature") == 0
+        ]  # fmt: skip
+        assert len(asked) >= 3
+        for atoms in asked:
+            found = binding_energy(model, atoms)
+            wanted = {"2w": {"1w": 2}, "1sa1w": {"1sa": 1, "1w": 1}}[atoms.info["composition"]]
+            assert found.molecules == wanted
+            assert found.energy - found.monomer_energy == found.binding_energy
+            truth = atoms.info["reference_energy"] - found.monomer_energy
+            assert found.binding_energy == pytest.approx(truth, abs=0.05)
+            assert found.energy_std > 0
+
+    def test_a_monomer_does_not_bind(self, model) -> None:
+        water = Atoms("OH2", model.info.monomers["1w"].get("positions", [
+            [0.0, 0.0, 0.1157], [0.0, 0.766475, -0.462798], [0.0, -0.766475, -0.462798]
+        ]))  # fmt: skip
+        assert binding_energy(model, water).binding_energy == pytest.approx(0.0, abs=1e-3)
+
+    def test_molecules_by_hand(self, model, cluster_frames) -> None:
+        atoms = next(a for a in cluster_frames if a.info["composition"] == "1sa1w")
+        assert binding_energy(model, atoms, molecules="1sa 1w") == binding_energy(model, atoms)
+        assert binding_energy(model, atoms, molecules="sa w").molecules == {"1sa": 1, "1w": 1}
+        with pytest.raises(StructureError, match=r"2sa 1w is .* but"):
+            binding_energy(model, atoms, molecules="2sa1w")
+        with pytest.raises(StructureError, match="no monomer 'dma'"):
+            binding_energy(model, atoms, molecules="1sa1dma")
+        with pytest.raises(StructureError, match="cannot read molecules"):
+            binding_energy(model, atoms, molecules="12")
+
+    def test_monomers_of_ones_own(self, model, cluster_frames) -> None:
+        atoms = next(a for a in cluster_frames if a.info["composition"] == "2w")
+        own = {"1w": {**model.info.monomers["1w"], "reference_energy": -2079.0}}
+        shifted = binding_energy(model, atoms, monomers=own).binding_energy
+        usual = binding_energy(model, atoms)
+        difference = -2079.0 - model.info.monomers["1w"]["reference_energy"]
+        assert shifted == pytest.approx(usual.binding_energy - 2 * difference, abs=1e-9)
+
+
+def test_lone_molecules_are_found_among_clusters(cluster_frames) -> None:
+    found = lone_molecules(cluster_frames)
+    assert set(found) == {"1w", "1am", "1sa"}
+    for name, monomer in found.items():
+        energies = [
+            a.info["reference_energy"] for a in cluster_frames if a.info["composition"] == name
+        ]
+        assert monomer["reference_energy"] == min(energies)
+    assert "1am1p" in lone_molecules(
+        [Atoms("NH4", np.eye(5, 3), info={"composition": "1am1p", "reference_energy": 0.0})]
+    )
+
+
+def test_monomers_are_read_from_files(cluster_frames, tmp_path) -> None:
+    from ase.io import write
+
+    water = next(a for a in cluster_frames if a.info["composition"] == "1w").copy()
+    water.info = {"name": "1w", "reference_energy": -3.0, "charge": 0}
+    write(tmp_path / "m.extxyz", water)
+    found = read_monomers(tmp_path / "m.extxyz")
+    assert found["1w"]["reference_energy"] == -3.0
+    assert Counter(found["1w"]["numbers"]) == Counter([8, 1, 1])
+    assert set(monomer_records([water])["1w"]) == {
+        "numbers", "positions", "charge", "reference_energy"
+    }  # fmt: skip
+    with pytest.raises(DataError):
+        read_monomers(tmp_path / "missing.extxyz")
