@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ase_knncalc.metric import MLKR
     from ase_knncalc.model import KNNModel, Neighbor, Prediction
     from ase_knncalc.ranking import predict_frames
+    from ase_knncalc.results import snapshot
     from ase_knncalc.settings import TrainingSettings
     from ase_knncalc.store import list_models, load_model, save_model
     from ase_knncalc.training import train
@@ -39,6 +40,7 @@ _HOMES = {
     "predict_frames": "ranking",
     "read_dataset": "data",
     "save_model": "store",
+    "snapshot": "results",
     "train": "training",
 }
 
@@ -60,6 +62,7 @@ __all__ = [
     "predict_frames",
     "read_dataset",
     "save_model",
+    "snapshot",
     "train",
 ]
 

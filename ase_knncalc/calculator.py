@@ -21,7 +21,9 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators import calculator as ase_calculator
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+from ase.outputs import Properties, all_outputs
 
 from ase_knncalc.baselines import Baseline, NoBaseline, baseline_of, make_baseline
 from ase_knncalc.errors import NoveltyError, SettingsError
@@ -32,7 +34,11 @@ from ase_knncalc.structure import structure_label
 OnNovelty = Literal["warn", "raise", "ignore"]
 
 # Keys of ``atoms.info`` that the energy depends on; ASE's own comparison does not look at them.
-_INFO_KEYS = ("charge", "multiplicity")
+_INFO_KEYS = ("charge", "multiplicity", "spin")
+
+# Results beside those in ``implemented_properties``: they do not add up, and ASE's
+# ``SumCalculator`` adds up whatever its calculators list in common.
+_EXTRAS = ("novelty", "baseline_energy", "delta", "neighbors", "energy_interval")
 
 
 class KNNCalculator(Calculator):
@@ -54,6 +60,11 @@ class KNNCalculator(Calculator):
     ``energy_interval``   (lower, upper) in eV, if ``coverage`` is set
     ====================  ======================================================================
 
+    All of them are there for :meth:`get_property`. ASE's files know none but its own properties:
+    :func:`ase_knncalc.snapshot` gives structures that keep the others in ``info`` and ``arrays``.
+    The sum of two of these calculators has the sum of their ``energy_std``: an upper bound.
+    ASE finds the class as ``get_calculator_class("knncalc")`` once this module is imported.
+
     Parameters
     ----------
     model
@@ -66,10 +77,12 @@ class KNNCalculator(Calculator):
         Of all structures; by default each structure's own, see
         :func:`ase_knncalc.structure.resolve_charge`.
     on_novelty
-        What to do when ``novelty`` exceeds ``novelty_threshold``: ``"warn"`` (once a calculator),
-        ``"raise"`` :class:`NoveltyError`, or ``"ignore"``.
+        What to do when a threshold is exceeded: ``"warn"`` (once a calculator), ``"raise"``
+        :class:`NoveltyError` (which ends dynamics), or ``"ignore"``.
     novelty_threshold
-        See there.
+        Of ``novelty``; None switches it off.
+    std_threshold
+        Of ``energy_std``, eV; None, the default, is none.
     coverage
         Probability of ``results["energy_interval"]``; None leaves it out.
     allow_other_baseline
@@ -98,6 +111,7 @@ class KNNCalculator(Calculator):
         "multiplicity": None,
         "on_novelty": "warn",
         "novelty_threshold": 1.0,
+        "std_threshold": None,
         "coverage": None,
         "allow_other_baseline": False,
     }
@@ -110,7 +124,8 @@ class KNNCalculator(Calculator):
         charge: int | None = None,
         multiplicity: int | None = None,
         on_novelty: OnNovelty = "warn",
-        novelty_threshold: float = 1.0,
+        novelty_threshold: float | None = 1.0,
+        std_threshold: float | None = None,
         coverage: float | None = None,
         allow_other_baseline: bool = False,
         atoms: Atoms | None = None,
@@ -126,6 +141,7 @@ class KNNCalculator(Calculator):
             multiplicity=multiplicity,
             on_novelty=on_novelty,
             novelty_threshold=novelty_threshold,
+            std_threshold=std_threshold,
             coverage=coverage,
             allow_other_baseline=allow_other_baseline,
         )
@@ -148,10 +164,9 @@ class KNNCalculator(Calculator):
             raise SettingsError(
                 f"on_novelty must be 'warn', 'raise' or 'ignore', got {wanted['on_novelty']!r}"
             )
-        if not wanted["novelty_threshold"] > 0:
-            raise SettingsError(
-                f"novelty_threshold must be positive, got {wanted['novelty_threshold']!r}"
-            )
+        for name in ("novelty_threshold", "std_threshold"):
+            if wanted[name] is not None and not wanted[name] > 0:
+                raise SettingsError(f"{name} must be positive or None, got {wanted[name]!r}")
         model_keys = ("model", "baseline", "allow_other_baseline")
         reload = not hasattr(self, "model") or any(
             key in kwargs and kwargs[key] is not self.parameters.get(key) for key in model_keys
@@ -168,7 +183,7 @@ class KNNCalculator(Calculator):
             model.calibration.multiple(wanted["coverage"])
         self.model = model
         # A new list: the class attribute belongs to all instances.
-        self.implemented_properties = ["energy", "free_energy", "energy_std", "novelty"]
+        self.implemented_properties = ["energy", "free_energy", "energy_std"]
         if model.smooth:
             self.implemented_properties.append("forces")
         if model.force_calibration is not None:
@@ -227,7 +242,7 @@ class KNNCalculator(Calculator):
             forces=self._with_forces,
             forces_std=with_std,
         )
-        self._report_novelty(prediction.novelty)
+        self._report_thresholds(prediction.novelty, prediction.energy_std)
         energy = float(prediction.energy)
         self.results = {
             "energy": energy,
@@ -255,24 +270,61 @@ class KNNCalculator(Calculator):
                 stacklevel=2,
             )
 
-    def _report_novelty(self, novelty: float) -> None:
-        threshold, action = self.parameters["novelty_threshold"], self.parameters["on_novelty"]
-        if novelty <= threshold or action == "ignore" or (action == "warn" and self._warned):
+    def _report_thresholds(self, novelty: float, std: float) -> None:
+        p = self.parameters
+        action = p["on_novelty"]
+        if action == "ignore" or (action == "warn" and self._warned):
             return
-        text = (
-            f"{structure_label(self.atoms)} is far from the training data: novelty {novelty:.2f} "
-            f"exceeds {threshold:g} (1 is the 99th percentile of held-out training structures)"
-        )
+        found = []
+        if p["novelty_threshold"] is not None and novelty > p["novelty_threshold"]:
+            found.append(
+                f"{structure_label(self.atoms)} is far from the training data: novelty "
+                f"{novelty:.2f} exceeds {p['novelty_threshold']:g} (1 is the 99th percentile of "
+                "held-out training structures)"
+            )
+        if p["std_threshold"] is not None and std > p["std_threshold"]:
+            found.append(
+                f"the energy of {structure_label(self.atoms)} is uncertain: energy_std {std:.3f} "
+                f"eV exceeds std_threshold {p['std_threshold']:g} eV"
+            )
+        if not found:
+            return
+        text = "; ".join(found)
         if action == "raise":
             self.results = {}
             raise NoveltyError(f"{text}; add such structures to the training data")
         self._warned = True
         warnings.warn(
-            f"{text}; its energy_std is large and calibrated only near the data. Further warnings "
-            "of this calculator are off",
+            f"{text}; energy_std is calibrated only near the data. Further warnings of this "
+            "calculator are off",
             UserWarning,
             stacklevel=2,
         )
+
+    def get_property(
+        self, name: str, atoms: Atoms | None = None, allow_calculation: bool = True
+    ) -> Any:
+        """One of ``results``, computed where it is not known for the structure.
+
+        Raises
+        ------
+        PropertyNotImplementedError
+            If there is no such property, or not with this model and these parameters.
+        """
+        if name not in _EXTRAS:
+            return super().get_property(name, atoms, allow_calculation)
+        if super().get_property("energy", atoms, allow_calculation) is None:
+            return None
+        if name not in self.results:
+            raise PropertyNotImplementedError(f"{name} needs coverage=…, such as coverage=0.9")
+        return self.results[name]
+
+    def export_properties(self) -> Properties:
+        """Results that ASE knows, as its typed mapping; see the class for the others."""
+        return Properties({k: v for k, v in self.results.items() if k in all_outputs})
+
+    def _get_name(self) -> str:
+        return "knncalc"
 
     def todict(self, skip_default: bool = True) -> dict[str, Any]:
         """Parameters as plain values, those that differ from the default only."""
@@ -311,3 +363,7 @@ def _same(a: Any, b: Any) -> bool:
         return bool(np.array_equal(a, b))
     except (TypeError, ValueError):
         return False
+
+
+if "knncalc" not in getattr(ase_calculator, "external_calculators", ()):
+    ase_calculator.register_calculator_class("knncalc", KNNCalculator)

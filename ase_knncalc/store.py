@@ -267,7 +267,7 @@ def find_model(name: str | os.PathLike[str]) -> Path:
     ModelFileError
         If there is none; lists the shipped models.
     """
-    given = Path(name)
+    given = Path(name).expanduser()
     if given.is_file():
         return given
     if given.suffix == "" and given.name == str(name):
@@ -369,13 +369,15 @@ def load_model(
         model = _build_model(metadata, _Items(arrays))
         check_model(model)
     except KNNCalcError as e:
-        raise ModelFileError(f"{path}: {e}") from e
+        raise ModelFileError(f"{path}: {e}{_upgrade_hint(metadata)}") from e
     except KeyError as e:
-        raise ModelFileError(f"{path}: metadata: {e} is missing") from e
+        raise ModelFileError(f"{path}: metadata: {e} is missing{_upgrade_hint(metadata)}") from e
     except MemoryError as e:
         raise ModelFileError(f"{path} asks for more memory than there is") from e
     except (TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as e:
-        raise ModelFileError(f"{path}: its items do not fit together: {e}") from e
+        raise ModelFileError(
+            f"{path}: its items do not fit together: {e}{_upgrade_hint(metadata)}"
+        ) from e
     if baseline is None:
         return model
     if isinstance(baseline, str) and baseline == "auto":
@@ -386,6 +388,22 @@ def load_model(
     else:
         chosen = make_baseline(baseline)
     return model.with_baseline(chosen, allow_other=allow_other_baseline)
+
+
+def _upgrade_hint(metadata: dict[str, Any]) -> str:
+    """Which package to upgrade, if a newer one than this wrote the file."""
+    try:
+        wrote, have = metadata["versions"]["ase_knncalc"], package_versions()["ase_knncalc"]
+        wrote_parts, have_parts = (re.findall(r"\d+", v)[:3] for v in (wrote, have))
+        newer = list(map(int, wrote_parts)) > list(map(int, have_parts))
+    except (KeyError, TypeError):
+        return ""
+    return (
+        f"; ase_knncalc {wrote} wrote it, and this is {have}: upgrade with "
+        f"`pip install --upgrade 'ase_knncalc>={wrote}'`"
+        if newer
+        else ""
+    )
 
 
 class _Items:

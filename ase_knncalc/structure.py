@@ -35,8 +35,9 @@ def resolve_charge(atoms: Atoms, charge: Any = None, multiplicity: Any = None) -
     4. charge 0; the lowest multiplicity that the number of electrons allows, 1 or 2.
 
     A source that is missing or ``None`` is passed over. All sources that do give a value have to
-    agree: a contradiction is an error, not a matter of precedence. ``atoms.info["spin"]`` is
-    ignored, since programs disagree on whether it means 2S or 2S + 1.
+    agree: a contradiction is an error, not a matter of precedence. ``atoms.info["spin"]`` is no
+    source, since programs disagree on whether it means 2S or 2S + 1; but a value that is neither
+    for the multiplicity found is an error.
 
     Parameters
     ----------
@@ -86,6 +87,13 @@ def resolve_charge(atoms: Atoms, charge: Any = None, multiplicity: Any = None) -
     total_multiplicity = _agreed("multiplicity", multiplicities, label)
     if total_multiplicity is None:
         total_multiplicity = 1 + n_electrons % 2
+    spin = _given_spin(atoms, label)
+    if spin is not None and spin not in (total_multiplicity, total_multiplicity - 1):
+        raise ChargeError(
+            f'{label}: atoms.info["spin"] = {spin} means neither 2S nor 2S + 1 of multiplicity '
+            f"{total_multiplicity}; programs disagree on what it means: set "
+            'atoms.info["multiplicity"] (2S + 1) instead'
+        )
     try:
         check_electrons(atoms, total_charge, total_multiplicity)
     except ChargeError as error:
@@ -239,6 +247,14 @@ def _given(key: str, argument: Any, atoms: Atoms, label: str) -> dict[str, int]:
         for source, value in sources.items()
         if value is not None
     }
+
+
+def _given_spin(atoms: Atoms, label: str) -> int | None:
+    """What ``info["spin"]`` says if it is a number; some programs keep other things there."""
+    try:
+        return _to_int(atoms.info.get("spin"), "spin", label)
+    except ChargeError:
+        return None
 
 
 def _agreed(what: str, given: dict[str, int], label: str) -> int | None:

@@ -103,7 +103,7 @@ def test_set_drops_results_and_checks(calculator, trimer) -> None:
         calculator.set(colour="red")
     with pytest.raises(SettingsError, match="on_novelty must be"):
         calculator.set(on_novelty="shrug")
-    with pytest.raises(SettingsError, match="novelty_threshold must be positive"):
+    with pytest.raises(SettingsError, match="novelty_threshold must be positive or None"):
         calculator.set(novelty_threshold=0.0)
 
 

@@ -252,3 +252,25 @@ def test_held_out_errors_are_kept_and_files_without_them_load(tiny_model, model_
     reseal(old, lambda f: f.create_dataset("held_out/errors", data=np.zeros(3)))
     with pytest.raises(ModelFileError, match="held_out/"):
         load_model(old)
+
+
+def test_file_of_a_newer_package_says_what_to_upgrade(tiny_model, tmp_path, monkeypatch) -> None:
+    """Same file format, but with something that this version does not know."""
+    from ase_knncalc import store
+
+    installed = store.package_versions()["ase_knncalc"]
+    monkeypatch.setattr(store, "package_versions", lambda: {"ase_knncalc": "99.1.0"})
+    path = tmp_path / "new.h5"
+    save_model(tiny_model, path)
+    monkeypatch.setattr(store, "package_versions", lambda: {"ase_knncalc": installed})
+    load_model(path)
+    metadata, arrays = read_container(path, "model")
+    metadata["descriptor"]["kind"] = "fchl29"
+    write_container(path, "model", metadata, arrays)
+    with pytest.raises(ModelFileError, match=r"fchl29.*pip install --upgrade 'ase_knncalc>=99\.1"):
+        load_model(path)
+    metadata["versions"]["ase_knncalc"] = installed
+    write_container(path, "model", metadata, arrays)
+    with pytest.raises(ModelFileError) as caught:
+        load_model(path)
+    assert "upgrade" not in str(caught.value)

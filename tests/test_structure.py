@@ -56,7 +56,10 @@ class TestResolveCharge:
             ((None, None), {"charge": 1}, [0.0, 0.0, 0.0], [0.0, 0.0, 0.0], (1, 2)),
             ((1, 2), {"charge": 1, "multiplicity": 2}, [0, 0, 1.0], [0, 0, 1.0], (1, 2)),
             ((0, None), {"charge": None, "multiplicity": None}, None, None, (0, 1)),
-            ((None, None), {"spin": 7}, None, None, (0, 1)),
+            # 2S and 2S + 1, as programs have it; both are this molecule's.
+            ((None, None), {"spin": 0}, None, None, (0, 1)),
+            ((None, None), {"spin": 1}, None, None, (0, 1)),
+            ((None, None), {"spin": 3, "multiplicity": 3}, None, None, (0, 3)),
             ((None, None), {"spin": "nonsense"}, None, None, (0, 1)),
         ],
     )
@@ -93,6 +96,10 @@ class TestResolveCharge:
             resolve_charge(atoms, *arguments)
         for part in named:
             assert caught.match(part)
+
+    def test_spin_that_fits_no_convention_is_an_error(self) -> None:
+        with pytest.raises(ChargeError, match=r"neither 2S nor 2S \+ 1.*multiplicity 1.*set"):
+            resolve_charge(water(spin=3))
 
     @pytest.mark.parametrize(
         "value", [1, np.int64(1), np.int8(1), 1.0, np.float32(1), 0.9995, "1", "+1", " 1 "]

@@ -43,7 +43,7 @@ def predict(
     model: ModelOption = "saw-wb97xd",
     output: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--output", "-o", help="Write structures with predictions (extxyz, traj)."),
+        typer.Option("--output", "-o", help="Structures with predictions: extxyz, traj, db, csv."),
     ] = None,
     csv: CsvOption = None,
     coverage: Annotated[float, typer.Option(help="Of the interval.")] = 0.9,
@@ -78,8 +78,9 @@ def predict(
     ]
     if output is not None:
         from ase_knncalc.data import write_frames
+        from ase_knncalc.results import annotate
 
-        write_frames(output, [annotate(a, p) for a, p in zip(frames, found, strict=True)])
+        write_frames(output, [annotate(a, p, coverage) for a, p in zip(frames, found, strict=True)])
     _show(f"Predictions of {model}", columns, rows, csv, as_json)
 
 
@@ -137,15 +138,6 @@ def rank(
         for i in order
     ]
     _show(f"{formulas[0]}, {len(rows)} conformers", columns, rows, csv, as_json, top)
-
-
-def annotate(atoms: Atoms, prediction: Prediction) -> Atoms:
-    """A copy of the structure that carries its prediction in ``info``."""
-    copy = atoms.copy()
-    copy.info["energy_predicted"] = float(prediction.energy)
-    copy.info["energy_std"] = float(prediction.energy_std)
-    copy.info["novelty"] = float(prediction.novelty)
-    return copy
 
 
 def _run(

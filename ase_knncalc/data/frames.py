@@ -194,10 +194,23 @@ def _iter_trajectory(path: Path, frames: slice) -> Iterator[tuple[int, Atoms]]:
                 atoms = trajectory[number]
             except Exception as e:
                 raise DataError(f"{path}: frame {number} cannot be read: {e}") from e
-            for key, value in list(atoms.info.items()):
-                if key.endswith("_forces") and np.shape(value) == (len(atoms), 3):
-                    atoms.new_array(key, np.array(atoms.info.pop(key), dtype=float))
+            _move_arrays(atoms)
             yield number, atoms
+
+
+_PER_ATOM = ("_forces", "forces_std")
+# Trajectories and databases keep no arrays but ASE's own, so that these travel in ``info``.
+
+
+def _per_atom(atoms: Atoms) -> dict[str, Any]:
+    return {key: value for key, value in atoms.arrays.items() if key.endswith(_PER_ATOM)}
+
+
+def _move_arrays(atoms: Atoms) -> None:
+    for key, value in list(atoms.info.items()):
+        shape = (len(atoms),) if key.endswith("_std") else (len(atoms), 3)
+        if key.endswith(_PER_ATOM) and np.shape(value) == shape and key not in atoms.arrays:
+            atoms.new_array(key, np.array(atoms.info.pop(key), dtype=float))
 
 
 def _iter_database(path: Path, frames: slice) -> Iterator[tuple[int, Atoms]]:
@@ -216,6 +229,7 @@ def _from_row(row: Any, path: Path) -> Atoms:
         atoms = row.toatoms()
         atoms.info.update(row.key_value_pairs)
         atoms.info.update(row.data)
+        _move_arrays(atoms)
     except Exception as e:
         raise DataError(f"{path}: row {row.get('id')} cannot be read: {e}") from e
     return atoms
@@ -293,7 +307,8 @@ def write_frames(path: str | os.PathLike[str], frames: Iterable[Atoms]) -> None:
     Parameters
     ----------
     path
-        ``.extxyz``, ``.xyz`` (plain or ``.gz``), ``.traj``, or ``.csv`` (a table of the scalars).
+        ``.extxyz``, ``.xyz`` (plain or ``.gz``), ``.traj``, ``.db`` (ASE database; numbers are
+        key-value pairs, all of ``info`` is in ``data``), or ``.csv`` (a table of the scalars).
         Extended XYZ holds positions and forces to 1e-8 and energies in full.
     frames
         Structures with labels in ``info`` and ``arrays``.
@@ -311,11 +326,13 @@ def write_frames(path: str | os.PathLike[str], frames: Iterable[Atoms]) -> None:
         write = _write_extxyz
     elif has_suffix(path, (".traj",)):
         write = _write_trajectory
+    elif has_suffix(path, (".db",)):
+        write = _write_database
     elif has_suffix(path, (".csv",)):
         write = _write_csv
     else:
         raise DataError(
-            f"{path}: frames are written as .extxyz, .xyz (plain or .gz), .traj or .csv"
+            f"{path}: frames are written as .extxyz, .xyz (plain or .gz), .traj, .db or .csv"
         )
     with replacing(path, DataError) as temporary:
         write(temporary, frames)
@@ -353,9 +370,34 @@ def _write_trajectory(path: Path, frames: Sequence[Atoms]) -> None:
         for atoms in frames:
             copy = atoms.copy()
             copy.calc = atoms.calc
-            # The format has no place for other arrays than ASE's own.
-            copy.info |= {k: v for k, v in atoms.arrays.items() if k.endswith("_forces")}
+            copy.info |= _per_atom(atoms)
             trajectory.write(copy)
+
+
+def _write_database(path: Path, frames: Sequence[Atoms]) -> None:
+    from ase.db import connect
+    from ase.db.core import reserved_keys
+    from ase.io.jsonio import encode
+
+    def fits(value: Any) -> bool:
+        try:
+            encode(value)
+        except TypeError:
+            return False
+        return True
+
+    path.unlink()  # it was made empty, which SQLite takes for a database without tables
+    with connect(str(path), type="db", use_lock_file=False) as database:
+        for atoms in frames:
+            data = {key: v for key, v in (atoms.info | _per_atom(atoms)).items() if fits(v)}
+            pairs = {
+                key: value.item() if isinstance(value, np.generic) else value
+                for key, value in data.items()
+                if isinstance(value, (int, float, np.number)) and key.isidentifier()
+            }
+            database.write(
+                atoms, {k: v for k, v in pairs.items() if k not in reserved_keys}, data=data
+            )
 
 
 def _write_csv(path: Path, frames: Sequence[Atoms]) -> None:
