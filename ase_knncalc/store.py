@@ -398,12 +398,8 @@ def _upgrade_hint(metadata: dict[str, Any]) -> str:
         newer = list(map(int, wrote_parts)) > list(map(int, have_parts))
     except (KeyError, TypeError):
         return ""
-    return (
-        f"; ase_knncalc {wrote} wrote it, and this is {have}: upgrade with "
-        f"`pip install --upgrade 'ase_knncalc>={wrote}'`"
-        if newer
-        else ""
-    )
+    upgrade = f"upgrade with `pip install --upgrade 'ase_knncalc>={wrote}'`"
+    return f"; ase_knncalc {wrote} wrote it, and this is {have}: {upgrade}" if newer else ""
 
 
 class _Items:
