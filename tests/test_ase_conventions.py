@@ -338,7 +338,7 @@ def test_thresholds_can_be_set_and_switched_off(tiny_model, trimer) -> None:
 def test_threshold_ends_dynamics_with_the_last_good_step(tiny_model, trimer) -> None:
     start = tiny_model.predict(trimer).novelty
     trimer.calc = KNNCalculator(tiny_model, on_novelty="raise", novelty_threshold=2 * start)
-    trimer.set_velocities(trimer.positions - trimer.get_center_of_mass())
+    trimer.set_velocities(0.1 * (trimer.positions - trimer.get_center_of_mass()))
     dynamics = VelocityVerlet(trimer, 1.0 * fs)
     with pytest.raises(NoveltyError, match="exceeds"):
         dynamics.run(200)
