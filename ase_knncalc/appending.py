@@ -12,9 +12,7 @@ energies stay the same, and what is gained are neighbours, novelty and uncertain
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -25,6 +23,7 @@ import numpy as np
 from ase_knncalc.data import KeyMap, Omission, read_dataset
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.errors import ChargeError, ModelFileError
+from ase_knncalc.files import only_writer
 from ase_knncalc.model import HeldOutErrors, KNNModel, label_bytes
 from ase_knncalc.neighbors import KNNTerm, NeighborIndex
 from ase_knncalc.preparation import complete_baseline, compute_features
@@ -368,7 +367,7 @@ def append_to_file(path: str | os.PathLike[str], data: Any, **options: Any) -> A
     ModelFileError
         If there is no such file, or it cannot be written.
     """
-    from ase_knncalc.store import load_model, save_model
+    from ase_knncalc.store import load_model, write_model
 
     target = Path(path)
     if not target.is_file():
@@ -376,24 +375,8 @@ def append_to_file(path: str | os.PathLike[str], data: Any, **options: Any) -> A
             f"{target} is not a model file; to extend a shipped model, copy it first"
         )
     baseline = options.pop("baseline", "auto")
-    with _only_writer(target):
+    with only_writer(target):
         outcome = append(load_model(target, baseline=baseline), data, **options)
         if outcome.added:
-            save_model(outcome.model, target)
+            write_model(outcome.model, target)
     return outcome
-
-
-@contextlib.contextmanager
-def _only_writer(path: Path) -> Iterator[None]:
-    """Lock a file that writers replace: after waiting, it may be another file by that name."""
-    try:
-        import fcntl
-    except ImportError:  # not a POSIX system
-        yield
-        return
-    while True:
-        with open(path, "rb") as handle:
-            fcntl.flock(handle.fileno(), fcntl.LOCK_EX)
-            if os.path.samestat(os.fstat(handle.fileno()), os.stat(path)):
-                yield
-                return

@@ -96,6 +96,36 @@ def _sweep(path: Path) -> None:
                         os.unlink(entry.path)
 
 
+@contextlib.contextmanager
+def only_writer(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Wait until no other process changes a file, and keep others waiting.
+
+    For files that writers replace, readers need no lock. Where there is no file yet, or there are
+    no POSIX locks, nothing is locked.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    while True:
+        try:
+            handle = open(path, "rb")  # noqa: SIM115 - closed below
+        except OSError:
+            yield  # there is nothing to lose
+            return
+        with handle:
+            fcntl.flock(handle.fileno(), fcntl.LOCK_EX)
+            try:
+                # After waiting, it may be another file by that name.
+                same = os.path.samestat(os.fstat(handle.fileno()), os.stat(path))
+            except OSError:
+                same = False
+            if same:
+                yield
+                return
+
+
 def open_locked(path: str | os.PathLike[str], error: type[KNNCalcError]) -> FileIO:
     """A file opened for reading and appending, locked against other processes until it is closed.
 

@@ -73,7 +73,9 @@ class LabelCache:
             if self.path.exists():
                 self._read_file()
             self._read_journal()
-            self._fold()
+            # On a full disk the journal stays as it is, and what is known can be used.
+            with contextlib.suppress(ModelFileError):
+                self._fold()
         except BaseException:
             self._journal.close()
             raise

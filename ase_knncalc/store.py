@@ -62,7 +62,7 @@ from ase_knncalc.errors import (
     ModelFileVersionError,
     SettingsError,
 )
-from ase_knncalc.files import atomic_write
+from ase_knncalc.files import atomic_write, only_writer
 from ase_knncalc.model import HeldOutErrors, KNNModel, ModelInfo
 from ase_knncalc.modelcheck import check_magnitude, check_model, check_sizes
 from ase_knncalc.neighbors import KNNSettings, KNNTerm, NeighborIndex
@@ -299,13 +299,19 @@ _HELD_OUT = {
 
 
 def save_model(model: KNNModel, path: str | os.PathLike[str]) -> None:
-    """Write a model file, atomically.
+    """Write a model file, atomically; waits while another process appends to the file there.
 
     Raises
     ------
     ModelFileError
         If it cannot be written.
     """
+    with only_writer(path):
+        write_model(model, path)
+
+
+def write_model(model: KNNModel, path: str | os.PathLike[str]) -> None:
+    """:func:`save_model` for who holds :func:`ase_knncalc.files.only_writer` already."""
     metadata = {
         "descriptor": model.descriptor.to_dict(),
         "trend": {"kind": model.trend.kind, "elements": list(model.trend.elements)},
