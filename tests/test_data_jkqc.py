@@ -9,6 +9,7 @@ import operator
 import os
 import pickle
 import struct
+import subprocess
 import sys
 import zlib
 from pathlib import Path
@@ -377,6 +378,51 @@ def test_absurd_sizes_are_refused(tmp_path: Path, program: bytes) -> None:
     path = tmp_path / "big.pkl"
     path.write_bytes(b"\x80\x05" + program)
     with pytest.raises(DataError, match=r"big\.pkl"):
+        read_jkqc(path)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        # the key of a dictionary: a tuple a million deep, whose hash overflows the C stack
+        b"})" + b"\x85" * 1_000_000 + b"K\x01s.",
+        # a tuple of the same tuple twice, 60 times over, whose hash takes 2⁶⁰ steps
+        b"})\x94" + b"".join(b"h" + bytes([i]) + b"\x86\x94" for i in range(60)) + b"K\x01s.",
+        # and one of a thousand of the same, three times over
+        b"})\x94"
+        + b"".join(b"(" + bytes([104, i]) * 999 + b"t\x94" for i in range(3))
+        + b"K\x01s.",
+        # an unknown memo number, and a value taken from an empty stack
+        b"h\x07.",
+        b"\x85.",
+        b"(\x85.",
+    ],
+    ids=["deep", "twice", "wide", "memo", "empty", "mark"],
+)
+def test_tuples_in_tuples_are_refused_before_they_are_built(tmp_path: Path, program: bytes) -> None:
+    """In a process of its own: the unpickler would crash the interpreter, or never end."""
+    path = tmp_path / "bomb.pkl"
+    path.write_bytes(b"\x80\x05" + program)
+    script = (
+        "import sys\nfrom ase_knncalc.data import read_jkqc\n"
+        "from ase_knncalc.errors import DataError\n"
+        "try: read_jkqc(sys.argv[1])\nexcept DataError as e: print(str(e)[:400])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(path)], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "bomb.pkl" in done.stdout
+
+
+def test_names_of_columns_are_texts(tmp_path: Path) -> None:
+    """``str()`` of lists in lists, each there twice, would be longer than any memory."""
+    data = PICKLES["pandas 2, protocol 4"]
+    name = b"\x8c\x03xyz\x94et"
+    assert data.count(name) == 1
+    path = tmp_path / "names.pkl"
+    path.write_bytes(data.replace(name, b"]M\x01\x01a\x94et"))
+    with pytest.raises(DataError, match=r"names\.pkl.*no texts"):
         read_jkqc(path)
 
 

@@ -3,8 +3,8 @@
 A pickle is a program: it names functions, and unpickling calls them. JKQC databases are pickles of
 a pandas ``DataFrame``, and they are passed around. Here
 
-- a first pass over the opcodes refuses those that such a table has no use for, and sizes that the
-  file cannot hold (a hundred bytes can ask for gigabytes);
+- a first pass over the opcodes (:mod:`ase_knncalc.data.opcodes`) refuses those that such a table
+  has no use for, and sizes that the file cannot hold (a hundred bytes can ask for gigabytes);
 - the second pass resolves every global name to an inert stand-in defined in this module. Nothing
   of pandas, numpy, ASE or the standard library is reached; any name but those listed in
   ``_STAND_INS`` is a :class:`DataError` that says which;
@@ -20,7 +20,6 @@ import io
 import math
 import os
 import pickle
-import pickletools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,26 +28,13 @@ from typing import Any
 
 import numpy as np
 
+from ase_knncalc.data.opcodes import Refused, check_opcodes
 from ase_knncalc.errors import DataError
 
 MAX_BYTES = 4 * 1024**3
 """Largest file read; a database of 250,000 clusters has about a tenth of that."""
 
-_OPCODES = {
-    *("PROTO", "FRAME", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE"),
-    *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
-    *("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
-    *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"),
-    *("EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "TUPLE"),
-    *("EMPTY_DICT", "SETITEM", "SETITEMS"),
-    *("MEMOIZE", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"),
-    *("GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD", "NEWOBJ"),
-}
 _DTYPE = re.compile(r"(?:O8?|b1|[iu][1248]|f[248])\Z")
-
-
-class _Refused(Exception):
-    """The pickle holds something that a table of clusters has no use for."""
 
 
 # ---------------------------------------------------------------------------------- stand-ins
@@ -63,7 +49,7 @@ class _Record:
 
     def __new__(cls, *args: Any) -> Any:
         if args:
-            raise _Refused(f"{cls.__name__} with arguments")
+            raise Refused(f"{cls.__name__} with arguments")
         return super().__new__(cls)
 
     def __setstate__(self, state: Any) -> None:
@@ -105,7 +91,7 @@ class _Applied:
         self.args = args
 
     def __setstate__(self, state: Any) -> None:
-        raise _Refused(f"state for {self.kind}")
+        raise Refused(f"state for {self.kind}")
 
 
 class _Function:
@@ -120,7 +106,7 @@ class _Function:
         return _Applied(self.kind, args)
 
     def __setstate__(self, state: Any) -> None:
-        raise _Refused(f"state for {self.kind}")
+        raise Refused(f"state for {self.kind}")
 
 
 class _Partial(_Function):
@@ -130,7 +116,7 @@ class _Partial(_Function):
 
     def __call__(self, *args: Any) -> Any:
         if len(args) != 1 or args[0] is not _NEW_BLOCK:
-            raise _Refused("functools.partial of something else than a block of a table")
+            raise Refused("functools.partial of something else than a block of a table")
         return _PartialBlock()
 
 
@@ -142,7 +128,7 @@ class _PartialBlock:
 
     def __setstate__(self, state: Any) -> None:
         if type(state) is not tuple or len(state) != 4 or state[0] is not _NEW_BLOCK:
-            raise _Refused("functools.partial of something else than a block of a table")
+            raise Refused("functools.partial of something else than a block of a table")
 
 
 class _DType:
@@ -180,7 +166,7 @@ class _Array:
 
     def __setstate__(self, state: Any) -> None:
         if type(state) is not tuple or len(state) != 5:
-            raise _Refused("an array of unknown layout")
+            raise Refused("an array of unknown layout")
         _, self.shape, self.dtype, fortran, self.data = state
         self.fortran = bool(fortran)
 
@@ -191,7 +177,7 @@ def _reconstruct(*args: Any) -> _Array:
 
 def _frombuffer(*args: Any) -> _Array:
     if len(args) != 4:
-        raise _Refused("an array of unknown layout")
+        raise Refused("an array of unknown layout")
     array = _Array()
     array.data, array.dtype, array.shape = args[:3]
     array.fortran = args[3] == "F"
@@ -201,7 +187,7 @@ def _frombuffer(*args: Any) -> _Array:
 def _scalar(*args: Any) -> Any:
     dtype = args[0].resolve() if len(args) == 2 and type(args[0]) is _DType else None
     if dtype is None or type(args[1]) is not bytes or len(args[1]) != dtype.itemsize:
-        raise _Refused("a numpy number of unknown type")
+        raise Refused("a numpy number of unknown type")
     return np.frombuffer(args[1], dtype)[0].item()
 
 
@@ -227,7 +213,7 @@ _STRING_ARRAY = _Function("string array class")
 
 def _new_string_array(*args: Any) -> _StringArray:
     if not args or args[0] is not _STRING_ARRAY:
-        raise _Refused("an array of unknown layout")
+        raise Refused("an array of unknown layout")
     return _StringArray()
 
 
@@ -268,7 +254,7 @@ class _TableUnpickler(pickle.Unpickler):
         try:
             return _STAND_INS[module, name]
         except KeyError:
-            raise _Refused(f"the name {module}.{name}"[:200]) from None
+            raise Refused(f"the name {module}.{name}"[:200]) from None
 
 
 # ------------------------------------------------------------------------------------ reading
@@ -310,9 +296,9 @@ def read_table(path: str | os.PathLike[str]) -> Table:
     except OSError as e:
         raise DataError(f"{path}: cannot be read: {e.strerror or e}") from e
     try:
-        _check_opcodes(data)
+        check_opcodes(data)
         table = _decode_frame(_TableUnpickler(io.BytesIO(data)).load())
-    except _Refused as e:
+    except Refused as e:
         raise DataError(
             f"{path}: refused, because this pickle holds {e}, and pickles can run any code. A "
             "JKQC database holds a table of numbers, texts, arrays and bare ASE structures; take "
@@ -324,27 +310,6 @@ def read_table(path: str | os.PathLike[str]) -> Table:
             f"{str(e)[:200] or type(e).__name__}"
         ) from e
     return table
-
-
-def _check_opcodes(data: bytes) -> None:
-    """Refuse opcodes and memo numbers that no such table has, before anything is built.
-
-    The unpickler itself would make room for the memo number 2³¹, or for a text of 2⁶³ bytes.
-    """
-    stored = 0
-    for opcode, argument, _ in pickletools.genops(data):
-        name = opcode.name
-        number = argument if isinstance(argument, int) else 0
-        if name not in _OPCODES:
-            raise _Refused(f"the opcode {name}")
-        if name == "MEMOIZE":
-            stored += 1
-        elif name in ("BINPUT", "LONG_BINPUT"):
-            if number > stored:
-                raise ValueError("memo numbers out of order")
-            stored += 1
-        elif name == "FRAME" and number > len(data):
-            raise ValueError("the file is cut off")
 
 
 def _decode_frame(frame: Any) -> Table:
@@ -396,7 +361,10 @@ def _decode_columns(axis: Any) -> list[tuple[str, str]]:
             raise ValueError("the names of its columns are damaged")
         if any(not 0 <= number < len(texts) for number in numbers.tolist()):
             raise ValueError("the names of its columns are damaged")
-        parts.append([str(texts[number]) for number in numbers.tolist()])
+        # No str(): that of a nested list may be longer than any memory.
+        if not all(type(text) is str for text in texts):
+            raise ValueError("the names of its columns are no texts")
+        parts.append([texts[number] for number in numbers.tolist()])
     return list(zip(*parts, strict=True))
 
 
