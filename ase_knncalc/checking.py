@@ -494,8 +494,9 @@ def robust_residuals(
     population = np.bincount(families)
     for _ in range(_ROUNDS):
         problem = RidgeProblem(free, columns, delta, weights)
-        fits = [problem.solve(p) for p in penalties]
-        fit = min(fits, key=lambda f: float(np.abs(f.leave_one_out[kept]).mean()))
+        fit = min(
+            problem.solve_all(penalties), key=lambda f: float(np.abs(f.leave_one_out[kept]).mean())
+        )
         found = _scaled(fit, sizes, families, kept)
         score = found.score
         kept = allowed & (score < _DOUBTFUL)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from ase import Atoms
@@ -231,11 +231,7 @@ def conflicting_duplicates(
     size = np.abs(residual)
     notes: dict[int, str] = {}
     for rows in groups.values():
-        x = summed[rows]
-        squares = np.einsum("ij,ij->i", x, x)
-        distances = squares[:, None] + squares - 2.0 * x @ x.T
-        near = np.triu(distances < _SAME_STRUCTURE**2 * squares.mean(), 1)
-        for a, b in zip(*np.nonzero(near), strict=True):
+        for a, b in _near_pairs(summed[rows]):
             # The one of the two that fits the rest worse.
             i, j = sorted((rows[a], rows[b]), key=lambda row: -size[row])
             # Residuals, because Δ of one structure and its neighbour differ by a trend, too.
@@ -247,3 +243,14 @@ def conflicting_duplicates(
                     f"{difference:.3f} eV off that of the other",
                 )
     return notes
+
+
+def _near_pairs(x: FloatArray, block: int = 1000) -> Iterator[tuple[int, int]]:
+    """Pairs of rows (a < b) that differ by a small share of their length, ascending by a."""
+    squares = np.einsum("ij,ij->i", x, x)
+    limit = _SAME_STRUCTURE**2 * squares.mean()
+    for start in range(0, len(x), block):
+        rows = slice(start, start + block)
+        distances = squares[rows, None] + squares - 2.0 * x[rows] @ x.T
+        for a, b in zip(*np.nonzero(np.triu(distances < limit, start + 1)), strict=True):
+            yield int(a) + start, int(b)

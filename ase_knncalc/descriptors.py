@@ -20,6 +20,7 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
 from ase_knncalc.errors import SettingsError, UnknownElementError
+from ase_knncalc.rowstore import DiskRows, Rows
 from ase_knncalc.settingcheck import is_integer, is_real
 
 FloatArray = np.ndarray
@@ -340,14 +341,15 @@ class FeatureBatch:
     Attributes
     ----------
     numbers : ndarray of int, shape (n_atoms_total,)
-    local : ndarray, shape (n_atoms_total, n_features)
+    local : ndarray or DiskRows, shape (n_atoms_total, n_features)
+        In memory, or on disk where they are too many for that.
     starts : ndarray of int, shape (n_structures + 1,)
         Structure ``s`` owns the atoms ``starts[s]:starts[s + 1]``.
     charges : ndarray of int, shape (n_structures,)
     """
 
     numbers: IntArray
-    local: FloatArray
+    local: Rows
     starts: IntArray
     charges: IntArray
     _summed: list[FloatArray] = field(default_factory=list, repr=False, compare=False)
@@ -363,12 +365,15 @@ class FeatureBatch:
     def summed(self) -> FloatArray:
         """Global descriptors: rows summed over atoms in float64, (n_structures, n_features)."""
         if not self._summed:
-            self._summed.append(self.sum_atoms(self.local))
+            summed = np.empty((len(self), self.local.shape[1]))
+            for rows, part in self.batches():
+                summed[rows] = part.sum_atoms(part.local)
+            self._summed.append(summed)
         return self._summed[0]
 
-    def sum_atoms(self, values: FloatArray) -> FloatArray:
+    def sum_atoms(self, values: Rows) -> FloatArray:
         """Sum per-atom values (n_atoms_total, …) over each structure, in float64."""
-        return np.add.reduceat(values, self.starts[:-1], axis=0, dtype=np.float64)
+        return np.add.reduceat(values[:], self.starts[:-1], axis=0, dtype=np.float64)
 
     def counts(self, elements: Sequence[int]) -> FloatArray:
         """Atoms of each element, shape (n_structures, n_elements)."""
@@ -378,11 +383,11 @@ class FeatureBatch:
 
     @staticmethod
     def concatenate(parts: Sequence[FeatureBatch]) -> FeatureBatch:
-        """Several batches as one, in their order."""
+        """Several batches as one in memory, in their order."""
         sizes = np.concatenate([p.sizes for p in parts])
         return FeatureBatch(
             np.concatenate([p.numbers for p in parts]),
-            np.concatenate([p.local for p in parts]),
+            np.concatenate([p.local[:] for p in parts]),
             np.concatenate([[0], np.cumsum(sizes)]),
             np.concatenate([p.charges for p in parts]),
         )
@@ -393,13 +398,10 @@ class FeatureBatch:
         sizes = self.sizes[indices]
         starts = np.concatenate([[0], np.cumsum(sizes)])
         atoms = np.repeat(self.starts[indices] - starts[:-1], sizes) + np.arange(starts[-1])
-        return FeatureBatch(
-            self.numbers[atoms],
-            self.local[atoms],
-            starts,
-            self.charges[indices],
-            [self._summed[0][indices]] if self._summed else [],
-        )
+        local = self.local.take(atoms) if isinstance(self.local, DiskRows) else self.local[atoms]
+        selected = FeatureBatch(self.numbers[atoms], local, starts, self.charges[indices])
+        selected._summed.extend(summed[indices] for summed in self._summed)
+        return selected
 
     def batches(self, max_atoms: int = 20_000) -> Iterator[tuple[slice, FeatureBatch]]:
         """Cut into consecutive parts of at most ``max_atoms`` atoms (at least one structure)."""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ase_knncalc.errors import SettingsError
+from ase_knncalc.parallel import run
 from ase_knncalc.preparation import TrainingData
 from ase_knncalc.progress import track
 from ase_knncalc.settings import TrainingSettings
@@ -184,16 +185,19 @@ def cross_validate(
     *,
     split: str = "random",
     folds: int = 5,
+    n_jobs: int = 1,
     progress: bool = False,
 ) -> Held:
-    """Predict every structure with a model that has not seen its fold."""
-    parts = [
-        evaluate_split(data, train_rows, test_rows, settings)
-        for train_rows, test_rows in track(
-            splits(data, split, folds, settings.seed), total=folds, text="folds", show=progress
-        )
+    """Predict every structure with a model that has not seen its fold.
+
+    ``n_jobs`` folds are worked on at a time; each holds its own part of the data.
+    """
+    jobs = [
+        (data, train_rows, test_rows, settings)
+        for train_rows, test_rows in splits(data, split, folds, settings.seed)
     ]
-    return Held.join(parts)
+    parts = run(evaluate_split, jobs, total=len(jobs), n_jobs=n_jobs)
+    return Held.join(list(track(parts, total=len(jobs), text="folds", show=progress)))
 
 
 def compare(
@@ -202,15 +206,21 @@ def compare(
     *,
     split: str = "random",
     folds: int = 5,
+    n_jobs: int = 1,
     progress: bool = False,
 ) -> dict[str, Held]:
     """Cross-validate several methods on the same folds."""
-    return {
-        name: cross_validate(data, settings, split=split, folds=folds, progress=progress)
-        for name, settings in track(
-            methods.items(), total=len(methods), text="methods", show=progress
-        )
-    }
+    jobs, names = [], []
+    for name, settings in methods.items():
+        for train_rows, test_rows in splits(data, split, folds, settings.seed):
+            jobs.append((data, train_rows, test_rows, settings))
+            names.append(name)
+    parts = run(evaluate_split, jobs, total=len(jobs), n_jobs=n_jobs)
+    found: dict[str, list[Held]] = {}
+    shown = track(parts, total=len(jobs), text="folds", show=progress)
+    for name, part in zip(names, shown, strict=True):
+        found.setdefault(name, []).append(part)
+    return {name: Held.join(held) for name, held in found.items()}
 
 
 def learning_curve(
@@ -220,6 +230,7 @@ def learning_curve(
     sizes: Sequence[int],
     repeats: int = 3,
     test_fraction: float = 0.2,
+    n_jobs: int = 1,
     progress: bool = False,
 ) -> list[dict[str, float]]:
     """Error against the number of training structures.
@@ -242,10 +253,14 @@ def learning_curve(
     orders = [
         np.random.default_rng(settings.seed + r).permutation(len(data)) for r in range(repeats)
     ]
-    jobs = [(size, order) for size in sorted(sizes) for order in orders]
+    chosen = [(size, order) for size in sorted(sizes) for order in orders]
+    jobs = [
+        (data, order[n_test : n_test + size], order[:n_test], settings) for size, order in chosen
+    ]
+    parts = run(evaluate_split, jobs, total=len(jobs), n_jobs=n_jobs)
     found: dict[int, list[Scores]] = {}
-    for size, order in track(jobs, total=len(jobs), text="training", show=progress):
-        held = evaluate_split(data, order[n_test : n_test + size], order[:n_test], settings)
+    shown = track(parts, total=len(jobs), text="training", show=progress)
+    for (size, _), held in zip(chosen, shown, strict=True):
         found.setdefault(size, []).append(held.scores)
     return [
         {
@@ -265,6 +280,7 @@ def tune(
     candidates: Mapping[str, TrainingSettings],
     *,
     folds: int = 3,
+    n_jobs: int = 1,
     progress: bool = False,
     report: Callable[[str, dict[str, Any]], None] | None = None,
 ) -> tuple[str, dict[str, dict[str, float]]]:
@@ -277,17 +293,24 @@ def tune(
     table : dict
         For each candidate ``random`` and ``composition`` mean absolute errors in eV.
     """
-    table: dict[str, dict[str, float]] = {}
     n_groups = len(set(data.groups))
-    for name, settings in track(
-        candidates.items(), total=len(candidates), text="candidates", show=progress
-    ):
-        row = {"random": cross_validate(data, settings, split="random", folds=folds).scores.mae}
-        if n_groups >= 2:
-            row["composition"] = cross_validate(
-                data, settings, split="composition", folds=min(folds, n_groups)
-            ).scores.mae
-        table[name] = row
-        if report is not None:
-            report(name, row)
+    kinds = {"random": folds}
+    if n_groups >= 2:
+        kinds["composition"] = min(folds, n_groups)
+    jobs, owners = [], []
+    for name, settings in candidates.items():
+        for kind, parts in kinds.items():
+            for train_rows, test_rows in splits(data, kind, parts, settings.seed):
+                jobs.append((data, train_rows, test_rows, settings))
+                owners.append((name, kind))
+    held: dict[tuple[str, str], list[Held]] = {}
+    table: dict[str, dict[str, float]] = {name: {} for name in candidates}
+    results = run(evaluate_split, jobs, total=len(jobs), n_jobs=n_jobs)
+    shown = track(results, total=len(jobs), text="folds", show=progress)
+    for (name, kind), part in zip(owners, shown, strict=True):
+        held.setdefault((name, kind), []).append(part)
+        if len(held[name, kind]) == kinds[kind]:
+            table[name][kind] = Held.join(held.pop((name, kind))).scores.mae
+            if report is not None and len(table[name]) == len(kinds):
+                report(name, table[name])
     return min(table, key=lambda name: float(np.mean(list(table[name].values())))), table

@@ -425,9 +425,12 @@ class KernelIndex:
 
 
 def _require_finite(batch: FeatureBatch) -> None:
-    if not np.isfinite(batch.local).all():
-        bad = np.flatnonzero(~np.isfinite(batch.local).all(axis=1))[0]
-        structure = int(np.searchsorted(batch.starts, bad, side="right")) - 1
+    for rows, part in batch.batches():
+        finite = np.isfinite(part.local[:]).all(axis=1)
+        if finite.all():
+            continue
+        first = np.flatnonzero(~finite)[0]
+        structure = rows.start + int(np.searchsorted(part.starts, first, side="right")) - 1
         raise DataError(
             f"structure {structure} has NaN or infinity in its descriptor; expected finite "
             "numbers: check its positions"

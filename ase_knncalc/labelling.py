@@ -12,6 +12,7 @@ from ase import Atoms
 from ase_knncalc.baselines import Baseline, make_baseline
 from ase_knncalc.errors import BaselineError
 from ase_knncalc.labelcache import CachedLabel, LabelCache, label_key
+from ase_knncalc.parallel import run
 from ase_knncalc.progress import track
 from ase_knncalc.structure import resolve_charge
 
@@ -101,11 +102,10 @@ def _run(jobs: list[_Job], baseline: Baseline, n_jobs: int) -> Iterator[tuple[st
         for job in jobs:
             yield job[0], _single_point(baseline, job)
         return
-    from joblib import Parallel, delayed
-
     spec = baseline.spec()
-    parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size="auto")
-    yield from parallel(delayed(_worker)(spec, job) for job in jobs)
+    yield from run(
+        _worker, ((spec, job) for job in jobs), total=len(jobs), n_jobs=n_jobs, ordered=False
+    )
 
 
 def _worker(spec: dict[str, str], job: _Job) -> tuple[str, CachedLabel]:

@@ -206,6 +206,23 @@ class Prediction:
         half = self.calibration.multiple(coverage) * self.energy_std
         return self.energy - half, self.energy + half
 
+    @staticmethod
+    def join(parts: Sequence[Prediction]) -> Prediction:
+        """Predictions of several lots of structures by one model as one."""
+
+        def column(name: str) -> Any:
+            values = [getattr(p, name) for p in parts]
+            if any(v is None for v in values):
+                return None
+            if isinstance(values[0], list):
+                return [entry for lot in values for entry in lot]
+            return np.concatenate(values)
+
+        names = [f.name for f in fields(Prediction) if f.name != "calibration"]
+        return Prediction(
+            **{name: column(name) for name in names}, calibration=parts[0].calibration
+        )
+
     def __len__(self) -> int:
         if np.ndim(self.delta) == 0:
             raise TypeError("the prediction of a single structure has no length")
@@ -481,7 +498,7 @@ class KNNModel:
 
     def correct_features(self, batch: FeatureBatch) -> Prediction:
         """Corrections of structures whose descriptors are known (arrays in the prediction)."""
-        estimates = [self.knn.evaluate(z) for z in self.project(batch.summed())]
+        estimates = self.knn.evaluate_many(self.project(batch.summed()))
         trend = self.trend.predict(batch)
         knn = np.array([e.mean for e in estimates])
         signals = Signals.of(self.trend.leverage(batch), estimates, batch.sizes)

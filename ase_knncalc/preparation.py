@@ -16,7 +16,10 @@ from ase_knncalc.descriptors import Descriptor, FeatureBatch, featurize
 from ase_knncalc.errors import BaselineError, DataError
 from ase_knncalc.forces import ForceLabels
 from ase_knncalc.labelling import baseline_labels
+from ase_knncalc.parallel import run
+from ase_knncalc.profiling import stage
 from ase_knncalc.progress import track
+from ase_knncalc.rowstore import allocate
 from ase_knncalc.settings import TrainingSettings
 
 FloatArray = np.ndarray
@@ -102,6 +105,7 @@ def prepare(
     cache: str | os.PathLike[str] | None = None,
     n_jobs: int = -1,
     progress: bool = False,
+    scratch: str | os.PathLike[str] | None = None,
 ) -> Prepared:
     """Read, label and describe structures; arguments as for :func:`ase_knncalc.train`.
 
@@ -114,7 +118,8 @@ def prepare(
     """
     keys = keys or KeyMap()
     method = make_baseline(baseline)
-    dataset = read_dataset(data, keys=keys)
+    with stage("reading"):
+        dataset = read_dataset(data, keys=keys)
     frames, omitted, n_monomers = list(dataset.frames), list(dataset.omitted), 0
     if monomers is not None:
         zero = read_dataset(monomers, keys=keys)
@@ -125,7 +130,8 @@ def prepare(
         # At a stationary point of the reference its forces are known without computing them.
         for a in frames:
             a.arrays.setdefault("reference_forces", np.zeros((len(a), 3)))
-    errors = complete_baseline(frames, method, cache=cache, n_jobs=n_jobs, progress=progress)
+    with stage("baseline labels"):
+        errors = complete_baseline(frames, method, cache=cache, n_jobs=n_jobs, progress=progress)
     omitted += [
         Omission(
             index=int(a.info.get("index", i)),
@@ -149,9 +155,13 @@ def prepare(
     kept = [a for a, ok in zip(frames, good, strict=True) if ok]
     check_units(kept)
     descriptor = settings.descriptor(np.unique(np.concatenate([a.numbers for a in kept])).tolist())
+    with stage("descriptors"):
+        batch = compute_features(
+            descriptor, kept, n_jobs=n_jobs, progress=progress, scratch=scratch
+        )
     arrays = TrainingData(
         descriptor=descriptor,
-        batch=compute_features(descriptor, kept, n_jobs=n_jobs, progress=progress),
+        batch=batch,
         delta=np.array([a.info["reference_energy"] - a.info["baseline_energy"] for a in kept]),
         groups=[str(a.info["composition"]) for a in kept],
         names=[str(a.info["name"]) for a in kept],
@@ -205,8 +215,9 @@ def complete_baseline(
         [frames[i] for i in missing],
         baseline,
         forces=[forces[i] for i in missing],
-        cache=cache,
-        n_jobs=n_jobs,
+        # A baseline of zeros costs less than looking it up.
+        cache=None if baseline.library == "none" else cache,
+        n_jobs=1 if baseline.library == "none" else n_jobs,
         progress=progress,
     )
     for i, energy, force, error in zip(
@@ -256,14 +267,36 @@ def compute_features(
     n_jobs: int = -1,
     progress: bool = False,
     chunk: int = 64,
+    scratch: str | os.PathLike[str] | None = None,
 ) -> FeatureBatch:
-    """Descriptors of frames (charge in ``info``), in parallel, rows in float32."""
-    from joblib import Parallel, delayed
+    """Descriptors of frames (charge in ``info``), in parallel, rows in float32.
 
-    items = [(a.numbers, a.positions, int(a.info.get("charge", 0))) for a in frames]
-    chunks = [items[i : i + chunk] for i in range(0, len(items), chunk)]
-    parallel = Parallel(n_jobs=n_jobs if len(chunks) > 2 else 1, return_as="generator")
-    results = parallel(delayed(featurize)(descriptor, c, "float32") for c in chunks)
-    return FeatureBatch.concatenate(
-        list(track(results, total=len(chunks), text=descriptor.kind, show=progress))
+    Rows that are too many for memory go to an HDF5 file in the folder ``scratch``, chunk by chunk.
+    """
+    sizes = np.array([len(a) for a in frames], dtype=np.intp)
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    local = allocate((int(starts[-1]), descriptor.n_features), "float32", scratch)
+    firsts = range(0, len(frames), chunk)
+    jobs = (
+        (
+            descriptor,
+            [(a.numbers, a.positions, int(a.info.get("charge", 0))) for a in frames[i : i + chunk]],
+        )
+        for i in firsts
     )
+    results = run(_describe, jobs, total=len(firsts), n_jobs=n_jobs if len(firsts) > 2 else 1)
+    rows = track(results, total=len(firsts), text=descriptor.kind, show=progress)
+    for i, block in zip(firsts, rows, strict=True):
+        local[starts[i] : starts[min(i + chunk, len(frames))]] = block
+    return FeatureBatch(
+        np.concatenate([np.zeros(0, dtype=np.intp), *(a.numbers for a in frames)]),
+        local,
+        starts,
+        np.array([int(a.info.get("charge", 0)) for a in frames], dtype=np.intp),
+    )
+
+
+def _describe(
+    descriptor: Descriptor, structures: Sequence[tuple[IntArray, FloatArray, int]]
+) -> FloatArray:
+    return np.asarray(featurize(descriptor, structures, "float32").local)

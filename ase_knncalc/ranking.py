@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from ase import Atoms
 
+from ase_knncalc.descriptors import featurize
 from ase_knncalc.errors import BaselineError
 from ase_knncalc.labelling import baseline_labels
 from ase_knncalc.model import KNNModel, Prediction
+from ase_knncalc.parallel import run
+from ase_knncalc.progress import track
+
+# Structures that are corrected at a time.
+_BLOCK = 256
 
 
 def predict_frames(
@@ -22,7 +29,12 @@ def predict_frames(
     n_jobs: int = -1,
     progress: bool = False,
 ) -> Prediction:
-    """Predict many structures; the same numbers as ``model.predict(frames)``, on all cores.
+    """Predict many structures on all cores; to rounding the numbers of ``model.predict(frames)``.
+
+    Baselines first, each of them kept in ``cache`` as soon as it is known; then corrections, in
+    blocks of structures, so that products of matrices take the place of thousands of small ones.
+    Ten thousand conformers are one call; memory grows by what is known of each, not by
+    descriptors.
 
     Parameters
     ----------
@@ -48,6 +60,8 @@ def predict_frames(
     """
     if model.baseline is None:
         raise BaselineError("the model has no baseline attached: load_model(..., baseline='auto')")
+    if not len(frames):
+        return model.predict([])
     charged = []
     for atoms in frames:
         total = model.check(atoms, charge)
@@ -55,7 +69,16 @@ def predict_frames(
         copy.info["charge"] = total
         charged.append(copy)
     energies = baseline_of(model, charged, cache=cache, n_jobs=n_jobs, progress=progress)
-    return model.predict(charged, baseline_energy=energies)
+    bare = model.with_baseline(None)
+    blocks = [charged[i : i + _BLOCK] for i in range(0, len(charged), _BLOCK)]
+    parts = run(
+        correct_frames,
+        ((bare, block) for block in blocks),
+        total=len(blocks),
+        n_jobs=n_jobs if len(blocks) > 1 else 1,
+    )
+    corrections = list(track(parts, total=len(blocks), text="corrections", show=progress))
+    return replace(Prediction.join(corrections), baseline_energy=energies)
 
 
 def baseline_of(
@@ -74,3 +97,12 @@ def baseline_of(
     if failed:
         raise BaselineError(failed[0])
     return labels.energies
+
+
+def correct_frames(model: KNNModel, frames: Sequence[Atoms]) -> Prediction:
+    """Corrections of structures with their charges in ``info``, all at once; no baseline is run."""
+    return model.correct_features(
+        featurize(
+            model.descriptor, [(a.numbers, a.positions, int(a.info["charge"])) for a in frames]
+        )
+    )

@@ -14,9 +14,8 @@ J. Quiñonero-Candela, C. E. Rasmussen, J. Mach. Learn. Res. 6, 1939 (2005): spa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
@@ -25,8 +24,17 @@ import numpy as np
 from ase_knncalc.descriptors import Descriptor, FeatureBatch
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.forces import ForceLabels, ForceRows, HeldOutForces, fit_with_forces
-from ase_knncalc.kernels import gaussian, kernel_sums, whitened_columns, whitener
+from ase_knncalc.kernels import (
+    gaussian,
+    kernel_blocks,
+    kernel_sums,
+    whitened,
+    whitened_columns,
+    whitener,
+)
+from ase_knncalc.profiling import stage
 from ase_knncalc.regression import RidgeProblem, prediction_rows
+from ase_knncalc.rowstore import Rows, allocate, folder_of
 from ase_knncalc.trend import TrendFit, composition_columns, require_shape, ridge_trend_fit
 
 FloatArray = np.ndarray
@@ -157,18 +165,21 @@ class SparseTrend:
 
     def predict(self, batch: FeatureBatch) -> FloatArray:
         """Trend of each structure in eV, shape (n_structures,)."""
-        atomic = np.zeros(len(batch.numbers))
-        for e, mask, kernel in self._kernels(batch):
-            atomic[mask] = kernel @ self.coefficients[self._blocks[e]]
-        return np.asarray(
-            composition_columns(batch, self.elements) @ self.offsets + batch.sum_atoms(atomic)
-        )
+        local = np.empty(len(batch))
+        for rows, sums in kernel_blocks(batch, self.elements, self.project, self._points):
+            local[rows] = np.sum(
+                [s @ self.coefficients[b] for s, b in zip(sums, self._blocks, strict=True)], axis=0
+            )
+        return np.asarray(composition_columns(batch, self.elements) @ self.offsets + local)
 
     def similarity(self, batch: FeatureBatch) -> FloatArray:
         """Largest kernel of each atom with the inducing environments, shape (n_atoms_total,)."""
         found = np.zeros(len(batch.numbers))
-        for _, mask, kernel in self._kernels(batch):
-            found[mask] = kernel.max(axis=1)
+        for e, number in enumerate(self.elements):
+            mask = batch.numbers == number
+            if mask.any():
+                kernel = gaussian(self.project(e, batch.local[mask]), self._points[e])
+                found[mask] = kernel.max(axis=1)
         return found
 
     def gradient(self, numbers: IntArray, local: FloatArray) -> FloatArray:
@@ -241,14 +252,7 @@ class SparseTrend:
 
     def posterior_rows(self, batch: FeatureBatch) -> FloatArray:
         """Rows whose products are the posterior covariance, shape (n_structures, d)."""
-        sums = np.hstack(
-            [
-                kernel_sums(batch, number, partial(self.project, e), points)
-                for e, (number, points) in enumerate(
-                    zip(self.elements, self._variance_points(), strict=True)
-                )
-            ]
-        )
+        sums = kernel_sums(batch, self.elements, self.project, self._variance_points())
         free = composition_columns(batch, self.elements)
         return prediction_rows(free, sums, self.free_map, self.shift, self.factor)
 
@@ -269,13 +273,6 @@ class SparseTrend:
 
     def _variance_points(self) -> list[FloatArray]:
         return [p[: int(n)] for p, n in zip(self._points, self.variance_counts, strict=True)]
-
-    def _kernels(self, batch: FeatureBatch) -> Iterator[tuple[int, IntArray, FloatArray]]:
-        for e, number in enumerate(self.elements):
-            mask = batch.numbers == number
-            if mask.any():
-                z = self.project(e, batch.local[mask])
-                yield e, mask, gaussian(z, self._points[e])
 
     def arrays(self) -> dict[str, FloatArray]:
         """What a model file keeps."""
@@ -338,14 +335,15 @@ def fit_sparse(
     """
     from scipy.linalg import block_diag
 
-    draft = _draft(batch, elements, settings, seed)
+    with stage("trend: choice of environments"):
+        draft = _draft(batch, elements, settings, seed)
     free = composition_columns(batch, elements)
     points = draft._points
     whiteners = [whitener(p) for p in points]
-    columns = whitened_columns(batch, elements, draft.project, points, whiteners)
-
     # The variance comes from a smaller problem of its own, so that it stays cheap and small.
-    variance_columns, variance_whiteners = draft.variance_columns(batch)
+    variance_whiteners = [whitener(p) for p in draft._variance_points()]
+    with stage("trend: kernels with the environments"):
+        columns, variance_columns = _columns(batch, draft, whiteners, variance_whiteners)
 
     def problem(extra: tuple[FloatArray, FloatArray] | None = None) -> RidgeProblem:
         return RidgeProblem(free, columns, delta, weights, groups, extra)
@@ -373,8 +371,15 @@ def fit_sparse(
         leverage, group_leverage = found.leverage, found.group_leverage
         held_out_forces = found.held_out
     else:
-        fit, small = problem().best(settings.penalties), variance_problem()
-        variance_fit = small.solve(fit.penalty)
+        with stage("trend: normal equations"):
+            main = problem()
+        with stage("trend: structures and groups left out"):
+            # Its own leverage is not needed: that of the smaller problem stands for it.
+            fit = main.best(settings.penalties, group_leverage=False)
+        del main
+        with stage("trend: posterior variance"):
+            small = variance_problem()
+            variance_fit = small.solve(fit.penalty)
         leverage, group_leverage = variance_fit.leverage, variance_fit.group_leverage
     pieces = np.split(fit.coefficients, np.cumsum([w.shape[1] for w in whiteners])[:-1])
     free_map, shift, factor = small.variance_factors(fit.penalty)
@@ -409,9 +414,10 @@ def _draft(
     rng = np.random.default_rng(seed)
     means, projections, chosen = [], [], []
     for number in elements:
-        rows = batch.local[batch.numbers == number]
-        if len(rows) > settings.sample:
-            rows = rows[np.sort(rng.choice(len(rows), settings.sample, replace=False))]
+        atoms = np.flatnonzero(batch.numbers == number)
+        if len(atoms) > settings.sample:
+            atoms = atoms[np.sort(rng.choice(len(atoms), settings.sample, replace=False))]
+        rows = batch.local[atoms]
         mean, projection = principal_map(rows, settings)
         points = ((rows - mean) @ projection.T.astype(np.float64)).astype(np.float32)
         points = np.unique(points, axis=0)
@@ -419,7 +425,6 @@ def _draft(
         means.append(mean)
         projections.append(projection)
     counts = np.array([len(c) for c in chosen])
-    variance_counts = np.minimum(counts, settings.variance_environments)
     return SparseTrend(
         elements=elements,
         offsets=np.zeros(len(elements) + 2),
@@ -429,11 +434,28 @@ def _draft(
         environments=np.concatenate(chosen),
         counts=counts,
         coefficients=np.zeros(counts.sum()),
-        variance_counts=variance_counts,
+        variance_counts=np.minimum(counts, settings.variance_environments),
         free_map=np.zeros((len(elements) + 2, 0)),
         shift=np.zeros((0, 0)),
         factor=np.zeros((0, 0)),
     )
+
+
+def _columns(
+    batch: FeatureBatch,
+    draft: SparseTrend,
+    whiteners: Sequence[FloatArray],
+    variance_whiteners: Sequence[FloatArray],
+) -> tuple[Rows, Rows]:
+    """Columns of both regressions in one pass over the descriptors, on disk if they are many."""
+    tables = [
+        allocate((len(batch), sum(w.shape[1] for w in of)), "float64", folder_of(batch.local))
+        for of in (whiteners, variance_whiteners)
+    ]
+    for rows, sums in kernel_blocks(batch, draft.elements, draft.project, draft._points):
+        for table, of in zip(tables, (whiteners, variance_whiteners), strict=True):
+            table[rows] = whitened(sums, of)
+    return tables[0], tables[1]
 
 
 def whitened_features(

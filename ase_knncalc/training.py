@@ -21,9 +21,12 @@ from ase_knncalc.binding import lone_molecules, monomer_records
 from ase_knncalc.checking import find_suspects, leave_out
 from ase_knncalc.data import KeyMap, report_omissions
 from ase_knncalc.errors import TrainingError
+from ase_knncalc.metricfit import LinearMetric, fit_metric, metric_rows
 from ase_knncalc.model import HeldOutErrors, KNNModel, ModelInfo, label_bytes
-from ase_knncalc.neighbors import KNNEstimate, KNNSettings, KNNTerm, NeighborIndex
+from ase_knncalc.neighbors import KNNSettings, KNNTerm, NeighborIndex
+from ase_knncalc.parallel import run
 from ase_knncalc.preparation import Prepared, TrainingData, prepare
+from ase_knncalc.profiling import stage
 from ase_knncalc.progress import track
 from ase_knncalc.settings import TrainingSettings
 from ase_knncalc.trend import Trend, TrendFit, composition_columns
@@ -79,92 +82,16 @@ def _anchored(fit: TrendFit, data: TrainingData) -> TrendFit:
     anchors = data.weights > 1
     if not anchors.any():
         return fit
-    left = data.delta - fit.trend.predict(data.batch)
-    return replace(
-        fit,
-        leave_one_out=np.where(anchors, left, fit.leave_one_out),
-        leave_group_out=np.where(anchors, left, fit.leave_group_out),
-    )
+    one_out, group_out = fit.leave_one_out.copy(), fit.leave_group_out.copy()
+    left = data.delta[anchors] - fit.trend.predict(data.batch.select(np.flatnonzero(anchors)))
+    one_out[anchors] = group_out[anchors] = left
+    return replace(fit, leave_one_out=one_out, leave_group_out=group_out)
 
 
 # Metrics of cross-validation folds learn from fewer structures: ten of them are needed.
 _FOLD_METRIC_SAMPLES = 1500
-
-
-@dataclass(frozen=True)
-class LinearMetric:
-    """A linear map of global descriptors, and how it came about.
-
-    Attributes
-    ----------
-    components, mean : ndarray, shape (n_components, n_features) and (n_features,)
-    details : dict
-        For the provenance.
-    """
-
-    components: FloatArray
-    mean: FloatArray
-    details: dict[str, Any]
-
-    def project(self, summed: FloatArray) -> FloatArray:
-        """Points of structures, shape (n, n_components)."""
-        return np.asarray((summed - self.mean) @ self.components.T)
-
-
-def fit_metric(
-    summed: FloatArray, residuals: FloatArray, settings: TrainingSettings, most: int | None = None
-) -> LinearMetric:
-    """Metric of the k-NN term for residuals (n,) at global descriptors (n, n_features).
-
-    ``most`` limits the structures that MLKR learns from further than the settings do.
-    """
-    mean = summed.mean(axis=0)
-    n_features = summed.shape[1]
-    rank = min(settings.n_components, n_features)
-    if settings.metric == "mlkr":
-        samples = min(settings.metric_samples, most or settings.metric_samples)
-        return _learned_metric(summed, residuals, settings, samples)
-    if settings.metric == "euclidean":
-        components = np.eye(n_features)
-    elif settings.metric == "pca":
-        components = np.linalg.svd(summed - mean, full_matrices=False)[2][:rank]
-    else:
-        rng = np.random.default_rng(settings.seed)
-        components = rng.normal(size=(rank, n_features)) / np.sqrt(n_features)
-    return LinearMetric(_stored(components), mean, {"kind": settings.metric})
-
-
-def _learned_metric(
-    summed: FloatArray, residuals: FloatArray, settings: TrainingSettings, samples: int
-) -> LinearMetric:
-    from sklearn.exceptions import ConvergenceWarning
-
-    from ase_knncalc.metric import MLKR
-
-    metric = MLKR(
-        n_components=settings.n_components,
-        max_iter=settings.metric_iterations,
-        max_samples=samples,
-        random_state=settings.seed,
-    )
-    with warnings.catch_warnings():
-        # Stopping early regularises the metric; whether it converged is in the provenance.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        metric.fit(summed, residuals)
-    details = {
-        "kind": "mlkr",
-        "iterations": int(metric.n_iter_),
-        "converged": bool(metric.converged_),
-        "loss": [float(metric.loss_history_[0]), float(metric.loss_history_[-1])],
-    }
-    return LinearMetric(
-        _stored(metric.components_), np.asarray(metric.mean_, dtype=np.float64), details
-    )
-
-
-def _stored(components: FloatArray) -> FloatArray:
-    """What a file will hold: a model predicts the same before and after it was saved."""
-    return np.ascontiguousarray(components, dtype=np.float32).astype(np.float64)
+# Structures held out with their group that calibration looks at.
+_CALIBRATED = 20_000
 
 
 def _as_loaded(trend: Trend) -> Trend:
@@ -175,9 +102,15 @@ def _as_loaded(trend: Trend) -> Trend:
 
 
 def fit_model(
-    data: TrainingData, settings: TrainingSettings | None = None, *, progress: bool = False
+    data: TrainingData,
+    settings: TrainingSettings | None = None,
+    *,
+    n_jobs: int = 1,
+    progress: bool = False,
 ) -> FittedModel:
-    """Fit trend, metric, neighbours and calibration to structures in memory.
+    """Fit trend, metric, neighbours and calibration to described structures.
+
+    ``n_jobs`` processes learn the metrics of the cross-validation folds.
 
     Raises
     ------
@@ -205,16 +138,21 @@ def fit_model(
     )
     trend_fit = _anchored(trend_fit, data)
     residuals = winsorized(trend_fit.leave_one_out)
-    summed = batch.summed()
-    held_out, by_group = _held_out(summed, trend_fit, groups, settings, progress)
-    knn_settings, tuned = _knn_settings(
-        settings, held_out, by_group, bool(trend_fit.details.get("force_frames"))
-    )
-    metric = fit_metric(summed, residuals, settings)
-    knn = KNNTerm(NeighborIndex(metric.project(summed)), residuals, knn_settings)
-    calibration, errors, std, group_errors = _calibrate(
-        trend_fit, held_out, by_group, knn_settings, batch.sizes
-    )
+    with stage("global descriptors"):
+        summed = batch.summed()
+    with stage("metrics of the folds"):
+        held_out, by_group = _held_out(summed, trend_fit, groups, settings, n_jobs, progress)
+    with stage("width of the k-NN term"):
+        knn_settings, tuned = _knn_settings(
+            settings, held_out, by_group, bool(trend_fit.details.get("force_frames"))
+        )
+    with stage("metric"):
+        metric = fit_metric(summed, residuals, settings)
+        knn = KNNTerm(NeighborIndex(metric.project(summed)), residuals, knn_settings)
+    with stage("calibration"):
+        calibration, errors, std, group_errors = _calibrate(
+            trend_fit, held_out, by_group, knn_settings, batch.sizes, settings.seed
+        )
     info = ModelInfo(
         baseline={},
         reference="",
@@ -272,6 +210,7 @@ def _held_out(
     trend_fit: TrendFit,
     groups: Sequence[str],
     settings: TrainingSettings,
+    n_jobs: int,
     progress: bool,
 ) -> tuple[list[HeldOut], list[HeldOut]]:
     """Folds with their own metric: a metric that has seen a structure flatters it."""
@@ -295,17 +234,28 @@ def _held_out(
                 summed, groups=list(groups)
             )
         ]
+    jobs = []
+    for known, _, _ in folds:
+        # Only what a metric learns from travels to where it is learned.
+        rows = known
+        if settings.metric == "mlkr":
+            rows = known[metric_rows(len(known), settings, _FOLD_METRIC_SAMPLES)[0]]
+        jobs.append((summed[rows], residuals[rows], settings))
+    metrics = run(_fold_metric, jobs, total=len(jobs), n_jobs=n_jobs)
     parts = []
-    for train, test, truth in track(folds, total=len(folds), text="metric", show=progress):
-        if len(train) < 2:
-            points = summed
-        else:
-            metric = fit_metric(summed[train], residuals[train], settings, _FOLD_METRIC_SAMPLES)
-            points = metric.project(summed)
+    shown = track(metrics, total=len(folds), text="metrics of the folds", show=progress)
+    for (known, test, truth), metric in zip(folds, shown, strict=True):
+        points = summed if metric is None else metric.project(summed)
         parts.append(
-            HeldOut(test, points[test], truth, NeighborIndex(points[train]), residuals[train])
+            HeldOut(test, points[test], truth, NeighborIndex(points[known]), residuals[known])
         )
     return parts[:n_random], parts[n_random:]
+
+
+def _fold_metric(
+    summed: FloatArray, residuals: FloatArray, settings: TrainingSettings
+) -> LinearMetric | None:
+    return fit_metric(summed, residuals, settings) if len(summed) > 1 else None
 
 
 def _knn_settings(
@@ -336,26 +286,35 @@ def _calibrate(
     by_group: list[HeldOut],
     knn_settings: KNNSettings,
     sizes: IntArray,
+    seed: int,
 ) -> tuple[Calibration, FloatArray, FloatArray, FloatArray]:
-    n = len(sizes)
+    """Calibration, errors and standard deviations of all structures, errors of the group split."""
+    rng = np.random.default_rng(seed)
 
-    def collect(parts: list[HeldOut], leverage: FloatArray) -> tuple[Signals, FloatArray]:
-        estimates: list[KNNEstimate | None] = [None] * n
-        truth = np.zeros(n)
-        for part in parts:
+    def collect(
+        parts: list[HeldOut], leverage: FloatArray, most: int
+    ) -> tuple[Signals, FloatArray]:
+        members, truth, found = [], [], []
+        for whole in parts:
+            part = whole.sample(most // len(parts), rng)
             term = KNNTerm(part.index, part.residuals, knn_settings)
-            for row, i in enumerate(part.members):
-                estimates[i] = term.evaluate(part.points[row])
-                truth[i] = part.truth[row]
-        found = [e for e in estimates if e is not None]
-        errors = truth - np.array([e.mean for e in found])
-        return Signals.of(leverage, found, sizes), errors
+            found += term.evaluate_many(part.points)
+            members.append(part.members)
+            truth.append(part.truth)
+        order = np.argsort(np.concatenate(members))
+        rows = np.concatenate(members)[order]
+        estimates = [found[i] for i in order]
+        errors = np.concatenate(truth)[order] - np.array([e.mean for e in estimates])
+        return Signals.of(leverage[rows], estimates, sizes[rows]), errors
 
-    signals, errors = collect(held_out, trend_fit.leverage)
+    # All of them: a model keeps the error of each of its structures.
+    signals, errors = collect(held_out, trend_fit.leverage, len(sizes) * len(held_out))
     if not by_group:
         calibration = calibrate(signals, errors)
         return calibration, errors, calibration.std(signals), errors
-    group_signals, group_errors = collect(by_group, trend_fit.group_leverage)
+    # Folds of groups may be of any size: of few structures all count.
+    most = _CALIBRATED if len(sizes) > _CALIBRATED else len(sizes) * len(by_group)
+    group_signals, group_errors = collect(by_group, trend_fit.group_leverage, most)
     calibration = calibrate(signals, errors, group_signals, group_errors)
     return calibration, errors, calibration.std(signals), group_errors
 
@@ -373,6 +332,7 @@ def train(
     cache: str | os.PathLike[str] | None = None,
     n_jobs: int = -1,
     progress: bool = False,
+    scratch: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> KNNModel:
     """Train a model on labelled structures.
@@ -402,9 +362,13 @@ def train(
     cache
         HDF5 file of baseline labels: an interrupted run goes on where it was.
     n_jobs
-        Processes for baseline labels (−1: all cores).
+        Processes for labels, descriptors and metrics of folds (−1: all cores). Inside
+        :func:`ase_knncalc.parallel.cluster` they are the workers of a Dask cluster.
     progress
         Whether to show progress bars.
+    scratch
+        Folder for tables that are too large for memory, as for a hundred thousand structures; by
+        default that for temporary files.
 
     Returns
     -------
@@ -434,11 +398,13 @@ def train(
         cache=cache,
         n_jobs=n_jobs,
         progress=progress,
+        scratch=scratch,
     )
     if check_labels:
-        suspects = find_suspects(prepared.data, prepared.frames, seed=settings.seed)
-        prepared = leave_out(prepared, suspects)
-    fitted = fit_model(prepared.data, settings, progress=progress)
+        with stage("check of labels"):
+            suspects = find_suspects(prepared.data, prepared.frames, seed=settings.seed)
+            prepared = leave_out(prepared, suspects)
+    fitted = fit_model(prepared.data, settings, n_jobs=n_jobs, progress=progress)
     if prepared.omitted:
         total = len(prepared.frames) + len(prepared.omitted)
         warnings.warn(report_omissions(prepared.omitted, total, limit=1), UserWarning, stacklevel=2)

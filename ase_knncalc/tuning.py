@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -82,9 +83,7 @@ def tune_kernel(
     ]
     typical = _typical_distance(kinds[0], k)
     # Shape (kinds, widths, nuggets), and (kinds,) for no term at all.
-    errors = np.array(
-        [[_errors(parts, typical * width, k, weights) for width in _WIDTHS] for parts in kinds]
-    )
+    errors = np.array([_errors(parts, typical * _WIDTHS, k, weights) for parts in kinds])
     off = np.array([np.mean(np.abs(np.concatenate([p.truth for p in parts]))) for parts in kinds])
     harmless = np.all(errors <= off[:, None, None], axis=0)
     total = np.where(harmless, errors.mean(axis=0), np.inf)
@@ -105,43 +104,47 @@ def tune_kernel(
 
 def _typical_distance(parts: list[HeldOut], k: int) -> float:
     """Median distance of the k-th neighbour."""
-    last = [p.index.query(z, k)[0][-1] for p in parts for z in p.points]
-    found = float(np.median(last))
+    found = float(
+        np.median(np.concatenate([p.index.query_many(p.points, k)[0][:, -1] for p in parts]))
+    )
     return found if found > 0 else 1.0
 
 
-def _errors(parts: list[HeldOut], width: float, k: int, weights: str) -> FloatArray:
-    """Mean absolute error for every nugget, shape (n_nuggets,)."""
-    found = []
-    for part in parts:
-        if weights == "kernel":
-            found.append(_kernel_errors(part, width))
-        else:
-            terms = [
-                KNNTerm(part.index, part.residuals, KNNSettings(k, weights, width, nugget))
-                for nugget in _NUGGETS
+def _errors(parts: list[HeldOut], widths: FloatArray, k: int, weights: str) -> FloatArray:
+    """Mean absolute error for every width and nugget, shape (n_widths, n_nuggets)."""
+    kind = _kernel_errors if weights == "kernel" else partial(_kriging_errors, k=k)
+    found = [kind(part, widths) for part in parts]
+    return np.asarray(np.abs(np.concatenate(found, axis=1)).mean(axis=1))
+
+
+def _kriging_errors(part: HeldOut, widths: FloatArray, k: int) -> FloatArray:
+    """Errors of kriging for every width and nugget, shape (n_widths, m, n_nuggets)."""
+    means = [
+        [
+            [
+                e.mean
+                for e in KNNTerm(
+                    part.index, part.residuals, KNNSettings(k, "kriging", float(width), nugget)
+                ).evaluate_many(part.points)
             ]
-            found.append(
-                np.array(
-                    [
-                        [truth - term.evaluate(z).mean for term in terms]
-                        for z, truth in zip(part.points, part.truth, strict=True)
-                    ]
-                )
-            )
-    return np.asarray(np.abs(np.concatenate(found)).mean(axis=0))
+            for nugget in _NUGGETS
+        ]
+        for width in widths
+    ]
+    return part.truth[None, :, None] - np.array(means).transpose(0, 2, 1)
 
 
-def _kernel_errors(part: HeldOut, width: float, block: int = 256) -> FloatArray:
-    """Errors of the kernel mean for every nugget, shape (m, n_nuggets)."""
-    errors = np.empty((len(part.members), len(_NUGGETS)))
-    others = part.index.points.astype(np.float64)
-    squares = np.einsum("ij,ij->i", others, others)
-    for start in range(0, len(errors), block):
-        rows = slice(start, start + block)
-        z = part.points[rows].astype(np.float64)
-        d2 = np.einsum("ij,ij->i", z, z)[:, None] + squares - 2 * z @ others.T
-        phi = wendland(np.sqrt(np.maximum(d2, 0.0)) / width)
-        mean = (phi @ part.residuals)[:, None] / (phi.sum(axis=1)[:, None] + _NUGGETS)
-        errors[rows] = part.truth[rows, None] - mean
+def _kernel_errors(part: HeldOut, widths: FloatArray) -> FloatArray:
+    """Errors of the kernel mean for every width and nugget, shape (n_widths, m, n_nuggets)."""
+    errors = np.empty((len(widths), len(part.members), len(_NUGGETS)))
+    others = part.index.points
+    largest = float(widths.max())
+    for i, z, approximate in part.index.scan(part.points):
+        limit = largest**2 + part.index.tolerance(z)
+        inside = np.flatnonzero(approximate <= limit)
+        difference = others[inside].astype(np.float64) - z
+        distances = np.sqrt(np.einsum("ij,ij->i", difference, difference))
+        phi = wendland(distances / widths[:, None])
+        mean = (phi @ part.residuals[inside])[:, None] / (phi.sum(axis=1)[:, None] + _NUGGETS)
+        errors[:, i] = part.truth[i] - mean
     return errors

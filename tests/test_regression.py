@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ase_knncalc import regression
 from ase_knncalc.errors import TrainingError
 from ase_knncalc.regression import RidgeProblem, prediction_leverage
+from ase_knncalc.rowstore import DiskRows
 
 
 def problem_data(seed: int, n: int = 24, free: int = 2, columns: int = 6):
@@ -177,3 +179,43 @@ def test_interpolation_is_not_mistaken_for_accuracy() -> None:
         expected.append(y[i] - guess)
     np.testing.assert_allclose(fit.leave_one_out, expected, rtol=1e-3)
     assert np.abs(fit.leave_one_out).mean() > 0.3
+
+
+@pytest.mark.parametrize("block_rows", [3, 7, 1000])
+@pytest.mark.parametrize("columns", [3, 12])
+def test_ways_of_leaving_groups_out_agree(monkeypatch, block_rows: int, columns: int) -> None:
+    """Groups short or long against columns and against a block of rows, in memory and on disk."""
+    c, phi, y, weights, _ = problem_data(8, n=60, columns=columns)
+    groups = np.repeat(np.arange(6), [1, 2, 5, 9, 17, 26])[np.random.default_rng(9).permutation(60)]
+    penalties = [0.1, 3.0]
+    plain = RidgeProblem(c, phi, y, weights, groups).solve_all(penalties)
+    monkeypatch.setattr(regression, "_SMALL_GROUP", 3)
+    monkeypatch.setattr(regression, "_BLOCK_BYTES", 0)
+    monkeypatch.setattr(regression, "_BLOCK_ROWS", block_rows)
+    on_disk = DiskRows(phi.shape, "float64")
+    on_disk[:] = phi
+    for table in (phi, on_disk):
+        problem = RidgeProblem(c, table, y, weights, groups)
+        for found, expected in zip(problem.solve_all(penalties), plain, strict=True):
+            for name in ("fitted", "leave_one_out", "leverage", "coefficients"):
+                np.testing.assert_allclose(getattr(found, name), getattr(expected, name), 1e-8)
+            # The ceiling of leverages enters in another way.
+            np.testing.assert_allclose(found.leave_group_out, expected.leave_group_out, 1e-3, 1e-5)
+            np.testing.assert_allclose(found.group_leverage, expected.group_leverage, 1e-3)
+
+
+def test_blocks_do_not_change_the_fit(monkeypatch) -> None:
+    c, phi, y, weights, groups = problem_data(10, n=700, columns=5)
+    one = RidgeProblem(c, phi, y, weights, groups).solve(0.2)
+    monkeypatch.setattr(regression, "_BLOCK_BYTES", 1)
+    several = RidgeProblem(c, phi, y, weights, groups).solve(0.2)
+    np.testing.assert_allclose(several.leave_one_out, one.leave_one_out, atol=1e-10)
+    np.testing.assert_allclose(several.leave_group_out, one.leave_group_out, atol=1e-9)
+
+
+def test_group_leverage_can_be_left_out() -> None:
+    c, phi, y, weights, _ = problem_data(11, n=900, columns=4)
+    problem = RidgeProblem(c, phi, y, weights, np.repeat([0, 1], [450, 450]))
+    (fit,) = problem.solve_all([0.1], group_leverage=False)
+    assert np.isnan(fit.group_leverage).all()
+    np.testing.assert_array_equal(fit.leave_group_out, problem.solve(0.1).leave_group_out)
