@@ -13,9 +13,9 @@ def main() -> None:
     """Sample with GFN1-xTB, correct with the model, print the lowest."""
     pool = sample(
         parse_ingredients(["sa:1", "am:1", "w:1"]),
-        24,
+        12,
         engine="GFN1-xTB",
-        settings=SamplingSettings(methods=("packing", "basin-hopping"), chain=5, seed=1),
+        settings=SamplingSettings(methods=("packing", "basin-hopping"), chain=4, seed=1),
     )
     ways = Counter(a.info["sampled_by"] for a in pool)
     print(f"{len(pool)} distinct minima of GFN1-xTB:", dict(ways))

@@ -231,8 +231,35 @@ def test_what_the_model_does_not_cover_is_asked_first(folder, cluster_frames) ->
     assert 7 in load_model(folder / "work" / "model.h5", baseline=None).elements
 
 
+def test_the_rest_of_a_batch_is_chosen_by_the_strategy(folder, cluster_frames) -> None:
+    from ase_knncalc.active.choice import Chooser
+
+    ammonia = [a.copy() for a in cluster_frames if a.info["composition"] == "1am"][:3]
+    water = water_clusters(20, seed=3)
+    model = load_model(folder / "first.h5", baseline="none")
+    frames = [*water[:10], *ammonia, *water[10:]]
+    places = {}
+    for strategy in ("combined", "variance", "random"):
+        config = read_config(write_config(folder, strategy=strategy, batch=8))
+        choice = Chooser(config, folder / "b.h5").choose(model, frames, [], 1)
+        assert choice.not_covered == 3
+        assert len(set(choice.places)) == 8
+        places[strategy] = choice.places
+    assert sorted(places["combined"][:3]) == [10, 11, 12]
+    assert set(places["variance"]) & {10, 11, 12}  # one is enough to know much of the others
+    config = read_config(write_config(folder, strategy="random", batch=30))
+    text = (folder / "config.toml").read_text()
+    (folder / "config.toml").write_text(text.replace("batch =", "energy_window = 0.01\nbatch ="))
+    config = read_config(folder / "config.toml")
+    choice = Chooser(config, folder / "b.h5").choose(model, frames, [], 1)
+    assert 3 + 4 <= len(choice.places) < len(frames)  # the lowest of each composition
+
+
 def test_plan_changes_nothing(folder) -> None:
     config = read_config(folder / "config.toml")
+    windowed = write_config(folder)
+    windowed.write_text(windowed.read_text().replace("batch =", "energy_window = 0.5\nbatch ="))
+    assert ActiveLoop(read_config(windowed)).plan().chosen
     plan = ActiveLoop(config).plan()
     assert not (folder / "work").exists()
     assert (plan.iteration, plan.pool, plan.not_covered) == (1, 30, 0)

@@ -98,7 +98,7 @@ def train_model(labelled: Sequence[Atoms], config: LoopConfig, cache: Path) -> K
     if not table.use_forces:
         for atoms in additions:
             atoms.arrays.pop("reference_forces", None)
-    data: list[Any] = _canonical(config, table.data)
+    data: list[Any] = training_frames(config)
     with warnings.catch_warnings():
         # Frames left out are listed in the model; here the same ones would be told of each time.
         warnings.simplefilter("ignore", UserWarning)
@@ -114,6 +114,11 @@ def train_model(labelled: Sequence[Atoms], config: LoopConfig, cache: Path) -> K
         )
 
 
+def training_frames(config: LoopConfig) -> list[Atoms]:
+    """The original training data under the names that the loop's own labels have."""
+    return _canonical(config, config.training.data)
+
+
 def _canonical(config: LoopConfig, paths: Sequence[Path]) -> list[Atoms]:
     """Training data under the names that the loop's own labels have."""
     if not paths:
@@ -126,7 +131,7 @@ def _canonical(config: LoopConfig, paths: Sequence[Path]) -> list[Atoms]:
 
 
 def baseline_energies(
-    model: KNNModel, frames: Sequence[Atoms], cache: Path, jobs: int
+    model: KNNModel, frames: Sequence[Atoms], cache: Path | None, jobs: int
 ) -> list[float | None]:
     """Baseline energy of each structure in eV, None where the baseline failed."""
     assert model.baseline is not None

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from ase_knncalc.active.choice import Chooser
 from ase_knncalc.active.config import LoopConfig
 from ase_knncalc.active.journal import Asked, Journal, structure_key
 from ase_knncalc.active.labelling import make_labeler
@@ -39,7 +40,6 @@ from ase_knncalc.labelers import Labeler, LabelResult, label_frames
 from ase_knncalc.model import KNNModel
 from ase_knncalc.preparation import compute_features
 from ase_knncalc.progress import track
-from ase_knncalc.selection import Pool, farthest_points, select, survey
 from ase_knncalc.store import load_model, save_model
 from ase_knncalc.structure import composition_label, resolve_charge
 
@@ -106,6 +106,7 @@ class ActiveLoop:
         self._pools: dict[int, list[Atoms]] = {}
         self._test: list[Atoms] | None = None
         self._plotted = -np.inf
+        self._chooser = Chooser(config, self.baseline_cache)
 
     @property
     def baseline_cache(self) -> Path:
@@ -173,8 +174,10 @@ class ActiveLoop:
         if model is None:
             note = note or "the first model would be trained first"
         elif not picked:
-            chosen, foreign = self._choose(model, left, done + 1)
-            picked = [left[i] for i in chosen]
+            cache = self.baseline_cache if self.directory.is_dir() else None
+            chooser = Chooser(self.config, cache)
+            choice = chooser.choose(model, left, [a.atoms for a in asked], done + 1)
+            picked, foreign = [left[i] for i in choice.places], choice.not_covered
         stds, novelties = _said_of(model, picked)
         return Plan(done + 1, len(left), foreign, picked, stds, novelties, note)
 
@@ -268,49 +271,12 @@ class ActiveLoop:
         known = journal.asked(iteration)
         if known:
             return known
-        keys = {a.key for a in journal.asked()}
+        before = journal.asked()
+        keys = {a.key for a in before}
         left = [a for a in self._pool(iteration) if structure_key(a) not in keys]
-        chosen, _ = self._choose(model, left, iteration)
-        journal.add_batch(iteration, [left[i] for i in chosen])
+        choice = self._chooser.choose(model, left, [a.atoms for a in before], iteration)
+        journal.add_batch(iteration, [left[i] for i in choice.places])
         return journal.asked(iteration)
-
-    def _choose(
-        self, model: KNNModel, frames: Sequence[Atoms], iteration: int
-    ) -> tuple[list[int], int]:
-        """Which frames to label, and how many the model does not cover.
-
-        What the model does not cover comes first: nothing is more novel. Among such structures the
-        most different ones are taken, in the space of global descriptors.
-        """
-        loop = self.config.loop
-        n = min(loop.batch, len(frames))
-        foreign = [i for i, a in enumerate(frames) if not covered(model, a)]
-        if loop.strategy == "random":
-            order = np.random.default_rng([loop.seed, iteration]).permutation(len(frames))
-            return order[:n].tolist(), len(foreign)
-        if foreign:
-            return _most_different(frames, foreign, n, self.config), len(foreign)
-        if not n:
-            return [], 0
-        pool = self._survey(model, frames)
-        chosen = select(
-            pool, n, loop.strategy, seed=loop.seed + iteration, energy_window=loop.energy_window
-        )
-        return chosen.tolist(), 0
-
-    def _survey(self, model: KNNModel, frames: Sequence[Atoms]) -> Pool:
-        energies: FloatArray | None = None
-        if self.config.loop.energy_window is not None:
-            found = baseline_energies(model, frames, self.baseline_cache, self.config.loop.jobs)
-            # A structure without a baseline energy is out of any window.
-            energies = np.array([np.inf if e is None else e for e in found])
-        return survey(
-            model,
-            compute_features(model.descriptor, frames, n_jobs=1),
-            baseline_energies=energies,
-            groups=[composition_label(a) for a in frames],
-            strategy=self.config.loop.strategy,
-        )
 
     def _label(self, journal: Journal, labeler: Labeler, batch: Sequence[Asked]) -> None:
         todo = [a for a in batch if not a.labelled and not a.reason]
@@ -416,22 +382,6 @@ class ActiveLoop:
         if plot:
             self._plotted = now
         write_report(self.directory, reports, plot=plot)
-
-
-def _most_different(
-    frames: Sequence[Atoms], candidates: Sequence[int], n: int, config: LoopConfig
-) -> list[int]:
-    """Farthest points of the global descriptor, each component in units of its spread."""
-    chosen = [frames[i] for i in candidates]
-    elements = np.unique(np.concatenate([a.numbers for a in chosen])).tolist()
-    descriptor = config.training.training_settings().descriptor(elements)
-    summed = compute_features(descriptor, chosen, n_jobs=1).summed()
-    charges = np.array([[resolve_charge(a)[0]] for a in chosen], dtype=np.float64)
-    # Charge is no part of the descriptor: a unit of it counts as much as all the rest.
-    scale = max(float(np.sqrt(summed.var(axis=0).sum())), 1e-12)
-    points = np.hstack([summed / scale, 2.0 * charges])
-    picked = farthest_points(points, np.zeros((0, points.shape[1])), min(n, len(chosen)))
-    return [candidates[i] for i in picked]
 
 
 def _said_of(
