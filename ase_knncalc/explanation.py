@@ -36,15 +36,16 @@ class Explanation:
         The same, summed over the atoms of each element.
     charge : float
         Contribution of the total charge to the trend. Atoms and charge add up to the trend.
-    similarity : ndarray, shape (n_atoms,), or None
-        Largest kernel of each atom's environment with those that the sparse trend was built from:
-        1 where it is one of them, near 0 where nothing like it was seen.
+    remoteness : ndarray, shape (n_atoms,), or None
+        Distance of each atom's environment from the nearest that the sparse trend was built from:
+        1 is usual for its element in training, 0 means that it is one of them.
     features : list of dict of str to float
         For each neighbour, which parts of the descriptor set the squared distance to it: with the
         smallest change of the descriptor that would take the structure there, the share of each
         block (pairs and triples of elements). Shares add up to 1 unless the distance is 0.
     novelty_from : str
-        ``"trend"`` (posterior variance) or ``"distance"`` (of the neighbours), whichever sets it.
+        What sets the novelty: ``"variance"`` (of the trend's posterior), ``"neighbors"`` (their
+        distance) or ``"environments"`` (of the atoms).
     """
 
     delta: float
@@ -57,7 +58,7 @@ class Explanation:
     atoms: FloatArray
     elements: dict[str, float]
     charge: float
-    similarity: FloatArray | None
+    remoteness: FloatArray | None
     features: list[dict[str, float]]
     novelty_from: str
 
@@ -89,6 +90,7 @@ def explain(
     total = model.check(atoms, charge, multiplicity)
     batch = featurize(model.descriptor, [(atoms.numbers, atoms.positions, total)])
     found = model.correct_features(batch)[0]
+    parts = model.novelties(batch)
     by_atom, by_charge = _trend_parts(model, batch)
     elements = {
         chemical_symbols[z]: float(by_atom[atoms.numbers == z].sum())
@@ -105,9 +107,9 @@ def explain(
         atoms=by_atom,
         elements=elements,
         charge=by_charge,
-        similarity=_similarity(model, batch),
+        remoteness=_remoteness(model, batch),
         features=_feature_shares(model, batch, found.neighbors),
-        novelty_from=_novelty_from(model, batch, float(found.novelty)),
+        novelty_from=max(parts, key=lambda name: parts[name][0]),
     )
 
 
@@ -128,10 +130,10 @@ def _trend_parts(model: KNNModel, batch: FeatureBatch) -> tuple[FloatArray, floa
     return by_atom, float(model.trend.predict(batch)[0] - by_atom.sum())
 
 
-def _similarity(model: KNNModel, batch: FeatureBatch) -> FloatArray | None:
-    if not isinstance(model.trend, SparseTrend):
+def _remoteness(model: KNNModel, batch: FeatureBatch) -> FloatArray | None:
+    if not isinstance(model.trend, SparseTrend) or not len(model.trend.spacings):
         return None
-    return model.trend.similarity(batch)
+    return model.trend.atom_remoteness(batch)
 
 
 def _feature_shares(
@@ -160,9 +162,3 @@ def _feature_shares(
             }
         )
     return shares
-
-
-def _novelty_from(model: KNNModel, batch: FeatureBatch, novelty: float) -> str:
-    leverage = float(model.trend.leverage(batch)[0])
-    by_trend = np.sqrt(leverage / model.calibration.leverage_limit)
-    return "trend" if np.isclose(by_trend, novelty) else "distance"

@@ -501,7 +501,7 @@ class KNNModel:
         estimates = self.knn.evaluate_many(self.project(batch.summed()))
         trend = self.trend.predict(batch)
         knn = np.array([e.mean for e in estimates])
-        signals = Signals.of(self.trend.leverage(batch), estimates, batch.sizes)
+        signals = self._signals(batch, estimates)
         return Prediction(
             delta=trend + knn,
             trend=trend,
@@ -511,6 +511,16 @@ class KNNModel:
             neighbors=[self.describe(e) for e in estimates],
             calibration=self.calibration,
         )
+
+    def _signals(self, batch: FeatureBatch, estimates: list[KNNEstimate]) -> Signals:
+        return Signals.of(
+            self.trend.leverage(batch), estimates, batch.sizes, self.trend.remoteness(batch)
+        )
+
+    def novelties(self, batch: FeatureBatch) -> dict[str, FloatArray]:
+        """What the novelty is the largest of, see :meth:`Calibration.novelties`."""
+        estimates = self.knn.evaluate_many(self.project(batch.summed()))
+        return self.calibration.novelties(self._signals(batch, estimates))
 
     def explain(
         self, atoms: Atoms, *, charge: int | None = None, multiplicity: int | None = None

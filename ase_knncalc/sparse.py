@@ -40,6 +40,14 @@ from ase_knncalc.trend import TrendFit, composition_columns, require_shape, ridg
 FloatArray = np.ndarray
 IntArray = np.ndarray
 
+# Kernels above this are of an environment with itself, in the precision of a file.
+_SAME = 1.0 - 1e-8
+# Distances in units of σ: beyond the range of kernels in float64, and below what means anything.
+_FAR, _NEAR = 30.0, 1e-3
+# Structures whose distances are looked at in training; atoms in a block.
+_MOST_REMOTE = 20_000
+_BLOCK_ATOMS = 4096
+
 
 # Standard deviation of offsets against that of the kernel, for features that have no free columns.
 _FREE_SCALE = 30.0
@@ -139,6 +147,7 @@ class SparseTrend:
     free_map: FloatArray
     shift: FloatArray
     factor: FloatArray
+    spacings: FloatArray = field(default_factory=lambda: np.zeros(0))
     _blocks: list[slice] = field(init=False, repr=False, compare=False)
     _maps: list[FloatArray] = field(init=False, repr=False, compare=False)
     _points: list[FloatArray] = field(init=False, repr=False, compare=False)
@@ -172,15 +181,38 @@ class SparseTrend:
             )
         return np.asarray(composition_columns(batch, self.elements) @ self.offsets + local)
 
-    def similarity(self, batch: FeatureBatch) -> FloatArray:
-        """Largest kernel of each atom with the inducing environments, shape (n_atoms_total,)."""
+    def atom_remoteness(self, batch: FeatureBatch, others: bool = False) -> FloatArray:
+        """Distance of each atom to the nearest inducing environment, (n_atoms_total,).
+
+        In units of what is usual for training atoms of its element (:attr:`spacings`), where that
+        is known, else of σ.
+
+        Parameters
+        ----------
+        others
+            Leave environments that equal the atom's own out of account: for training structures.
+        """
         found = np.zeros(len(batch.numbers))
-        for e, number in enumerate(self.elements):
-            mask = batch.numbers == number
-            if mask.any():
-                kernel = gaussian(self.project(e, batch.local[mask]), self._points[e])
-                found[mask] = kernel.max(axis=1)
+        for rows, part in batch.batches(_BLOCK_ATOMS):
+            view = found[batch.starts[rows.start] : batch.starts[rows.stop]]
+            for e, number in enumerate(self.elements):
+                mask = part.numbers == number
+                if not mask.any():
+                    continue
+                kernel = gaussian(self.project(e, part.local[mask]), self._points[e])
+                if others:
+                    kernel[kernel > _SAME] = 0.0
+                nearest = np.maximum(kernel.max(axis=1), np.finfo(np.float64).tiny)
+                view[mask] = np.sqrt(-2.0 * np.log(nearest))
+                if len(self.spacings):
+                    view[mask] /= self.spacings[e]
         return found
+
+    def remoteness(self, batch: FeatureBatch) -> FloatArray:
+        """Mean of :meth:`atom_remoteness` over each structure's atoms, shape (n_structures,)."""
+        if not len(self.spacings):
+            return np.zeros(len(batch))
+        return batch.sum_atoms(self.atom_remoteness(batch)) / batch.sizes
 
     def gradient(self, numbers: IntArray, local: FloatArray) -> FloatArray:
         """dT/d(row) of each atom, eV, shape (n_atoms, n_features)."""
@@ -288,6 +320,7 @@ class SparseTrend:
             "free_map": self.free_map,
             "shift": self.shift,
             "factor": self.factor,
+            **({"spacings": self.spacings} if len(self.spacings) else {}),
         }
 
     def validate(self, n_features: int) -> None:
@@ -315,6 +348,10 @@ class SparseTrend:
         if self.counts.sum() != m or np.any(self.variance_counts > self.counts):
             raise SettingsError("trend: counts of inducing environments do not fit")
         require_shape("factor", self.factor, (int(self.variance_counts.sum()), n_columns))
+        if self.spacings.shape != (0,):
+            require_shape("spacings", self.spacings, (n,))
+            if np.any(self.spacings <= 0):
+                raise SettingsError("trend: spacings must be positive")
 
 
 def fit_sparse(
@@ -383,6 +420,8 @@ def fit_sparse(
         leverage, group_leverage = variance_fit.leverage, variance_fit.group_leverage
     pieces = np.split(fit.coefficients, np.cumsum([w.shape[1] for w in whiteners])[:-1])
     free_map, shift, factor = small.variance_factors(fit.penalty)
+    with stage("trend: distances of environments"):
+        spacings, remoteness = _spacings(draft, batch, np.random.default_rng(seed))
     trend = SparseTrend(
         elements=elements,
         offsets=fit.free_coefficients,
@@ -396,6 +435,7 @@ def fit_sparse(
         free_map=free_map,
         shift=shift,
         factor=block_diag(*variance_whiteners) @ factor,
+        spacings=spacings,
     )
     return ridge_trend_fit(
         trend,
@@ -404,7 +444,43 @@ def fit_sparse(
         leverage=leverage,
         group_leverage=group_leverage,
         held_out_forces=held_out_forces,
+        remoteness=remoteness,
     )
+
+
+def _spacings(
+    draft: SparseTrend, batch: FeatureBatch, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Usual distances of training atoms to environments not their own, and each structure's.
+
+    Returns
+    -------
+    spacings : ndarray, shape (n_elements,)
+    remoteness : ndarray, shape (n_structures,)
+        As :meth:`SparseTrend.remoteness` gives it for structures that are not in training; of
+        very many, those of a sample, and their median for the others.
+    """
+    n = len(batch)
+    looked_at = np.arange(n)
+    if n > _MOST_REMOTE:
+        looked_at = np.sort(rng.choice(n, _MOST_REMOTE, replace=False))
+        batch = batch.select(looked_at)
+    distance = draft.atom_remoteness(batch, others=True)
+    # An element with one environment has no other to be near to.
+    known = distance < _FAR
+    spacings = np.array(
+        [
+            np.median(distance[mask]) if (mask := known & (batch.numbers == z)).any() else np.nan
+            for z in draft.elements
+        ]
+    )
+    usual = np.nanmedian(spacings) if np.isfinite(spacings).any() else 1.0
+    spacings = np.maximum(np.where(np.isfinite(spacings), spacings, usual), _NEAR)
+    relative = distance / spacings[np.searchsorted(draft.elements, batch.numbers)]
+    found = batch.sum_atoms(np.where(known, relative, 1.0)) / batch.sizes
+    remoteness = np.full(n, np.median(found))
+    remoteness[looked_at] = found
+    return spacings, remoteness
 
 
 def _draft(

@@ -47,7 +47,7 @@ import math
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import MISSING, Field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -438,8 +438,8 @@ class _Items:
         }
 
     def has(self, prefix: str) -> bool:
-        """Whether there is anything in a group."""
-        return any(name.startswith(f"{prefix}/") for name in self._arrays)
+        """Whether there is a dataset of that name, or anything in a group of that name."""
+        return any(f"{name}/".startswith(f"{prefix}/") for name in self._arrays)
 
     def _shape(self, name: str) -> tuple[None, ...]:
         return (None,) * self._arrays[name].ndim if name in self._arrays else ()
@@ -454,7 +454,11 @@ def _build_model(metadata: dict[str, Any], items: _Items) -> KNNModel:
     points = items.take("index/points", "f", (None, len(components)))
     n = len(points)
     kind = trend_class(metadata["trend"]["kind"])
-    names = [f.name for f in fields(kind) if f.init and f.name != "elements"]
+    names = [
+        f.name
+        for f in fields(kind)
+        if f.init and f.name != "elements" and (_required(f) or items.has(f"trend/{f.name}"))
+    ]
     trend = kind(elements=tuple(metadata["trend"]["elements"]), **items.group("trend", names))
     forces = items.has("force_calibration")
     return KNNModel(
@@ -489,6 +493,11 @@ def _held_out(items: _Items, n: int, n_elements: int) -> HeldOutErrors | None:
     )
 
 
+def _required(f: Field[Any]) -> bool:
+    """Whether a dataclass has no default for a field: files of old may lack those with one."""
+    return f.default is MISSING and f.default_factory is MISSING
+
+
 _Calibration = TypeVar("_Calibration", Calibration, ForceCalibration)
 
 
@@ -496,6 +505,8 @@ def _from_arrays(kind: type[_Calibration], items: _Items, prefix: str) -> _Calib
     """A dataclass of numbers and arrays from the arrays of its fields."""
     built: dict[str, Any] = {}
     for f in fields(kind):
+        if not _required(f) and not items.has(f"{prefix}/{f.name}"):
+            continue
         number = f.type == "float"
         shape = () if number else (None,)
         array = items.take(f"{prefix}/{f.name}", "fi", shape)

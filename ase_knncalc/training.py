@@ -305,7 +305,8 @@ def _calibrate(
         rows = np.concatenate(members)[order]
         estimates = [found[i] for i in order]
         errors = np.concatenate(truth)[order] - np.array([e.mean for e in estimates])
-        return Signals.of(leverage[rows], estimates, sizes[rows]), errors
+        remoteness = None if trend_fit.remoteness is None else trend_fit.remoteness[rows]
+        return Signals.of(leverage[rows], estimates, sizes[rows], remoteness), errors
 
     # All of them: a model keeps the error of each of its structures.
     signals, errors = collect(held_out, trend_fit.leverage, len(sizes) * len(held_out))

@@ -58,6 +58,10 @@ class OffsetTrend:
         """Rows whose products are the posterior covariance: none, shape (n_structures, 0)."""
         return np.zeros((len(batch), 0))
 
+    def remoteness(self, batch: FeatureBatch) -> FloatArray:
+        """Not known to this trend: zero, shape (n_structures,)."""
+        return np.zeros(len(batch))
+
     def gradient(self, numbers: IntArray, local: FloatArray) -> FloatArray:
         """dT/d(row) of each atom, eV, shape (n_atoms, n_features)."""
         return np.zeros_like(local)
@@ -111,6 +115,10 @@ class LinearTrend:
         free = composition_columns(batch, self.elements)
         return prediction_rows(free, batch.summed(), self.free_map, self.shift, self.factor)
 
+    def remoteness(self, batch: FeatureBatch) -> FloatArray:
+        """Not known to this trend: zero, shape (n_structures,)."""
+        return np.zeros(len(batch))
+
     def gradient(self, numbers: IntArray, local: FloatArray) -> FloatArray:
         """dT/d(row) of each atom, eV, shape (n_atoms, n_features)."""
         return np.broadcast_to(self.coefficients, local.shape)
@@ -160,6 +168,12 @@ class Trend(Protocol):
     def posterior_rows(self, batch: FeatureBatch) -> FloatArray:
         """Rows whose products are the posterior covariance, shape (n_structures, d)."""
 
+    def remoteness(self, batch: FeatureBatch) -> FloatArray:
+        """How far atoms are from those of training structures, on average, (n_structures,).
+
+        1 is usual; 0 where the trend does not know.
+        """
+
     def gradient(self, numbers: IntArray, local: FloatArray) -> FloatArray:
         """dT/d(row) of each atom, eV, shape (n_atoms, n_features)."""
 
@@ -196,6 +210,8 @@ class TrendFit:
         Chosen penalty and the like, for the provenance.
     held_out_forces : HeldOutForces or None
         Cross-validated errors of forces, where forces took part.
+    remoteness : ndarray, shape (n,), or None
+        :meth:`Trend.remoteness` of each structure as if it were not in training.
     """
 
     trend: Trend
@@ -205,6 +221,7 @@ class TrendFit:
     group_leverage: FloatArray
     details: dict[str, Any] = field(default_factory=dict)
     held_out_forces: HeldOutForces | None = None
+    remoteness: FloatArray | None = None
 
 
 def ridge_trend_fit(
@@ -215,6 +232,7 @@ def ridge_trend_fit(
     leverage: FloatArray | None = None,
     group_leverage: FloatArray | None = None,
     held_out_forces: HeldOutForces | None = None,
+    remoteness: FloatArray | None = None,
 ) -> TrendFit:
     """A trend with the cross-validation of the ridge problem it comes from."""
     return TrendFit(
@@ -225,4 +243,5 @@ def ridge_trend_fit(
         fit.group_leverage if group_leverage is None else group_leverage,
         details,
         held_out_forces,
+        remoteness,
     )

@@ -14,7 +14,7 @@ J. Artif. Intell. Res. 40, 815 (2011).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -46,12 +46,16 @@ class Signals:
     distance : ndarray, shape (n,)
         Mean distance of the neighbours in the metric.
     n_atoms : ndarray, shape (n,)
+    remoteness : ndarray, shape (n,)
+        Mean distance of the atoms from those of training structures, 1 where it is usual, 0 where
+        it is not known.
     """
 
     leverage: FloatArray
     spread: FloatArray
     distance: FloatArray
     n_atoms: FloatArray
+    remoteness: FloatArray
 
     def __len__(self) -> int:
         return len(self.leverage)
@@ -63,13 +67,19 @@ class Signals:
         )
 
     @staticmethod
-    def of(leverage: FloatArray, estimates: Sequence[KNNEstimate], n_atoms: FloatArray) -> Signals:
-        """Signals of structures from their trend's leverage and their neighbours."""
+    def of(
+        leverage: FloatArray,
+        estimates: Sequence[KNNEstimate],
+        n_atoms: FloatArray,
+        remoteness: FloatArray | None = None,
+    ) -> Signals:
+        """Signals of structures from their trend and their neighbours."""
         return Signals(
             np.asarray(leverage, dtype=np.float64),
             np.array([e.spread for e in estimates]),
             np.array([e.distances.mean() if len(e.distances) else np.inf for e in estimates]),
             np.asarray(n_atoms, dtype=np.float64),
+            np.zeros(len(estimates)) if remoteness is None else np.asarray(remoteness),
         )
 
     @staticmethod
@@ -77,8 +87,8 @@ class Signals:
         """Both sets of structures, one after the other."""
         return Signals(
             *(
-                np.concatenate([getattr(first, name), getattr(second, name)])
-                for name in ("leverage", "spread", "distance", "n_atoms")
+                np.concatenate([getattr(first, f.name), getattr(second, f.name)])
+                for f in fields(Signals)
             )
         )
 
@@ -97,6 +107,8 @@ class Calibration:
         Multiples of the standard deviation that cover the stated fraction of held-out errors.
     leverage_limit, distance_limit : float
         What the 99th percentile of held-out training structures reaches: novelty 1.
+    remoteness_limit : float
+        The same of :attr:`Signals.remoteness`; 0 where that is not known.
     """
 
     scale: float
@@ -107,6 +119,7 @@ class Calibration:
     quantiles: FloatArray
     leverage_limit: float
     distance_limit: float
+    remoteness_limit: float = 0.0
 
     def validate(self) -> None:
         """Raise :class:`SettingsError` unless shapes fit and values have a meaning."""
@@ -130,11 +143,25 @@ class Calibration:
         for name in ("scale", "references", "floors", "leverage_limit", "distance_limit"):
             if np.any(np.asarray(getattr(self, name)) < _TINY):
                 raise SettingsError(f"calibration: {name} must be positive")
+        if self.remoteness_limit != 0 and self.remoteness_limit < _TINY:
+            raise SettingsError("calibration: remoteness_limit must not be negative")
 
     def std(self, signals: Signals) -> FloatArray:
-        """Standard deviation of each prediction in eV, shape (n,)."""
+        """Standard deviation of each prediction in eV, shape (n,).
+
+        Beyond the range of the held-out structures nothing was fitted: there it grows with the
+        square of the atoms' distance from known environments, as the error of a smooth function
+        does that is right at them.
+        """
         relative = np.maximum(signals.columns(), self.floors) / self.references
-        return np.asarray(self.scale * np.exp(np.log(relative) @ self.exponents))
+        near = self.scale * np.exp(np.log(relative) @ self.exponents)
+        return np.asarray(near * np.maximum(self._remoteness(signals), 1.0) ** 2)
+
+    def _remoteness(self, signals: Signals) -> FloatArray:
+        """In units of its limit, zero where it is not known, shape (n,)."""
+        if not self.remoteness_limit:
+            return np.zeros(len(signals))
+        return np.asarray(signals.remoteness / self.remoteness_limit)
 
     def multiple(self, coverage: float) -> float:
         """Half-width of the interval of the given coverage in standard deviations."""
@@ -147,10 +174,15 @@ class Calibration:
 
     def novelty(self, signals: Signals) -> FloatArray:
         """Distance from the training data, 1 at its 99th held-out percentile, shape (n,)."""
-        return np.maximum(
-            np.sqrt(signals.leverage / self.leverage_limit),
-            signals.distance / self.distance_limit,
-        )
+        return np.asarray(np.max(list(self.novelties(signals).values()), axis=0))
+
+    def novelties(self, signals: Signals) -> dict[str, FloatArray]:
+        """What novelty is the largest of: by the trend's variance, neighbours and environments."""
+        return {
+            "variance": np.sqrt(signals.leverage / self.leverage_limit),
+            "neighbors": signals.distance / self.distance_limit,
+            "environments": self._remoteness(signals),
+        }
 
 
 def calibrate(
@@ -207,26 +239,29 @@ def calibrate(
     spread = float(np.sqrt(np.mean(np.minimum(z, np.quantile(z, 0.995)) ** 2)))
     scale = float(np.exp(parameters[0])) * spread
 
-    draft = Calibration(scale, parameters[1:], references, floors, _COVERAGES, _COVERAGES, 1.0, 1.0)
-    normalised = np.abs(errors) / draft.std(signals)
-    # The finite-sample correction of conformal prediction.
-    levels = np.minimum(_COVERAGES * (1 + 1 / len(errors)), 1.0)
-    leverage_limit = _positive_quantile(signals.leverage, 0.99)
-    distance_limit = _positive_quantile(signals.distance, 0.99)
-    joint = np.maximum(
-        np.sqrt(signals.leverage / leverage_limit), signals.distance / distance_limit
-    )
-    excess = max(float(np.quantile(joint, 0.99)), 1e-12)
-    return Calibration(
+    draft = Calibration(
         scale,
         parameters[1:],
         references,
         floors,
         _COVERAGES,
-        np.quantile(normalised, levels, method="higher"),
-        leverage_limit * excess**2,
-        distance_limit * excess,
+        _COVERAGES,
+        _positive_quantile(signals.leverage, 0.99),
+        _positive_quantile(signals.distance, 0.99),
+        float(np.quantile(signals.remoteness, 0.99)),
     )
+    # Of the largest of several the 99th percentile is higher than that of each.
+    excess = max(float(np.quantile(draft.novelty(signals), 0.99)), 1e-12)
+    draft = replace(
+        draft,
+        leverage_limit=draft.leverage_limit * excess**2,
+        distance_limit=draft.distance_limit * excess,
+        remoteness_limit=draft.remoteness_limit * excess,
+    )
+    normalised = np.abs(errors) / draft.std(signals)
+    # The finite-sample correction of conformal prediction.
+    levels = np.minimum(_COVERAGES * (1 + 1 / len(errors)), 1.0)
+    return replace(draft, quantiles=np.quantile(normalised, levels, method="higher"))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from ase_knncalc import KeyMap, load_model, read_dataset, save_model, train
 from ase_knncalc.descriptors import FCHL19
 from ase_knncalc.errors import BaselineError, DataError, SettingsError, TrainingError
 from ase_knncalc.preparation import TrainingData, compute_features
+from ase_knncalc.sparse import SparseSettings
 from ase_knncalc.training import fit_model
 
 KCAL = 23.060547830619026
@@ -339,3 +340,17 @@ def test_fit_model_needs_two() -> None:
     data = TrainingData(descriptor, batch, np.zeros(1), ["1w"], ["a"], np.ones(1))
     with pytest.raises(TrainingError, match="at least 2"):
         fit_model(data)
+
+
+def test_a_bond_that_no_training_structure_has_is_novel(water_frames) -> None:
+    """Whatever the size of the cluster: strangeness of atoms does not drown in their number."""
+    sparse = SparseSettings(environments=300, variance_environments=100)
+    model = tiny(water_frames, trend="sparse", sparse=sparse)
+    assert model.calibration.remoteness_limit > 0
+    usual = water_clusters(12, seed=50)
+    assert np.mean(model.predict(usual, baseline_energy=np.zeros(12)).novelty > 1) < 0.4
+    for atoms in usual:
+        # The oxygen–hydrogen bonds of one water of the cluster.
+        atoms.positions[1:3] += 0.6 * (atoms.positions[1:3] - atoms.positions[0])
+        found = model.predict(atoms, baseline_energy=0.0)
+        assert found.novelty > 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
+
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
@@ -16,7 +18,8 @@ def made_up(n: int, seed: int, stretch: float = 1.0) -> tuple[Signals, np.ndarra
     leverage = rng.lognormal(sigma=1.2, size=n) * stretch
     distance = rng.lognormal(sigma=0.5, size=n) * stretch
     std = 0.02 * np.sqrt(leverage) * distance**0.5
-    signals = Signals(leverage, rng.lognormal(size=n), distance, rng.integers(3, 50, n) * 1.0)
+    signals = Signals(leverage, rng.lognormal(size=n), distance, rng.integers(3, 50, n) * 1.0,
+                      0.9 + 0.1 * rng.random(n))  # fmt: skip
     return signals, std * rng.normal(size=n)
 
 
@@ -44,14 +47,14 @@ def test_calibration_holds_where_std_is_small_and_where_it_is_large() -> None:
 
 def test_std_grows_with_every_signal() -> None:
     calibration = calibrate(*made_up(500, 0), *made_up(500, 1, stretch=4.0))
-    base = Signals(*(np.array([1.0]) for _ in range(4)))
+    base = Signals(*(np.array([1.0]) for _ in range(5)))
     for name in ("leverage", "spread", "distance"):
         more = Signals(**{**vars_of(base), name: np.array([100.0])})
         assert calibration.std(more)[0] >= calibration.std(base)[0]
 
 
 def vars_of(signals: Signals) -> dict[str, np.ndarray]:
-    return {k: getattr(signals, k) for k in ("leverage", "spread", "distance", "n_atoms")}
+    return {f.name: getattr(signals, f.name) for f in fields(signals)}
 
 
 def test_novelty_is_one_at_the_99th_percentile() -> None:
@@ -80,10 +83,10 @@ def test_coverage_that_was_not_calibrated(coverage: float) -> None:
 def test_smallest_and_degenerate_data() -> None:
     one = np.ones(1)
     with pytest.raises(TrainingError, match="at least 2"):
-        calibrate(Signals(one, one, one, one), one)
+        calibrate(Signals(one, one, one, one, one), one)
     zero = np.zeros(5)
-    calibration = calibrate(Signals(zero, zero, zero, np.full(5, 3.0)), zero)
-    std = calibration.std(Signals(zero, zero, zero, np.full(5, 3.0)))
+    calibration = calibrate(Signals(zero, zero, zero, np.full(5, 3.0), zero), zero)
+    std = calibration.std(Signals(zero, zero, zero, np.full(5, 3.0), zero))
     assert np.isfinite(std).all()
     assert np.all(std > 0)
 
@@ -100,3 +103,19 @@ def test_intervals_are_those_of_a_conformal_library() -> None:
         bounds = peer.predict_int(np.zeros(50), sigmas=std, confidence=coverage)
         # Libraries differ by one order statistic where (n + 1) · coverage is a whole number.
         np.testing.assert_allclose(calibration.multiple(coverage) * std, bounds[:, 1], rtol=0.02)
+
+
+def test_strange_environments_are_novel_and_widen_the_std() -> None:
+    signals, errors = made_up(2000, 7)
+    calibration = calibrate(signals, errors)
+    assert np.mean(calibration.novelty(signals) > 1) == pytest.approx(0.01, abs=0.003)
+    usual = calibration.std(signals)
+    far = replace(signals, remoteness=2 * calibration.remoteness_limit * np.ones(len(errors)))
+    np.testing.assert_allclose(calibration.std(far), 4 * usual)
+    assert np.all(calibration.novelty(far) >= 2)
+    assert calibration.novelties(far)["environments"] == pytest.approx(2.0)
+    # Where it is not known it has no say.
+    unknown = replace(signals, remoteness=np.zeros(len(errors)))
+    blind = calibrate(unknown, errors)
+    assert blind.remoteness_limit == 0.0
+    np.testing.assert_array_equal(blind.std(far), blind.std(unknown))

@@ -69,23 +69,23 @@ def _show_explanation(atoms: Atoms, found: Explanation) -> None:
         ["neighbours", kcal(found.knn)],
         ["correction", kcal(found.delta)],
         ["standard deviation", kcal(found.energy_std)],
-        [f"novelty (set by the {found.novelty_from})", f"{found.novelty:.3f}"],
+        [f"novelty (set by {found.novelty_from})", f"{found.novelty:.3f}"],
     ]
     print_table(f"{atoms.info['name']}: parts of the correction", ["part", "kcal/mol"], parts)
-    similarity = found.similarity
+    remoteness = found.remoteness
     symbols = atoms.get_chemical_symbols()
     rows = [
         [
             f"{i} {symbol}",
             kcal(found.atoms[i]),
             kcal(found.atoms[i] - found.elements[symbol] / symbols.count(symbol)),
-            "–" if similarity is None else f"{similarity[i]:.3f}",
+            "–" if remoteness is None else f"{remoteness[i]:.2f}",
         ]
         for i, symbol in enumerate(symbols)
     ]
     print_table(
-        "Atoms, and how like the training environments they are",
-        ["atom", "kcal/mol", "against the element's mean", "similarity"],
+        "Atoms; remoteness 1 is usual, 0 is an environment the trend was built from",
+        ["atom", "kcal/mol", "against the element's mean", "remoteness"],
         rows,
     )
     rows = []
