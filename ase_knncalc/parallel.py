@@ -99,3 +99,10 @@ def cluster(address: str | None) -> Iterator[None]:
         ) from e
     with client, parallel_config(backend="dask", client=client):
         yield
+
+
+def on_cluster() -> bool:
+    """Whether :func:`run` sends its jobs to a Dask cluster."""
+    from joblib.parallel import get_active_backend
+
+    return type(get_active_backend()[0]).__name__ == "DaskDistributedBackend"

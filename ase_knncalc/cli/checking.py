@@ -12,6 +12,7 @@ from ase_knncalc.cli.common import (
     KCAL_PER_MOL,
     BaselineKey,
     BaselineOption,
+    DaskOption,
     JobsOption,
     JsonOption,
     QuietOption,
@@ -41,6 +42,7 @@ def check(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of all random choices.")] = 0,
     jobs: JobsOption = -1,
+    dask: DaskOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:

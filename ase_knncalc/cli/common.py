@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 import numpy as np
 import typer
@@ -27,6 +27,26 @@ BaselineOption = Annotated[
     ),
 ]
 JobsOption = Annotated[int, typer.Option("--jobs", "-j", help="Processes (-1: all cores).")]
+
+
+def _on_cluster(context: typer.Context, address: str | None) -> str | None:
+    """Run the rest of the command inside the cluster of that address."""
+    if address is not None and not context.resilient_parsing:
+        from ase_knncalc.parallel import cluster
+
+        context.with_resource(cluster(address))
+    return address
+
+
+DaskOption = Annotated[
+    Optional[str],  # noqa: UP045 - typer reads it at run time
+    typer.Option(
+        "--dask",
+        metavar="ADDRESS",
+        callback=_on_cluster,
+        help="Scheduler of a Dask cluster, tcp://host:8786, to run on instead of local processes.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 ReferenceKey = Annotated[

@@ -12,6 +12,7 @@ from ase_knncalc.cli.common import (
     KCAL_PER_MOL,
     BaselineKey,
     BaselineOption,
+    DaskOption,
     JobsOption,
     JsonOption,
     QuietOption,
@@ -60,6 +61,7 @@ def cv(
     plot: PlotOption = None,
     seed: SeedOption = 0,
     jobs: JobsOption = -1,
+    dask: DaskOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -72,7 +74,9 @@ def cv(
 
     settings = TrainingSettings(trend=trend, k=k, weights=weights, seed=seed)
     known = _load(data, reference_key, baseline_key, baseline, settings, cache, jobs, quiet)
-    held = cross_validate(known, settings, split=split, folds=folds, progress=not quiet)
+    held = cross_validate(
+        known, settings, split=split, folds=folds, n_jobs=jobs, progress=not quiet
+    )
     _plot(plot, held, known, f"{trend}, {split} split")
     _show({trend: held}, as_json)
 
@@ -92,6 +96,7 @@ def compare(
     cache: CacheOption = None,
     seed: SeedOption = 0,
     jobs: JobsOption = -1,
+    dask: DaskOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -112,7 +117,7 @@ def compare(
                 data, reference_key, baseline_key, baseline, settings, cache, jobs, quiet
             )
         found[name.strip()] = cross_validate(
-            known[trend], settings, split=split, folds=folds, progress=not quiet
+            known[trend], settings, split=split, folds=folds, n_jobs=jobs, progress=not quiet
         )
     _show(found, as_json)
 
@@ -130,6 +135,7 @@ def learning_curve(
     plot: PlotOption = None,
     seed: SeedOption = 0,
     jobs: JobsOption = -1,
+    dask: DaskOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -149,7 +155,9 @@ def learning_curve(
     for trend in (t.strip() for t in trends.split(",")):
         settings = TrainingSettings(trend=trend, k=k, seed=seed)
         known = _load(data, reference_key, baseline_key, baseline, settings, cache, jobs, quiet)
-        curves[trend] = run(known, settings, sizes=numbers, repeats=repeats, progress=not quiet)
+        curves[trend] = run(
+            known, settings, sizes=numbers, repeats=repeats, n_jobs=jobs, progress=not quiet
+        )
     if plot is not None:
         from ase_knncalc.plots import plot_learning_curves
 
@@ -189,6 +197,7 @@ def tune(
     cache: CacheOption = None,
     seed: SeedOption = 0,
     jobs: JobsOption = -1,
+    dask: DaskOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -209,7 +218,7 @@ def tune(
         for m in environments.split(",")
     }
     known = _load(data, reference_key, baseline_key, baseline, base, cache, jobs, quiet)
-    best, table = run(known, candidates, folds=folds, progress=not quiet)
+    best, table = run(known, candidates, folds=folds, n_jobs=jobs, progress=not quiet)
     if as_json:
         print_json({"best": best, "table": table})
         return

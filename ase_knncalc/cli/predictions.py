@@ -10,6 +10,7 @@ import typer
 from ase_knncalc.cli.common import (
     KCAL_PER_MOL,
     BaselineOption,
+    DaskOption,
     JobsOption,
     JsonOption,
     ModelOption,
@@ -54,6 +55,7 @@ def predict(
         typer.Option(help="Total charge of every structure (default: each structure's own)."),
     ] = None,
     jobs: JobsOption = -1,
+    dask: DaskOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -96,6 +98,7 @@ def rank(
         typer.Option(help="Total charge of every structure (default: each structure's own)."),
     ] = None,
     jobs: JobsOption = -1,
+    dask: DaskOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:

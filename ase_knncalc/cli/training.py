@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
@@ -11,6 +11,7 @@ from ase_knncalc.cli.common import (
     KCAL_PER_MOL,
     BaselineKey,
     BaselineOption,
+    DaskOption,
     ForceUnit,
     JobsOption,
     JsonOption,
@@ -22,6 +23,9 @@ from ase_knncalc.cli.common import (
 )
 from ase_knncalc.settings import TrainingSettings
 from ase_knncalc.sparse import SparseSettings
+
+if TYPE_CHECKING:
+    from ase_knncalc.profiling import Profile
 
 
 def train(
@@ -73,7 +77,17 @@ def train(
         int, typer.Option(help="Most structures that MLKR learns from.")
     ] = TrainingSettings.metric_samples,
     seed: Annotated[int, typer.Option(help="Of all random choices.")] = 0,
+    scratch: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            help="Folder for tables too large for memory (default: that for temporary files)."
+        ),
+    ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Print where time and memory went.")
+    ] = False,
     jobs: JobsOption = -1,
+    dask: DaskOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -82,6 +96,7 @@ def train(
     Example: knncalc train clusters.extxyz.gz -r wb97xd_energy --monomers monomers.extxyz -o my.h5
     """
     from ase_knncalc.data import KeyMap
+    from ase_knncalc.profiling import profiling
     from ase_knncalc.store import save_model
     from ase_knncalc.training import train as run
 
@@ -94,26 +109,31 @@ def train(
         sparse=SparseSettings(environments=environments, length_scale=length_scale),
         seed=seed,
     )
-    model = run(
-        data,
-        monomers=monomers or None,
-        baseline=baseline,
-        reference=reference or reference_key,
-        keys=KeyMap(
-            reference_energy=reference_key,
-            baseline_energy=baseline_key,
-            force_unit=unit_or_factor(force_unit),
-        ),
-        minima=minima,
-        check_labels=check,
-        settings=settings,
-        cache=cache or output.with_name(f"{output.name}.labels.h5"),
-        n_jobs=jobs,
-        progress=not quiet,
-    )
+    with profiling() as stages:
+        model = run(
+            data,
+            monomers=monomers or None,
+            baseline=baseline,
+            reference=reference or reference_key,
+            keys=KeyMap(
+                reference_energy=reference_key,
+                baseline_energy=baseline_key,
+                force_unit=unit_or_factor(force_unit),
+            ),
+            minima=minima,
+            check_labels=check,
+            settings=settings,
+            cache=cache or output.with_name(f"{output.name}.labels.h5"),
+            n_jobs=jobs,
+            progress=not quiet,
+            scratch=scratch,
+        )
     save_model(model, output)
+    if profile:
+        _show_profile(stages)
     if as_json:
-        print_json({"model": str(output), **model.info.to_dict()})
+        found = {"model": str(output), **model.info.to_dict()}
+        print_json({**found, "profile": stages.rows()} if profile else found)
         return
     rows = [
         [name, f"{1000 * value:.2f}", f"{KCAL_PER_MOL * value:.3f}"]
@@ -124,4 +144,17 @@ def train(
         f"{len(model.info.provenance['omitted'])} left out; cross-validated errors",
         ["error", "meV", "kcal/mol"],
         rows,
+    )
+
+
+def _show_profile(stages: Profile) -> None:
+    rows = [
+        [row["name"], *(f"{row[key]:.1f}" for key in ("seconds", "cpu_seconds", "peak_mib"))]
+        for row in stages.rows()
+    ]
+    print_table(
+        "Where the time went",
+        ["stage", "seconds", "of one processor", "peak MiB so far"],
+        rows,
+        to_stderr=True,
     )

@@ -12,6 +12,7 @@ from ase import Atoms
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.labelers.base import Label, Labeler
 from ase_knncalc.labelers.workers import attempt, in_workers
+from ase_knncalc.parallel import on_cluster, run
 from ase_knncalc.structure import resolve_charge
 
 
@@ -50,7 +51,8 @@ def label_frames(
     """Label many structures; a failure costs that structure only.
 
     Calculations run in worker processes. One that dies (a crash in C code, ``os._exit``, out of
-    memory) or passes the time limit is replaced, its structure recorded as failed.
+    memory) or passes the time limit is replaced, its structure recorded as failed. Inside
+    :func:`ase_knncalc.parallel.cluster` they run on the workers of the cluster.
 
     Parameters
     ----------
@@ -90,6 +92,13 @@ def label_frames(
         outcomes: Iterator[tuple[int, Label | str]] = (
             (i, attempt(labeler, atoms)) for i, atoms in enumerate(frames)
         )
+    elif on_cluster():
+        outcomes = run(
+            _in_one_worker,
+            ((labeler, i, atoms, time_limit) for i, atoms in enumerate(frames)),
+            total=len(frames),
+            ordered=False,
+        )
     else:
         threads = max(1, cores // max(1, workers))
         outcomes = in_workers(labeler, frames, workers, threads, time_limit)
@@ -100,6 +109,14 @@ def label_frames(
             on_result(result)
     done = [r for r in results if r is not None]
     return [r.atoms for r in done if r.label is not None], [r for r in done if r.label is None]
+
+
+def _in_one_worker(
+    labeler: Labeler, index: int, atoms: Atoms, time_limit: float | None
+) -> tuple[int, Label | str]:
+    """In a process of its own here, too: a crash must not take the cluster's worker with it."""
+    ((_, outcome),) = in_workers(labeler, [atoms], 1, 1, time_limit)
+    return index, outcome
 
 
 def _as_result(index: int, atoms: Atoms, outcome: Label | str) -> LabelResult:
