@@ -36,7 +36,8 @@ from ase_knncalc.errors import DataError, KNNCalcError
 from ase_knncalc.preparation import Prepared, TrainingData, prepare
 from ase_knncalc.regression import RidgeFit, RidgeProblem
 from ase_knncalc.settings import TrainingSettings
-from ase_knncalc.sparse import SparseSettings, fit_sparse
+from ase_knncalc.sparse import SparseSettings
+from ase_knncalc.sparsefit import fit_sparse
 from ase_knncalc.trend import composition_columns
 
 FloatArray = np.ndarray

@@ -380,7 +380,7 @@ def kernel_rows(
     from scipy.linalg import solve_triangular
 
     from ase_knncalc.sparse import SparseSettings as Settings
-    from ase_knncalc.sparse import whitened_features
+    from ase_knncalc.sparsefit import whitened_features
 
     batch = FeatureBatch.concatenate([known, pool]) if len(known) else pool
     columns = whitened_features(batch, tuple(elements), settings or Settings(), seed)

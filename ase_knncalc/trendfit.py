@@ -11,7 +11,8 @@ from ase_knncalc.descriptors import Descriptor, FeatureBatch
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.forces import ForceLabels
 from ase_knncalc.regression import RidgeProblem
-from ase_knncalc.sparse import SparseSettings, SparseTrend, fit_sparse
+from ase_knncalc.sparse import SparseSettings, SparseTrend
+from ase_knncalc.sparsefit import fit_sparse
 from ase_knncalc.trend import (
     TREND_KINDS,
     LinearTrend,
