@@ -193,6 +193,43 @@ def test_convert_jkqc_pair(folder, shared_data) -> None:
     assert all(np.isfinite(a.info["baseline_energy"]) for a in frames)
 
 
+def test_convert_and_train_on_two_files_in_other_order(folder, tmp_path) -> None:
+    high = read(folder / "data.extxyz", ":")
+    low = [a.copy() for a in reversed(high)]
+    rng = np.random.default_rng(0)
+    for i, a in enumerate(low):
+        a.info = {"name": f"low-{i}", "xtb_energy": a.info["wb97xd_energy"] + rng.normal() / 50}
+        a.rotate(30.0 * i, (1, 2, 3))
+    low[0].positions *= 1.01
+    write(folder / "low.extxyz", low)
+    keys = ("-r", "wb97xd_energy", "--baseline-key", "xtb_energy", "--low", "low.extxyz")
+    text = knncalc("convert", "data.extxyz", *keys, "-o", tmp_path / "p.extxyz", cwd=folder).stdout
+    assert f"{len(high) - 1} structures matched" in text
+    assert "1 of the high level only" in text
+    about = json.loads(
+        knncalc("convert", "data.extxyz", *keys, "-o", tmp_path / "p.csv", "--json",
+                cwd=folder).stdout
+    )  # fmt: skip
+    assert about["pairs"]["low_only"] == ["low-0"]
+    assert about["n_frames"] == len(high) + 1
+    done = knncalc("train", "data.extxyz", "-o", "x.h5", "--low-monomers", "low.extxyz",
+                   cwd=folder, code=1)  # fmt: skip
+    assert "--monomers" in done.stderr
+
+
+def test_train_on_jkqc_files_as_jkml_takes_them(folder, shared_data, tmp_path) -> None:
+    d = shared_data / "jkqc"
+    about = json.loads(
+        knncalc(
+            "train", d / "sa-w_DFT.pkl", "--low", d / "sa-w_XTB.pkl", "--monomers",
+            d / "monsDFT.pkl", "--low-monomers", d / "monsXTB.pkl", "-o", tmp_path / "m.h5",
+            "--trend", "linear", "--components", 3, "-k", 2, "-q", "--json", cwd=folder,
+        ).stdout
+    )  # fmt: skip
+    assert about["n_structures"] == 44
+    assert set(about["monomers"]) == {"1sa", "1w"}
+
+
 def test_convert_without_labels(folder) -> None:
     knncalc("convert", "data.extxyz", "-r", "wb97xd_energy", "-o", "c.csv", cwd=folder)
     assert "reference_energy" in (folder / "c.csv").read_text().splitlines()[0]

@@ -387,6 +387,16 @@ def test_folder_of_outputs(tmp_path: Path) -> None:
     assert next(iter_frames(tmp_path / "b.log")).info["charge"] == -1
 
 
+def test_a_folder_for_each_output(tmp_path: Path) -> None:
+    for name, text in (("1sa-0", ORCA), ("1sa-1", GAUSSIAN)):
+        (tmp_path / "dft" / name).mkdir(parents=True)
+        (tmp_path / "dft" / name / "job.out").write_text(text)
+    (tmp_path / "dft" / "single.log").write_text(GAUSSIAN)
+    frames = list(iter_frames(tmp_path / "dft"))
+    assert [a.info["name"] for a in frames] == ["1sa-0/job", "1sa-1/job", "single"]
+    assert [a.info["source"] for a in frames] == ["1sa-0/job.out", "1sa-1/job.out", "single.log"]
+
+
 def test_unfinished_output_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.out").write_text(ORCA)
     (tmp_path / "b.out").write_text(ORCA.replace("TERMINATED NORMALLY", "failed"))

@@ -22,7 +22,7 @@ from ase.units import Hartree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ase_knncalc.data import KeyMap, iter_frames, read_dataset, read_jkqc, read_jkqc_pair
+from ase_knncalc.data import KeyMap, iter_frames, read_dataset, read_jkqc, read_pair
 from ase_knncalc.data import unpickle as unpickle_module
 from ase_knncalc.data.unpickle import as_array, read_table
 from ase_knncalc.errors import DataError
@@ -174,8 +174,10 @@ def test_real_databases(
 
 def test_real_pair_agrees_with_the_other_file_of_the_same_clusters(shared_data: Path) -> None:
     folder = shared_data / "jkqc"
-    pairs = read_jkqc(folder / "sa-w_DFT.pkl", low=folder / "sa-w_XTB.pkl")
-    assert len(pairs) == 42
+    found = read_pair(folder / "sa-w_DFT.pkl", folder / "sa-w_XTB.pkl")
+    pairs = found.frames
+    assert len(pairs) == found.matched == 42
+    assert not found.renamed
     known = {
         a.info["name"]: a.info
         for file in ("saw_equilibrium", "saw_4sa5w_equilibrium")
@@ -226,34 +228,42 @@ def write(tmp_path: Path) -> _Writer:
 
 def test_pair_joined_by_name(write: _Writer) -> None:
     low = write("low", (struct.pack("<d", -76.5), struct.pack("<d", -5.75)))
-    water, acid = read_jkqc_pair(write("high"), low)
+    water, acid = read_pair(write("high"), low).frames
     assert water.info["reference_energy"] == pytest.approx(-76.5 * Hartree)
     assert water.info["baseline_energy"] == pytest.approx(-5.75 * Hartree)
     assert acid.info["baseline_energy"] == pytest.approx(-460.25 * Hartree)
     np.testing.assert_array_equal(water.arrays["baseline_forces"], water.arrays["reference_forces"])
 
 
-def test_unpaired_clusters_are_listed(write: _Writer) -> None:
-    pairs = read_jkqc_pair(write("high"), write("low", (b"1hcl-1", b"1hcl-7")))
-    assert [a.info["name"] for a in pairs] == ["1w-0", "1hcl-1", "1hcl-7"]
-    dataset = read_dataset(pairs, require_baseline=True)
-    assert [a.info["name"] for a in dataset.frames] == ["1w-0"]
-    assert [(o.name, o.category) for o in dataset.omitted] == [
-        ("1hcl-1", "missing-baseline"),
-        ("1hcl-7", "missing-reference"),
-    ]
-    with pytest.raises(DataError, match="no file_basename in common"):
-        read_jkqc_pair(write("a"), write("b", (b"1hcl-1", b"1hcl-7"), (b"1w-0", b"1w-7")))
+def test_names_do_not_matter_where_geometries_agree(write: _Writer) -> None:
+    found = read_pair(write("high"), write("low", (b"1hcl-1", b"1hcl-7")))
+    assert [a.info["name"] for a in found.frames] == ["1w-0", "1hcl-1"]
+    assert found.renamed == [("1hcl-1", "1hcl-7")]
+    assert found.frames[1].info["baseline_energy"] == pytest.approx(-460.25 * Hartree)
 
 
 def test_other_geometry_is_listed(write: _Writer) -> None:
     moved = (struct.pack("<d", 0.96), struct.pack("<d", 0.97))
-    dataset = read_dataset(read_jkqc_pair(write("high"), write("low", moved)))
+    found = read_pair(write("high"), write("low", moved))
+    dataset = read_dataset(found.frames)
     assert [a.info["name"] for a in dataset.frames] == ["1hcl-1"]
     (omission,) = dataset.omitted
     assert omission.category == "geometry-mismatch"
     assert "differ by 0.01" in omission.reason
     assert "low.pkl" in omission.reason
+    assert found.conflicts == [("1w-0", omission.reason)]
+
+
+def test_unpaired_clusters_are_listed(write: _Writer) -> None:
+    edits = (b"1w-0", b"1w-7"), (struct.pack("<d", 0.96), struct.pack("<d", 0.97))
+    found = read_pair(write("high"), write("low", *edits))
+    assert (found.high_only, found.low_only, found.matched) == (["1w-0"], ["1w-7"], 1)
+    dataset = read_dataset(found.frames, require_baseline=True)
+    assert [a.info["name"] for a in dataset.frames] == ["1hcl-1"]
+    assert [(o.name, o.category) for o in dataset.omitted] == [
+        ("1w-0", "missing-baseline"),
+        ("1w-7", "missing-reference"),
+    ]
 
 
 # ------------------------------------------------------------------------------- hostile files

@@ -55,6 +55,12 @@ ReferenceKey = Annotated[
 BaselineKey = Annotated[
     str, typer.Option("--baseline-key", help="info key of baseline energies the data hold (eV).")
 ]
+LowOption = Annotated[
+    Optional[list[Path]],  # noqa: UP045 - typer reads it at run time
+    typer.Option(
+        "--low", help="The same structures at the low level, matched by geometry and name."
+    ),
+]
 ForceUnit = Annotated[
     str, typer.Option(help="Of forces in the data: eV/Å, Hartree/Bohr, … or a factor to eV/Å.")
 ]

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-from ase_knncalc.cli.common import BaselineKey, ForceUnit, ReferenceKey, unit_or_factor
+from ase_knncalc.cli.common import (
+    BaselineKey,
+    ForceUnit,
+    JsonOption,
+    LowOption,
+    ReferenceKey,
+    print_json,
+    unit_or_factor,
+)
 
 
 def convert(
@@ -16,36 +24,44 @@ def convert(
         typer.Argument(help="extxyz(.gz), JKQC .pkl, ase.db, traj, folders of outputs …"),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="extxyz, xyz(.gz), traj or csv to write.")
+        Path, typer.Option("--output", "-o", help="extxyz, xyz(.gz), traj, db or csv to write.")
     ],
-    low: Annotated[
-        Optional[Path],  # noqa: UP045 - typer reads it at run time
-        typer.Option(help="JKQC database of the low level, joined by file_basename."),
-    ] = None,
+    low: LowOption = None,
     reference_key: ReferenceKey = "reference_energy",
     baseline_key: BaselineKey = "baseline_energy",
     force_unit: ForceUnit = "eV/Å",
+    as_json: JsonOption = False,
 ) -> None:
     """Turn labelled structures into one file with the names that training reads.
 
     Example: knncalc convert sa-w_DFT.pkl --low sa-w_XTB.pkl -o sa-w.extxyz
     """
-    from ase_knncalc.data import KeyMap, read_dataset, read_jkqc_pair, write_frames
-    from ase_knncalc.errors import SettingsError
+    from ase_knncalc.data import KeyMap, read_dataset, read_pair, write_frames
 
-    if low is not None and len(data) != 1:
-        raise SettingsError(f"--low joins one high-level file, got {len(data)}")
-    source = data if low is None else read_jkqc_pair(data[0], low)
-    dataset = read_dataset(
-        source,
-        keys=KeyMap(
-            reference_energy=reference_key,
-            baseline_energy=baseline_key,
-            force_unit=unit_or_factor(force_unit),
-        ),
-        require_reference=False,
+    keys = KeyMap(
+        reference_energy=reference_key,
+        baseline_energy=baseline_key,
+        force_unit=unit_or_factor(force_unit),
     )
+    pairs = None
+    if low:
+        pairs = read_pair(data, low, keys=keys)
+        dataset = read_dataset(pairs.frames, require_reference=False)
+    else:
+        dataset = read_dataset(data, keys=keys, require_reference=False)
     write_frames(output, dataset.frames)
+    if as_json:
+        print_json(
+            {
+                "output": str(output),
+                **dataset.summary(),
+                "omissions": [vars(omission) for omission in dataset.omitted],
+                "pairs": None if pairs is None else pairs.to_dict(),
+            }
+        )
+        return
     print(f"{len(dataset)} structures written to {output}")
+    if pairs is not None:
+        print(pairs.report())
     if dataset.omitted:
         print(dataset.report_omissions())

@@ -15,6 +15,7 @@ from ase_knncalc.cli.common import (
     ForceUnit,
     JobsOption,
     JsonOption,
+    LowOption,
     QuietOption,
     ReferenceKey,
     print_json,
@@ -38,6 +39,11 @@ def train(
     monomers: Annotated[
         Optional[list[Path]],  # noqa: UP045 - typer reads it at run time
         typer.Option("--monomers", help="Monomers at both levels: the zero of binding energies."),
+    ] = None,
+    low: LowOption = None,
+    low_monomers: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option("--low-monomers", help="The monomers at the low level, if in other files."),
     ] = None,
     reference: Annotated[
         str, typer.Option(help="Name of the reference level, kept in the model.")
@@ -94,8 +100,11 @@ def train(
     """Train a model on labelled structures.
 
     Example: knncalc train clusters.extxyz.gz -r wb97xd_energy --monomers monomers.extxyz -o my.h5
+
+    JKQC files: knncalc train sa-w_DFT.pkl --low sa-w_XTB.pkl --monomers monsDFT.pkl
+    --low-monomers monsXTB.pkl -o my.h5
     """
-    from ase_knncalc.data import KeyMap
+    from ase_knncalc.data import KeyMap, pair_sources
     from ase_knncalc.profiling import profiling
     from ase_knncalc.store import save_model
     from ase_knncalc.training import train as run
@@ -109,17 +118,21 @@ def train(
         sparse=SparseSettings(environments=environments, length_scale=length_scale),
         seed=seed,
     )
+    keys = KeyMap(
+        reference_energy=reference_key,
+        baseline_energy=baseline_key,
+        force_unit=unit_or_factor(force_unit),
+    )
+    source, zero, keys = pair_sources(
+        data, low or None, monomers or None, low_monomers or None, keys
+    )
     with profiling() as stages:
         model = run(
-            data,
-            monomers=monomers or None,
+            source,
+            monomers=zero,
             baseline=baseline,
             reference=reference or reference_key,
-            keys=KeyMap(
-                reference_energy=reference_key,
-                baseline_energy=baseline_key,
-                force_unit=unit_or_factor(force_unit),
-            ),
+            keys=keys,
             minima=minima,
             check_labels=check,
             settings=settings,

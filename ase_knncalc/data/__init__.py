@@ -10,21 +10,24 @@ from ase_knncalc.data.dataset import (
     report_omissions,
 )
 from ase_knncalc.data.frames import iter_frames, write_frames
-from ase_knncalc.data.jkqc import read_jkqc, read_jkqc_pair
+from ase_knncalc.data.jkqc import read_jkqc
 from ase_knncalc.data.keys import KeyMap
+from ase_knncalc.data.pairs import PairedFrames, pair_sources, read_pair
 from ase_knncalc.data.unitcheck import UnitSuspicion, check_units, mixed_units
 
 __all__ = [
     "KeyMap",
     "LabelledDataset",
     "Omission",
+    "PairedFrames",
     "UnitSuspicion",
     "check_units",
     "iter_frames",
     "mixed_units",
+    "pair_sources",
     "read_dataset",
     "read_jkqc",
-    "read_jkqc_pair",
+    "read_pair",
     "read_structures",
     "report_omissions",
     "write_frames",

@@ -15,7 +15,6 @@ from ase.data import chemical_symbols
 
 from ase_knncalc.data.duplicates import DuplicateFinder
 from ase_knncalc.data.frames import enumerate_frames, file_stem, is_jkqc
-from ase_knncalc.data.jkqc import CONFLICT_KEY
 from ase_knncalc.data.keys import LEVELS, KeyMap, label_keys
 from ase_knncalc.data.unitcheck import check_units
 from ase_knncalc.errors import ChargeError, DataError, KNNCalcError, SettingsError, StructureError
@@ -23,6 +22,9 @@ from ase_knncalc.structure import check_structure, composition_label, resolve_ch
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 Source: TypeAlias = "PathLike | Atoms | Iterable[PathLike | Atoms]"
+
+CONFLICT_KEY = "label_conflict"
+"""Key in ``info`` of the reason why a frame's labels must not be used."""
 
 # Two copies of a structure whose energies differ by more than this contradict each other, eV.
 _SAME_ENERGY = 1e-3
@@ -170,7 +172,7 @@ def read_structures(
         A file cannot be read.
     """
     frames = []
-    for atoms, _, name, source in _iter_sources(data, index, keys or KeyMap(), None):
+    for atoms, _, name, source in iter_sources(data, index, keys or KeyMap(), None):
         atoms.info["name"] = name
         atoms.info.setdefault("source", source)
         frames.append(atoms)
@@ -222,7 +224,7 @@ def read_dataset(
     keys = keys or KeyMap()
     unreadable: list[tuple[Path, DataError]] = []
     builder = _Builder(keys, require_reference, require_baseline, tolerance)
-    sources = _iter_sources(data, index, keys, unreadable)
+    sources = iter_sources(data, index, keys, unreadable)
     for atoms, frame_keys, name, source in sources:
         while unreadable:
             builder.add_unreadable(*unreadable.pop(0))
@@ -234,7 +236,7 @@ def read_dataset(
     return dataset
 
 
-def _iter_sources(
+def iter_sources(
     data: Source,
     index: str | int | slice,
     keys: KeyMap,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -47,8 +48,29 @@ class DuplicateFinder:
 
         A new structure is remembered under the number of new ones before it.
         """
-        key = (np.sort(atoms.numbers).tobytes(), charge, multiplicity)
-        group = self._groups.setdefault(key, _Group())
+        for known in self._matches(atoms, charge, multiplicity):
+            return known
+        self.add(atoms, charge, multiplicity)
+        return None
+
+    def find_all(self, atoms: Atoms, charge: int, multiplicity: int) -> list[int]:
+        """Numbers of all remembered structures that are the same as this one."""
+        return list(self._matches(atoms, charge, multiplicity))
+
+    def add(self, atoms: Atoms, charge: int, multiplicity: int) -> None:
+        """Remember a structure, new or not, under the number of those before it."""
+        group = self._groups.setdefault(_key(atoms, charge, multiplicity), _Group())
+        invariants = _invariants(*_sorted_distances(atoms))
+        place = bisect_left(group.order, invariants[0])
+        group.order.insert(place, float(invariants[0]))
+        group.invariants.insert(place, invariants)
+        group.members.insert(place, len(self._frames))
+        self._frames.append(atoms)
+
+    def _matches(self, atoms: Atoms, charge: int, multiplicity: int) -> Iterator[int]:
+        group = self._groups.get(_key(atoms, charge, multiplicity))
+        if group is None:
+            return
         distances, weights = _sorted_distances(atoms)
         invariants = _invariants(distances, weights)
         first = bisect_left(group.order, invariants[0] - self._limit)
@@ -58,13 +80,11 @@ class DuplicateFinder:
                 continue
             other, _ = _sorted_distances(self._frames[group.members[i]])
             if not distances.size or np.abs(other - distances).max() <= self._limit:
-                return group.members[i]
-        place = bisect_left(group.order, invariants[0])
-        group.order.insert(place, float(invariants[0]))
-        group.invariants.insert(place, invariants)
-        group.members.insert(place, len(self._frames))
-        self._frames.append(atoms)
-        return None
+                yield group.members[i]
+
+
+def _key(atoms: Atoms, charge: int, multiplicity: int) -> tuple[bytes, int, int]:
+    return np.sort(atoms.numbers).tobytes(), charge, multiplicity
 
 
 @lru_cache(maxsize=256)

@@ -14,6 +14,7 @@ import io
 import operator
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -77,8 +78,8 @@ def iter_frames(
         ``.xyz`` and ``.extxyz`` (plain or ``.gz``; streamed: a long file needs the memory of one
         frame), ``.traj``, ``.db`` (ASE database; key-value pairs and data go to ``info``),
         ``.pkl`` (JKQC, see :func:`~ase_knncalc.data.jkqc.read_jkqc`; its energies arrive in eV), a
-        folder of ORCA or Gaussian outputs (``*.out``, ``*.log``; the last structure of each, in
-        the order of their names), and what else ``ase.io.iread`` reads.
+        folder of ORCA or Gaussian outputs (``*.out``, ``*.log``, in its subfolders too; the last
+        structure of each, in the order of their names), and what else ``ase.io.iread`` reads.
     index
         Frame number, slice, or text of either such as ``"-1"`` or ``"100:200:2"``.
     text_keys
@@ -238,12 +239,18 @@ def _from_row(row: Any, path: Path) -> Atoms:
 def _iter_outputs(
     path: Path, frames: slice, on_error: ErrorHandler | None
 ) -> Iterator[tuple[int, Atoms]]:
-    files = sorted(p for p in path.iterdir() if p.is_file() and has_suffix(p, _OUTPUT_SUFFIXES))
+    files = sorted(p for p in path.rglob("*") if p.is_file() and has_suffix(p, _OUTPUT_SUFFIXES))
     if not files:
         raise DataError(f"{path}: the folder holds no output files (*.out, *.log)")
+    times = Counter(file_stem(file) for file in files)
     for number, file in list(enumerate(files))[frames]:
         try:
             atoms = _read_output(file)
+            # One folder for each structure, with files that all have the same name.
+            inside = file.relative_to(path)
+            stem = file_stem(file)
+            atoms.info.setdefault("name", stem if times[stem] == 1 else str(inside.parent / stem))
+            atoms.info.setdefault("source", str(inside))
         except DataError as e:
             if on_error is None:
                 raise
@@ -261,8 +268,6 @@ def _read_output(file: Path) -> Atoms:
         detail = str(e) or type(e).__name__
         raise DataError(f"{file}: cannot be read as an ORCA or Gaussian output: {detail}") from e
     _add_charge(atoms, file)
-    atoms.info.setdefault("name", file_stem(file))
-    atoms.info.setdefault("source", file.name)
     return atoms
 
 

@@ -37,16 +37,8 @@ from ase import Atoms, units
 from ase_knncalc.data.unpickle import PickledAtoms, PickledCell, Table, as_array, read_table
 from ase_knncalc.errors import DataError
 
-CONFLICT_KEY = "label_conflict"
-"""Key in ``info`` of the reason why a frame's labels must not be used."""
 
-# Two levels are compared at the same geometry, which programs print to 1e-5 Å or so.
-_SAME_GEOMETRY = 1e-3
-
-
-def read_jkqc(
-    path: str | os.PathLike[str], *, low: str | os.PathLike[str] | None = None
-) -> list[Atoms]:
+def read_jkqc(path: str | os.PathLike[str]) -> list[Atoms]:
     """Frames of a JKQC database, in the order of its rows.
 
     Neither pandas nor the pickle's own code is run, see :mod:`ase_knncalc.data.unpickle`.
@@ -55,9 +47,8 @@ def read_jkqc(
     ----------
     path
         Database whose ``log electronic_energy`` becomes the reference.
-    low
-        Database of the same clusters whose energies become the baseline, see
-        :func:`read_jkqc_pair`.
+        Two databases, of a high and a low level, are read with
+        :func:`~ase_knncalc.data.pairs.read_pair`.
 
     Returns
     -------
@@ -70,8 +61,6 @@ def read_jkqc(
     DataError
         The file is missing, damaged, refused or has no structures.
     """
-    if low is not None:
-        return read_jkqc_pair(path, low)
     path = Path(path)
     table = read_table(path)
     for column in (("info", "file_basename"), ("xyz", "structure")):
@@ -84,87 +73,6 @@ def read_jkqc(
         return [_frame(table, row, path) for row in range(table.n_rows)]
     except ValueError as e:
         raise DataError(f"{path}: damaged JKQC database: {e}") from e
-
-
-def read_jkqc_pair(high: str | os.PathLike[str], low: str | os.PathLike[str]) -> list[Atoms]:
-    """Frames with reference labels from one database and baseline labels from another.
-
-    Rows belong together when their ``file_basename`` is the same, as in JKML. Nothing is dropped:
-    a cluster of the high level only has no baseline, and one of the low level only is put at the
-    end and has no reference. Where the two structures differ, ``info["label_conflict"]`` says so,
-    and :func:`~ase_knncalc.data.dataset.read_dataset` lists the frame as omitted.
-
-    Parameters
-    ----------
-    high, low
-        Databases of the reference and of the baseline method.
-
-    Returns
-    -------
-    list of ase.Atoms
-        Energies in eV, forces in eV/Å.
-
-    Raises
-    ------
-    DataError
-        A file cannot be read, a name occurs twice in one of them, or they have none in common.
-    """
-    frames = read_jkqc(high)
-    partners = _by_name(read_jkqc(low), Path(low))
-    names = _by_name(frames, Path(high))
-    if not names.keys() & partners.keys():
-        raise DataError(
-            f"{high} and {low} have no file_basename in common: the first begins with "
-            f"{next(iter(names), None)!r}, the second with {next(iter(partners), None)!r}"
-        )
-    for atoms in frames:
-        partner = partners.pop(atoms.info["name"], None)
-        if partner is not None:
-            _join(atoms, partner, Path(low))
-    for partner in partners.values():
-        _as_baseline(partner, partner)
-        frames.append(partner)
-    return frames
-
-
-def _by_name(frames: list[Atoms], path: Path) -> dict[str, Atoms]:
-    found: dict[str, Atoms] = {}
-    for atoms in frames:
-        if found.setdefault(atoms.info["name"], atoms) is not atoms:
-            raise DataError(
-                f"{path}: file_basename {atoms.info['name']!r} occurs more than once, so that the "
-                "two levels cannot be joined by it; rename the clusters (JKQC -rebasename)"
-            )
-    return found
-
-
-def _join(atoms: Atoms, partner: Atoms, path: Path) -> None:
-    problem = ""
-    if not np.array_equal(atoms.numbers, partner.numbers):
-        problem = f"it is {partner.get_chemical_formula()} there, or its atoms are in other order"
-    elif len(atoms) > 1:
-        difference = np.abs(atoms.get_all_distances() - partner.get_all_distances()).max()
-        # Written so that NaN is a problem too.
-        if not difference <= _SAME_GEOMETRY:
-            problem = f"interatomic distances differ by {difference:.4f} Å"
-    for key in ("charge", "multiplicity"):
-        if key in partner.info:
-            ours = atoms.info.setdefault(key, partner.info[key])
-            if ours != partner.info[key]:
-                problem = f"its {key} is {partner.info[key]} there and {ours} here"
-    if problem:
-        atoms.info[CONFLICT_KEY] = f"not the structure of the same name in {path.name}: {problem}"
-    else:
-        _as_baseline(partner, atoms)
-
-
-def _as_baseline(partner: Atoms, atoms: Atoms) -> None:
-    energy = partner.info.pop("reference_energy", None)
-    forces = partner.arrays.pop("reference_forces", None)
-    if energy is not None:
-        atoms.info["baseline_energy"] = energy
-    if forces is not None:
-        atoms.arrays["baseline_forces"] = forces
 
 
 def _frame(table: Table, row: int, path: Path) -> Atoms:
