@@ -52,7 +52,8 @@ class SamplingSettings:
     relax
         Whether packings are relaxed.
     fmax, relax_steps
-        When a relaxation ends: largest force (eV/Å) or number of steps.
+        When a relaxation ends: largest force (eV/Å) or number of steps. Soft modes of clusters need
+        a small force: at 0.05 eV/Å copies of one minimum still differ by up to 0.08 eV.
     temperatures
         Of walks and dynamics, K; taken in turn.
     chain
@@ -72,14 +73,14 @@ class SamplingSettings:
 
     methods: tuple[str, ...] = ("packing",)
     relax: bool = True
-    fmax: float = 0.05
-    relax_steps: int = 300
+    fmax: float = 0.01
+    relax_steps: int = 500
     temperatures: tuple[float, ...] = (200.0, 300.0, 400.0)
     chain: int = 10
     interval: int = 20
     time_step: float = 0.5
     snapshot_time: float = 50.0
-    energy_tolerance: float = 0.002
+    energy_tolerance: float = 0.01
     distance_tolerance: float = 0.01
     attempts: int = 5
     seed: int = 0
@@ -317,7 +318,7 @@ class Distinct:
         See :class:`SamplingSettings`.
     """
 
-    energy_tolerance: float = 0.002
+    energy_tolerance: float = 0.01
     distance_tolerance: float = 0.01
     frames: list[Atoms] = field(default_factory=list)
     _known: dict[bytes, list[tuple[float, FloatArray]]] = field(default_factory=dict, repr=False)

@@ -13,7 +13,7 @@ def main() -> None:
     """Sample with GFN1-xTB, correct with the model, print the lowest."""
     pool = sample(
         parse_ingredients(["sa:1", "am:1", "w:1"]),
-        12,
+        8,
         engine="GFN1-xTB",
         settings=SamplingSettings(methods=("packing", "basin-hopping"), chain=4, seed=1),
     )

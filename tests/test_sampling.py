@@ -27,6 +27,7 @@ from ase_knncalc.sampling import (
     Distinct,
     SamplingSettings,
     make_engine,
+    relaxed,
     rigid_move,
     sample,
 )
@@ -172,6 +173,21 @@ def test_relaxed_packings_are_minima() -> None:
         assert atoms.get_potential_energy() == pytest.approx(atoms.info["energy"], abs=1e-4)
 
 
+def test_one_minimum_reached_twice_is_one_structure() -> None:
+    rng = np.random.default_rng(0)
+    options = SamplingSettings()
+    minimum = sample(parse_ingredients(["w:2"]), 1, engine="GFN1-xTB", n_jobs=1)[0]
+    keep = Distinct(options.energy_tolerance, options.distance_tolerance)
+    keep.add(minimum)
+    for _ in range(2):
+        start = minimum.copy()
+        start.positions = start.positions @ Rotation.random(random_state=rng).as_matrix()
+        start.positions += rng.normal(size=start.positions.shape) * 0.02
+        again = relaxed(start, BaselineCalculator("GFN1-xTB"), options)
+        again.info["energy"] = again.get_potential_energy()
+        assert not keep.add(again)
+
+
 def test_hotter_walks_go_higher() -> None:
     ingredients = parse_ingredients(["w:2"])
     means = []
@@ -198,6 +214,7 @@ def test_the_same_cluster_is_recognised_in_any_pose(seed) -> None:
     keep = Distinct()
     assert keep.add(cluster)
     assert not keep.add(pose)
+    assert len(keep.frames) == 1
     other_energy = cluster.copy()
     other_energy.info["energy"] = -1.1
     assert keep.add(other_energy)
