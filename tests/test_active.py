@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -411,12 +412,15 @@ def facts(work: Path) -> tuple[dict[str, float], int]:
 
 
 def kill_at_random(folder: Path, kills: int, seed: int) -> None:
-    """Kill a loop again and again; then let it end and look at what it has."""
+    """Kill a loop again and again; then let it end and look at what it has.
+
+    A loop that has come to its end between two kills is looked at and begun anew.
+    """
     rng = np.random.default_rng(seed)
     script = KILLED.format(tests=os.path.dirname(__file__))
-    labels: dict[str, float] = {}
-    iterations, repeated, done = 0, 0, 0
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    labels: dict[str, float] = {}
+    iterations, killed, advanced = 0, 0, 0
     for _ in range(kills):
         before = _calls(folder)
         process = subprocess.Popen(
@@ -424,10 +428,8 @@ def kill_at_random(folder: Path, kills: int, seed: int) -> None:
         )
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
-        # The interesting moments come after loading; a loop that has ended is begun anew.
-        time.sleep(rng.uniform(0.0, 1.2))
+        time.sleep(rng.uniform(0.0, 1.5))
         process.kill()
-        done += b"done" in process.stdout.read()
         process.wait()
         now, finished = facts(folder / "work")
         assert labels.items() <= now.items()  # none lost, none changed
@@ -436,19 +438,34 @@ def kill_at_random(folder: Path, kills: int, seed: int) -> None:
         again = _calls(folder)[len(before) :]
         assert not set(labels) & set(again)
         assert len(set(again)) == len(again)
-        repeated += len(set(before) & set(again))
+        killed += 1
+        advanced += now.keys() != labels.keys() or finished != iterations
         labels, iterations = now, finished
         for file in (folder / "work").glob("*.h5"):
             if file.name.startswith("model"):
                 load_model(file, baseline="none")
+        if finished == 10:
+            _look_at_the_end(folder, killed)
+            shutil.rmtree(folder / "work")
+            (folder / "calls").unlink()
+            labels, iterations, killed = {}, 0, 0
+    assert advanced >= kills / 10  # else the kills came too early to tell anything
     subprocess.run([sys.executable, "-c", script], cwd=folder, check=True, env=environment)
-    final, finished = facts(folder / "work")
-    assert finished == 10
-    assert len(final) == 30
-    # A call that was under way at a kill, and no other, may have been repeated.
-    assert repeated <= kills
-    assert len(_calls(folder)) - len(set(_calls(folder))) == repeated
-    assert len(load_model(folder / "work" / "model.h5", baseline="none")) == 90
+    _look_at_the_end(folder, killed)
+
+
+def _look_at_the_end(folder: Path, killed: int) -> None:
+    with Journal(folder / "work" / "journal.db") as journal:
+        asked = journal.asked()
+        assert len(journal.reports()) == 10
+    assert len({a.key for a in asked}) == len(asked) == 30
+    for a in asked:
+        assert a.atoms.info["reference_energy"] == pytest.approx(pair_energy(a.atoms), abs=1e-9)
+    # Each was asked once, but for a call that was under way at a kill.
+    calls = _calls(folder)
+    assert set(calls) == {a.key for a in asked}
+    assert len(calls) - len(set(calls)) <= killed
+    assert len(load_model(folder / "work" / "model-010.h5", baseline="none")) == 90
 
 
 def _calls(folder: Path) -> list[str]:

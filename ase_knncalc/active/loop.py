@@ -105,7 +105,7 @@ class ActiveLoop:
         self._labeler = labeler
         self._pools: dict[int, list[Atoms]] = {}
         self._test: list[Atoms] | None = None
-        self._plotted = -np.inf
+        self._plotted = time.monotonic()
         self._chooser = Chooser(config, self.baseline_cache)
 
     @property
