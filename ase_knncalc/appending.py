@@ -185,7 +185,7 @@ def _omission(index: int, atoms: Atoms, reason: str, category: str) -> Omission:
 def _new_ones(model: KNNModel, frames: list[Atoms], batch: FeatureBatch) -> list[int]:
     """Which frames the model does not have yet."""
     fresh = []
-    for i, z in enumerate(model.project(batch.summed())):
+    for i, z in enumerate(model.place(batch)):
         distances, indices = model.knn.index.query(z, 5)
         composition = str(frames[i].info["composition"]).encode("utf-8")
         if not any(model.compositions[j] == composition for j in indices[distances == 0.0]):
@@ -207,7 +207,7 @@ def _extend(
     # A label that is wrong must not decide what its neighbours get; what is new may be far off.
     limit = _LARGEST * np.maximum(scale, stds)
     residuals = np.clip(delta - before.trend, -limit, limit)
-    points = model.project(batch.summed())
+    points = model.place(batch)
     knn = KNNTerm(
         NeighborIndex(np.vstack([model.knn.index.points, points.astype(np.float32)])),
         np.concatenate([model.knn.residuals, residuals]),

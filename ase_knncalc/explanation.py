@@ -42,7 +42,8 @@ class Explanation:
     features : list of dict of str to float
         For each neighbour, which parts of the descriptor set the squared distance to it: with the
         smallest change of the descriptor that would take the structure there, the share of each
-        block (pairs and triples of elements). Shares add up to 1 unless the distance is 0.
+        block (pairs and triples of elements). Shares add up to 1 unless the distance is 0; there
+        are none where the distance is the kernel-induced one.
     novelty_from : str
         What sets the novelty: ``"variance"`` (of the trend's posterior), ``"neighbors"`` (their
         distance) or ``"environments"`` (of the atoms).
@@ -144,8 +145,10 @@ def _feature_shares(
     The neighbour's descriptor is not in the model, only its place z_j = A (g_j − μ). The change of
     least norm that leads there is δ = A⁺ (z_j − z); |A δ|² = Σ_b (A_b δ_b) · (A δ).
     """
+    if model.kernel_map is not None:
+        return [{} for _ in neighbors]
     blocks = model.descriptor.blocks()
-    place = model.project(batch.summed())[0]
+    place = model.place(batch)[0]
     inverse = np.linalg.pinv(model.components, rcond=1e-6)
     shares = []
     for neighbor in neighbors:

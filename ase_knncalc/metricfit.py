@@ -54,7 +54,7 @@ def fit_metric(
     mean = summed.mean(axis=0)
     n_features = summed.shape[1]
     rank = min(settings.n_components, n_features)
-    if settings.metric == "euclidean":
+    if settings.metric == "euclidean" or settings.metric.startswith("kernel"):
         components = np.eye(n_features)
     elif settings.metric == "pca":
         components = np.linalg.svd(summed - mean, full_matrices=False)[2][:rank]

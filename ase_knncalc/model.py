@@ -17,6 +17,7 @@ from ase import Atoms
 from ase_knncalc.baselines import Baseline, baseline_difference
 from ase_knncalc.descriptors import Descriptor, FeatureBatch, featurize, require_elements
 from ase_knncalc.errors import BaselineError, ChargeError, SettingsError
+from ase_knncalc.kernel_map import KernelMap
 from ase_knncalc.neighbors import KNNEstimate, KNNTerm
 from ase_knncalc.structure import check_structure, resolve_charge
 from ase_knncalc.trend import ForceVariance, Trend
@@ -254,7 +255,7 @@ class KNNModel:
     descriptor : Descriptor
     trend : Trend
     components, mean : ndarray, shape (n_components, n_features) and (n_features,)
-        The learned metric: a structure with global descriptor g lies at components @ (g − mean).
+        The metric: a structure with global descriptor g lies at components @ (g − mean).
     knn : KNNTerm
         Projected training structures with their residuals.
     names, compositions : ndarray of bytes, shape (n,)
@@ -267,6 +268,9 @@ class KNNModel:
         Of a model that was trained on forces.
     held_out : HeldOutErrors or None
         Of the training structures, in the order of ``names``; None in files of old.
+    kernel_map : KernelMap or None
+        Where the distance is the kernel-induced one: its coordinates stand for the global
+        descriptor.
     """
 
     descriptor: Descriptor
@@ -281,6 +285,7 @@ class KNNModel:
     baseline: Baseline | None = None
     force_calibration: ForceCalibration | None = None
     held_out: HeldOutErrors | None = None
+    kernel_map: KernelMap | None = None
 
     @property
     def elements(self) -> tuple[int, ...]:
@@ -293,7 +298,9 @@ class KNNModel:
     @property
     def smooth(self) -> bool:
         """Whether the energy is continuously differentiable, so that forces exist."""
-        return self.knn.settings.smooth and self.descriptor.differentiable
+        return (
+            self.knn.settings.smooth and self.descriptor.differentiable and self.kernel_map is None
+        )
 
     @property
     def trained_on_forces(self) -> bool:
@@ -331,6 +338,12 @@ class KNNModel:
     def project(self, summed: FloatArray) -> FloatArray:
         """Global descriptors (…, n_features) to the metric's space (…, n_components)."""
         return np.asarray((summed - self.mean) @ self.components.T)
+
+    def place(self, batch: FeatureBatch) -> FloatArray:
+        """Places of structures in the metric's space, shape (n_structures, n_components)."""
+        if self.kernel_map is not None:
+            return self.project(self.kernel_map.features(batch))
+        return self.project(batch.summed())
 
     def check(
         self, atoms: Atoms, charge: int | None = None, multiplicity: int | None = None
@@ -462,10 +475,11 @@ class KNNModel:
         if not (forces or forces_std):
             return correction
         if not self.smooth:
+            metric = " and the kernel-induced distance" if self.kernel_map is not None else ""
             raise SettingsError(
-                f"weights={self.knn.settings.weights!r} with {self.descriptor.kind} have no "
-                "forces (1/d and rank weights jump where neighbours change); train with "
-                "weights='kernel' and fchl19"
+                f"weights={self.knn.settings.weights!r} with {self.descriptor.kind}{metric} have "
+                "no forces (1/d and rank weights jump where neighbours change); train with "
+                "weights='kernel', fchl19 and a linear metric"
             )
         local, derivative = self.descriptor.local_with_gradient(numbers, positions)
         return replace(
@@ -498,7 +512,7 @@ class KNNModel:
 
     def correct_features(self, batch: FeatureBatch) -> Prediction:
         """Corrections of structures whose descriptors are known (arrays in the prediction)."""
-        estimates = self.knn.evaluate_many(self.project(batch.summed()))
+        estimates = self.knn.evaluate_many(self.place(batch))
         trend = self.trend.predict(batch)
         knn = np.array([e.mean for e in estimates])
         signals = self._signals(batch, estimates)
@@ -519,7 +533,7 @@ class KNNModel:
 
     def novelties(self, batch: FeatureBatch) -> dict[str, FloatArray]:
         """What the novelty is the largest of, see :meth:`Calibration.novelties`."""
-        estimates = self.knn.evaluate_many(self.project(batch.summed()))
+        estimates = self.knn.evaluate_many(self.place(batch))
         return self.calibration.novelties(self._signals(batch, estimates))
 
     def explain(

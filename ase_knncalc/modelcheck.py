@@ -25,7 +25,16 @@ def check_model(model: KNNModel) -> None:
 
     Shapes of the metric, the index and its residuals are taken as checked.
     """
-    check_sizes(model.descriptor, len(model.mean))
+    kernel_map = model.kernel_map
+    check_sizes(
+        model.descriptor,
+        len(model.mean) if kernel_map is None else kernel_map.landmarks.shape[1],
+        "metric/mean" if kernel_map is None else "kernel_map/landmarks",
+    )
+    if kernel_map is not None and (
+        kernel_map.n_columns != len(model.mean) or kernel_map.elements != model.descriptor.elements
+    ):
+        raise SettingsError("kernel_map is not that of the metric, or of the descriptor")
     elements = model.descriptor.elements
     if tuple(model.trend.elements) != elements:
         raise SettingsError(
@@ -55,12 +64,12 @@ def check_model(model: KNNModel) -> None:
     check_info(model.info)
 
 
-def check_sizes(descriptor: Descriptor, n_features: int) -> None:
+def check_sizes(descriptor: Descriptor, n_features: int, item: str = "metric/mean") -> None:
     """Raise :class:`SettingsError` unless the descriptor has rows of the given length."""
     if descriptor.n_features != n_features:
         raise SettingsError(
-            f"item 'metric/mean' has {n_features} numbers, the descriptor {descriptor.n_features} "
-            "features"
+            f"item {item!r} has rows of {n_features} numbers, the descriptor of "
+            f"{descriptor.n_features}"
         )
 
 

@@ -12,7 +12,7 @@ from ase_knncalc.neighbors import KNNSettings
 from ase_knncalc.sparse import SparseSettings
 from ase_knncalc.trend import TREND_KINDS
 
-METRICS = ("mlkr", "euclidean", "pca", "random")
+METRICS = ("mlkr", "euclidean", "pca", "random", "kernel", "kernel-normalised")
 
 # FCHL19 as published for the published methods; for the sparse trend what cross-validation on
 # random and composition splits found best: shorter cutoffs, a faster decay of the three-body part,
@@ -47,11 +47,16 @@ class TrainingSettings:
         Of the kernel or of kriging; None: found by cross-validation.
     metric
         ``"mlkr"`` (learned), ``"euclidean"`` (global descriptors as they are), ``"pca"`` or
-        ``"random"`` (projections of the same rank, for comparison).
+        ``"random"`` (projections of the same rank, for comparison), ``"kernel"`` (the distance that
+        the local kernel induces, :class:`~ase_knncalc.kernel_map.KernelMap`) or
+        ``"kernel-normalised"``.
     n_components
         Dimensions of the metric (not of the Euclidean one).
     metric_samples
         Most structures that MLKR learns from.
+    kernel_width, kernel_landmarks
+        σ of the kernel-induced distance, in units of the descriptor, and most landmarks of an
+        element.
     metric_iterations
         Most L-BFGS iterations of MLKR.
     sparse
@@ -77,6 +82,8 @@ class TrainingSettings:
     n_components: int = 50
     metric_samples: int = 5000
     metric_iterations: int = 100
+    kernel_width: float = 20.0
+    kernel_landmarks: int = 300
     sparse: SparseSettings = field(default_factory=SparseSettings)
     descriptor_kind: str = "fchl19"
     descriptor_options: dict[str, float] = field(default_factory=dict)
@@ -91,7 +98,14 @@ class TrainingSettings:
             )
         if self.metric not in METRICS:
             raise SettingsError(f"metric must be one of {', '.join(METRICS)}, got {self.metric!r}")
-        for name, least in (("n_components", 1), ("metric_samples", 2), ("folds", 2)):
+        if not self.kernel_width > 0:
+            raise SettingsError(f"kernel_width must be positive, got {self.kernel_width!r}")
+        for name, least in (
+            ("kernel_landmarks", 1),
+            ("n_components", 1),
+            ("metric_samples", 2),
+            ("folds", 2),
+        ):
             if getattr(self, name) < least:
                 raise SettingsError(f"{name} must be at least {least}, got {getattr(self, name)!r}")
         if self.monomer_weight <= 0:

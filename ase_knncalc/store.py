@@ -30,6 +30,8 @@ dataset                         type and shape             what
 ``calibration/*``               float64                    fields of :class:`Calibration`
 ``held_out/*``                  float, int16 (n, …)        fields of :class:`HeldOutErrors`; only
                                                            for reports, may be missing
+``kernel_map/*``                float, int                 fields of :class:`KernelMap`; only of
+                                                           models with the kernel-induced distance
 ``force_calibration/*``         float64, int               fields of :class:`ForceCalibration`; only
                                                            of models that were trained on forces
 ==============================  =========================  =======================================
@@ -55,7 +57,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ase_knncalc.baselines import baseline_of, make_baseline
-from ase_knncalc.descriptors import descriptor_from_dict
+from ase_knncalc.descriptors import Descriptor, descriptor_from_dict
 from ase_knncalc.errors import (
     KNNCalcError,
     ModelFileError,
@@ -63,6 +65,7 @@ from ase_knncalc.errors import (
     SettingsError,
 )
 from ase_knncalc.files import atomic_write, only_writer
+from ase_knncalc.kernel_map import KernelMap
 from ase_knncalc.model import HeldOutErrors, KNNModel, ModelInfo
 from ase_knncalc.modelcheck import check_magnitude, check_model, check_sizes
 from ase_knncalc.neighbors import KNNSettings, KNNTerm, NeighborIndex
@@ -337,6 +340,11 @@ def write_model(model: KNNModel, path: str | os.PathLike[str]) -> None:
             f"force_calibration/{f.name}": np.asarray(getattr(model.force_calibration, f.name))
             for f in fields(model.force_calibration)
         }
+    if model.kernel_map is not None:
+        arrays |= {
+            f"kernel_map/{name}": getattr(model.kernel_map, name)
+            for name in ("sigma", "normalized", "landmarks", "counts")
+        }
     if model.held_out is not None:
         arrays |= {
             f"held_out/{name}": getattr(model.held_out, name).astype(kind)
@@ -449,7 +457,9 @@ def _build_model(metadata: dict[str, Any], items: _Items) -> KNNModel:
     descriptor = descriptor_from_dict(metadata["descriptor"])
     # Before anything of that size is made.
     mean = items.take("metric/mean", "f", (None,))
-    check_sizes(descriptor, len(mean))
+    kernel_map = _kernel_map(items, descriptor)
+    if kernel_map is None:
+        check_sizes(descriptor, len(mean))
     components = items.take("metric/components", "f", (None, len(mean))).astype(np.float64)
     points = items.take("index/points", "f", (None, len(components)))
     n = len(points)
@@ -479,6 +489,21 @@ def _build_model(metadata: dict[str, Any], items: _Items) -> KNNModel:
             _from_arrays(ForceCalibration, items, "force_calibration") if forces else None
         ),
         held_out=_held_out(items, n, len(descriptor.elements)),
+        kernel_map=kernel_map,
+    )
+
+
+def _kernel_map(items: _Items, descriptor: Descriptor) -> KernelMap | None:
+    if not items.has("kernel_map"):
+        return None
+    landmarks = items.take("kernel_map/landmarks", "f", (None, None))
+    check_sizes(descriptor, landmarks.shape[1], "kernel_map/landmarks")
+    return KernelMap(
+        elements=descriptor.elements,
+        sigma=items.take("kernel_map/sigma", "f", ()),
+        normalized=items.take("kernel_map/normalized", "i", ()),
+        landmarks=landmarks,
+        counts=items.take("kernel_map/counts", "i", (len(descriptor.elements),)),
     )
 
 

@@ -21,6 +21,7 @@ from ase_knncalc.binding import lone_molecules, monomer_records
 from ase_knncalc.checking import find_suspects, leave_out
 from ase_knncalc.data import KeyMap, report_omissions
 from ase_knncalc.errors import TrainingError
+from ase_knncalc.kernel_map import KernelMap, fit_kernel_map
 from ase_knncalc.metricfit import LinearMetric, fit_metric, metric_rows
 from ase_knncalc.model import HeldOutErrors, KNNModel, ModelInfo, label_bytes
 from ase_knncalc.neighbors import KNNSettings, KNNTerm, NeighborIndex
@@ -138,8 +139,9 @@ def fit_model(
     )
     trend_fit = _anchored(trend_fit, data)
     residuals = winsorized(trend_fit.leave_one_out)
+    kernel_map = _kernel_map(data, settings)
     with stage("global descriptors"):
-        summed = batch.summed()
+        summed = batch.summed() if kernel_map is None else kernel_map.features(batch)
     with stage("metrics of the folds"):
         held_out, by_group = _held_out(summed, trend_fit, groups, settings, n_jobs, progress)
     with stage("width of the k-NN term"):
@@ -185,8 +187,22 @@ def fit_model(
         info=info,
         force_calibration=_force_calibration(trend_fit),
         held_out=_held_out_record(data, errors, std),
+        kernel_map=kernel_map,
     )
     return FittedModel(model, trend_fit, errors, std)
+
+
+def _kernel_map(data: TrainingData, settings: TrainingSettings) -> KernelMap | None:
+    if not settings.metric.startswith("kernel"):
+        return None
+    return fit_kernel_map(
+        data.batch,
+        data.descriptor.elements,
+        sigma=settings.kernel_width,
+        normalized=settings.metric == "kernel-normalised",
+        n_landmarks=settings.kernel_landmarks,
+        seed=settings.seed,
+    )
 
 
 def _held_out_record(data: TrainingData, errors: FloatArray, std: FloatArray) -> HeldOutErrors:

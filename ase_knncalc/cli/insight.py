@@ -90,7 +90,7 @@ def _show_explanation(atoms: Atoms, found: Explanation) -> None:
     )
     rows = []
     for neighbor, shares in zip(found.neighbors, found.features, strict=True):
-        name, share = max(shares.items(), key=lambda item: item[1])
+        name, share = max(shares.items(), key=lambda item: item[1], default=("–", 0.0))
         rows.append(
             [
                 neighbor.name,
