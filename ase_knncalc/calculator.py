@@ -227,6 +227,8 @@ class KNNCalculator(Calculator):
         NoveltyError
             If it is too novel and ``on_novelty="raise"``.
         """
+        # Called by hand, too: what fails must not leave the results of another structure.
+        self.results = {}
         super().calculate(atoms, list(properties), list(system_changes))
         p = self.parameters
         # Who asked for forces once is in dynamics or a relaxation and will ask again after the
@@ -317,7 +319,8 @@ class KNNCalculator(Calculator):
             return None
         if name not in self.results:
             raise PropertyNotImplementedError(f"{name} needs coverage=…, such as coverage=0.9")
-        return self.results[name]
+        value = self.results[name]
+        return list(value) if isinstance(value, list) else value
 
     def export_properties(self) -> Properties:
         """Results that ASE knows, as its typed mapping; see the class for the others."""

@@ -8,6 +8,7 @@ any particular baseline: a baseline is handed to it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -286,6 +287,11 @@ class KNNModel:
     force_calibration: ForceCalibration | None = None
     held_out: HeldOutErrors | None = None
     kernel_map: KernelMap | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> KNNModel:
+        # Nothing but the baseline (of an ASE calculator) has a state that changes, and workflows
+        # copy calculators for each image of a path.
+        return replace(self, baseline=deepcopy(self.baseline, memo))
 
     @property
     def elements(self) -> tuple[int, ...]:

@@ -18,12 +18,14 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 from ase.calculators.calculator import (
+    Calculator,
     PropertyNotImplementedError,
     all_properties,
     get_calculator_class,
 )
 from ase.calculators.fd import calculate_numerical_forces
-from ase.calculators.mixing import MixedCalculator, SumCalculator
+from ase.calculators.lj import LennardJones
+from ase.calculators.mixing import LinearCombinationCalculator, MixedCalculator, SumCalculator
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.constraints import FixAtoms
 from ase.db import connect
@@ -33,7 +35,7 @@ from ase.units import fs
 
 from ase_knncalc import KNNCalculator, snapshot
 from ase_knncalc.data import iter_frames, write_frames
-from ase_knncalc.errors import NoveltyError, SettingsError
+from ase_knncalc.errors import NoveltyError, SettingsError, StructureError
 
 QUIET = {"on_novelty": "ignore"}
 
@@ -260,6 +262,88 @@ def test_write_frames_keeps_forces_std(trimer, tmp_path, suffix) -> None:
         np.testing.assert_allclose(
             atoms.arrays["reference_forces"], trimer.arrays["reference_forces"], atol=1e-8
         )
+
+
+def test_calculations_that_fail_leave_no_results(calculator, trimer) -> None:
+    calculator.calculate(trimer, ["energy"])
+    overlapping = trimer.copy()
+    overlapping.positions[1] = overlapping.positions[0]
+    for _ in range(2):
+        with pytest.raises(StructureError, match="overlap"):
+            calculator.calculate(overlapping, ["energy", "forces"])
+        assert calculator.results == {}
+        assert calculator.get_property("energy", overlapping, allow_calculation=False) is None
+        with pytest.raises(StructureError, match="overlap"):
+            calculator.get_property("energy", overlapping)
+        with pytest.raises(StructureError, match="overlap"):
+            snapshot(_with(overlapping, calculator))
+    assert np.isfinite(calculator.get_property("energy", trimer))
+
+
+def _with(atoms: Atoms, calculator: Calculator) -> Atoms:
+    atoms.calc = calculator
+    return atoms
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda a: a.positions.__setitem__((0, 0), a.positions[0, 0] + 1e-9),
+        lambda a: a.set_atomic_numbers([8, 1, 1] * 2 + [1, 8, 1]),
+        lambda a: a.set_cell([30, 30, 30]),
+        lambda a: a.set_pbc(True),
+        lambda a: a.pop(),
+    ],
+    ids=["positions", "numbers", "cell", "pbc", "atoms"],
+)
+def test_any_change_of_the_structure_asks_for_a_calculation(calculator, trimer, change) -> None:
+    trimer.calc = calculator
+    trimer.get_potential_energy()
+    assert calculator.check_state(trimer) == []
+    change(trimer)
+    assert calculator.check_state(trimer)
+    assert calculator.calculation_required(trimer, ["energy"])
+    assert calculator.get_property("energy_std", trimer, allow_calculation=False) is None
+
+
+def test_names_masses_and_velocities_do_not(calculator, trimer) -> None:
+    trimer.calc = calculator
+    trimer.get_potential_energy()
+    trimer.info["comment"] = "x"
+    trimer.set_velocities(np.ones((len(trimer), 3)))
+    trimer.set_masses(np.ones(len(trimer)))
+    trimer.set_constraint(FixAtoms([0]))
+    assert not calculator.calculation_required(trimer, ["energy", "energy_std"])
+
+
+def test_neighbors_are_a_list_of_ones_own(calculator, trimer) -> None:
+    calculator.get_property("neighbors", trimer).clear()
+    assert len(calculator.get_property("neighbors", trimer)) == 5
+
+
+def test_weighted_sums(tiny_model, trimer) -> None:
+    first, second = KNNCalculator(tiny_model, **QUIET), LennardJones()
+    parts = [c.get_property("energy", trimer) for c in (first, second)]
+    forces = [c.get_property("forces", trimer) for c in (first, second)]
+    trimer.calc = LinearCombinationCalculator([first, second], [2.0, -0.5])
+    assert trimer.get_potential_energy() == pytest.approx(2 * parts[0] - 0.5 * parts[1])
+    np.testing.assert_allclose(trimer.get_forces(), 2 * forces[0] - 0.5 * forces[1])
+    assert "energy_std" not in trimer.calc.results, "the other has none"
+
+
+def test_copies_share_the_model_but_not_the_baseline(tiny_model, trimer) -> None:
+    calculator = KNNCalculator(
+        tiny_model, baseline=LennardJones(), allow_other_baseline=True, **QUIET
+    )
+    energy = calculator.get_property("energy", trimer)
+    twin = copy.deepcopy(calculator)
+    assert twin.model.knn is calculator.model.knn
+    assert twin.model.baseline is not calculator.model.baseline
+    twin.model.baseline.calculator.set(epsilon=2.0)
+    twin.reset()
+    assert twin.get_property("energy", trimer) != energy
+    calculator.reset()
+    assert calculator.get_property("energy", trimer) == energy
 
 
 # ---------------------------------------------------------------- stale results, charge and spin
