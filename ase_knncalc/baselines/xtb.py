@@ -270,7 +270,6 @@ def _require_installed(library: str) -> None:
 @functools.cache
 def _thread_pools(library: str) -> Any:
     """Thread pools of the process, looked up once the library has brought its own."""
-    # A dependency of scikit-learn, without type stubs.
     from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
     _require_installed(library)

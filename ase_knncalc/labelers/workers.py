@@ -38,10 +38,7 @@ def in_workers(
     time_limit: float | None,
 ) -> Iterator[tuple[int, Label | str]]:
     """Outcomes as they come; each of ``workers`` threads owns one process."""
-    try:
-        import cloudpickle  # type: ignore[import-untyped]
-    except ImportError:  # joblib before 1.6 brings its own
-        from joblib.externals import cloudpickle
+    import cloudpickle  # type: ignore[import-untyped]
 
     try:
         payload = cloudpickle.dumps(labeler)
