@@ -88,6 +88,38 @@ def test_help_names_every_command(folder) -> None:
     assert "Example" in knncalc("rank", "--help", cwd=folder).stdout
 
 
+def test_help_has_examples_and_every_command_json(folder) -> None:
+    from ase_knncalc.cli.app import command
+
+    assert "knncalc rank conformers.xyz" in knncalc("--help", cwd=folder).stdout
+    for name, one in command.commands.items():
+        options = [o for p in one.params for o in p.opts]
+        assert "--json" in options, name
+        assert "--quiet" in options or "--jobs" not in options, name
+        assert f"Example: knncalc {name}" in (one.help or ""), name
+
+
+def test_version_verbose_and_completion(folder) -> None:
+    from ase_knncalc import __version__
+
+    assert __version__ in knncalc("--version", cwd=folder).stdout
+    done = subprocess.run(
+        [sys.executable, "-c", "from ase_knncalc.cli import main; main()", "-v", "info", "nothing"],
+        cwd=folder, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("knncalc: error: no model 'nothing'")
+    script = subprocess.run(
+        [sys.executable, "-c", "import sys; sys.argv[0] = 'knncalc'; "
+         "from ase_knncalc.cli import main; main()"],
+        cwd=folder, capture_output=True, text=True, check=True,
+        env={**os.environ, "_KNNCALC_COMPLETE": "complete_bash", "COMP_WORDS": "knncalc ra",
+             "COMP_CWORD": "1"},
+    ).stdout  # fmt: skip
+    assert script.split() == ["rank"]
+
+
 def test_info_and_models(folder, trained) -> None:
     about = json.loads(knncalc("info", trained, "--json", cwd=folder).stdout)
     assert about["elements"][0] == "H"
@@ -233,6 +265,11 @@ def test_train_on_jkqc_files_as_jkml_takes_them(folder, shared_data, tmp_path) -
 def test_convert_without_labels(folder) -> None:
     knncalc("convert", "data.extxyz", "-r", "wb97xd_energy", "-o", "c.csv", cwd=folder)
     assert "reference_energy" in (folder / "c.csv").read_text().splitlines()[0]
+    done = knncalc("convert", "data.extxyz", "-r", "wb97xd_energy", "-o", "c.csv", "--json",
+                   cwd=folder)  # fmt: skip
+    about = json.loads(done.stdout)
+    assert about["n_frames"] == about["n_reference"] > 0
+    assert about["output"] == "c.csv"
 
 
 def test_sample_select_append(folder) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+import traceback
 import warnings
+from typing import Annotated
 
 import typer
 
@@ -20,6 +22,20 @@ from ase_knncalc.cli import (
 )
 from ase_knncalc.errors import KNNCalcError
 
+# Each paragraph is one line of the help.
+_EXAMPLES = """Examples:
+
+knncalc rank conformers.xyz -m saw-wb97xd
+
+knncalc predict clusters.xyz -m multibase-wb97xd -o predicted.extxyz
+
+knncalc train data.extxyz -r my_dft_energy -o my.h5
+
+knncalc report my.h5 --data test.extxyz -r my_dft_energy
+
+knncalc COMMAND --help tells each command's options and an example.
+"""
+
 app = typer.Typer(
     name="knncalc",
     help="Correct GFN1-xTB to a reference level with k nearest neighbours, and know the error.",
@@ -27,7 +43,35 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
+    epilog=_EXAMPLES,
 )
+_state = {"verbose": False}
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from ase_knncalc import __version__
+
+        print(f"knncalc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose", "-v", help="Tracebacks of errors, and where each warning comes from."
+        ),
+    ] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    _state["verbose"] = verbose
+
+
 app.command("train")(training.train)
 app.command("predict")(predictions.predict)
 app.command("rank")(predictions.rank)
@@ -48,12 +92,18 @@ app.command("info")(models.info)
 app.command("models")(models.models)
 
 
+# For tools that read click's commands, such as the documentation.
+command = typer.main.get_command(app)
+
+
 def main() -> None:
     """Run the program; errors of this package end in one line and exit code 1."""
     warnings.showwarning = _print_warning
     try:
-        app()
+        command()
     except KNNCalcError as e:
+        if _state["verbose"]:
+            traceback.print_exc()
         print(f"knncalc: error: {e}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
@@ -71,4 +121,5 @@ def _print_warning(
     file: object = None,
     line: str | None = None,
 ) -> None:
-    print(f"knncalc: warning: {message}", file=sys.stderr)
+    place = f" ({category.__name__}, {filename}:{lineno})" if _state["verbose"] else ""
+    print(f"knncalc: warning: {message}{place}", file=sys.stderr)
