@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ase_knncalc.calculator import KNNCalculator
     from ase_knncalc.data import KeyMap, LabelledDataset, read_dataset
     from ase_knncalc.explanation import Explanation
+    from ase_knncalc.membership import find_in_training
     from ase_knncalc.metric import MLKR
     from ase_knncalc.model import KNNModel, Neighbor, Prediction
     from ase_knncalc.ranking import predict_frames
@@ -35,6 +36,7 @@ _HOMES = {
     "Prediction": "model",
     "TrainingSettings": "settings",
     "binding_energy": "binding",
+    "find_in_training": "membership",
     "list_models": "store",
     "load_model": "store",
     "predict_frames": "ranking",
@@ -57,6 +59,7 @@ __all__ = [
     "TrainingSettings",
     "__version__",
     "binding_energy",
+    "find_in_training",
     "list_models",
     "load_model",
     "predict_frames",

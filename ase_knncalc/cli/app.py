@@ -15,6 +15,7 @@ from ase_knncalc.cli import (
     conversion,
     evaluation,
     insight,
+    membership,
     models,
     predictions,
     report,
@@ -75,6 +76,7 @@ def _options(
 app.command("train")(training.train)
 app.command("predict")(predictions.predict)
 app.command("rank")(predictions.rank)
+app.command("known")(membership.known)
 app.command("explain")(insight.explain)
 app.command("binding")(insight.binding)
 app.command("cv")(evaluation.cv)
