@@ -77,8 +77,13 @@ def snapshot(atoms: Atoms, *, per_atom: Literal["arrays", "info"] = "arrays") ->
     return copy
 
 
-def annotate(atoms: Atoms, prediction: Prediction, coverage: float | None = None) -> Atoms:
-    """A copy of the structure with its prediction in ``info``, labels untouched.
+def annotate(
+    atoms: Atoms,
+    prediction: Prediction,
+    coverage: float | None = None,
+    charge: int | None = None,
+) -> Atoms:
+    """A copy of the structure with its prediction in ``info``; its labels stay as they are.
 
     Parameters
     ----------
@@ -88,8 +93,14 @@ def annotate(atoms: Atoms, prediction: Prediction, coverage: float | None = None
         Of this one structure.
     coverage
         Adds ``energy_low`` and ``energy_high`` of this probability.
+    charge
+        Total charge that the prediction is for, where it is not the structure's own.
     """
     copy = atoms.copy()
+    # Energies that ASE knows by name are in the calculator that reads them.
+    copy.calc = atoms.calc
+    if charge is not None:
+        copy.info["charge"] = charge
     info: dict[str, Any] = {
         "energy_predicted": float(prediction.energy),
         "energy_std": float(prediction.energy_std),

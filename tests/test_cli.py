@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -10,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
 
 from ase_knncalc import save_model
+from ase_knncalc.data import iter_frames
 
 
 def knncalc(*arguments: object, cwd: Path, code: int = 0) -> subprocess.CompletedProcess:
@@ -152,6 +155,35 @@ def test_predict_writes_structures_that_carry_their_prediction(folder, trained) 
         assert atoms.info["energy_std"] > 0
     truth = [a.info["wb97xd_energy"] for a in written]
     assert np.abs(np.array(truth) - [r["energy_eV"] for r in rows]).mean() < 0.3
+
+
+@pytest.mark.parametrize("suffix", ["extxyz", "traj", "db", "csv"])
+def test_predictions_beside_the_labels_of_the_file(folder, tmp_path, water_frames, suffix) -> None:
+    """An energy and forces under ASE's own names, and what else the file holds, are still there."""
+    frames = [a.copy() for a in water_frames[:4]]
+    for a in frames:
+        a.calc = SinglePointCalculator(a, energy=a.info["reference_energy"], forces=a.positions)
+        a.info = {"name": a.info["name"], "note": "x y"}
+    write(tmp_path / "labelled.extxyz", frames)
+    out = tmp_path / f"out.{suffix}"
+    done = knncalc("predict", tmp_path / "labelled.extxyz", "-m", "tiny.h5", "-o", out, "--json",
+                   "--charge", 0, "-q", "-j", 1, cwd=folder)  # fmt: skip
+    rows = json.loads(done.stdout)
+    if suffix == "csv":
+        with open(out, encoding="utf-8") as handle:
+            written = list(csv.DictReader(handle))
+        assert [float(w["energy_predicted"]) for w in written] == [r["energy_eV"] for r in rows]
+        assert [w["note"] for w in written] == ["x y"] * 4
+        return
+    for a, row, given in zip(iter_frames(out), rows, frames, strict=True):
+        assert a.info["energy_predicted"] == row["energy_eV"]
+        assert a.info["energy_low"] == row["low_eV"]
+        assert a.info["novelty"] == row["novelty"]
+        assert a.info["nearest"].startswith(row["nearest"])
+        assert (a.info["name"], a.info["note"]) == (given.info["name"], "x y")
+        assert a.info["charge"] == 0
+        assert a.get_potential_energy() == pytest.approx(given.get_potential_energy())
+        np.testing.assert_allclose(a.get_forces(), given.positions, atol=1e-7)
 
 
 def test_training_again_uses_the_label_cache(folder, trained) -> None:
@@ -366,21 +398,15 @@ def test_unknown_option_is_exit_code_2(folder) -> None:
     knncalc("rank", "--colour", cwd=folder, code=2)
 
 
-def test_import_is_fast_because_it_is_lazy() -> None:
-    """No heavy package is loaded by the import itself."""
-    script = "import sys, ase_knncalc; print(*[m for m in sys.modules])"
+@pytest.mark.parametrize("module", ["ase_knncalc", "ase_knncalc.calculator"])
+def test_import_is_fast_because_it_is_lazy(module) -> None:
+    """No heavy package is loaded by the import itself, nor by that of the calculator."""
+    script = f"import sys, {module}; print(*[m for m in sys.modules])"
     loaded = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     ).stdout.split()
-    for heavy in (
-        "scipy",
-        "sklearn",
-        "h5py",
-        "qmllib",
-        "tblite",
-        "xtb",
-        "joblib",
-        "pandas",
-        "rich",
-    ):
-        assert heavy not in loaded
+    heavy = "scipy sklearn h5py qmllib tblite xtb joblib pandas rich pydantic dask matplotlib"
+    assert not set(heavy.split()) & set(loaded)
+    assert not {"ase.io", "ase.db", "ase.build", "ase.optimize"} & set(loaded)
+    if module == "ase_knncalc":
+        assert not {"ase", "numpy"} & set(loaded)

@@ -402,14 +402,18 @@ def test_absurd_sizes_are_refused(tmp_path: Path, program: bytes) -> None:
         b"})\x94"
         + b"".join(b"(" + bytes([104, i]) * 999 + b"t\x94" for i in range(3))
         + b"K\x01s.",
+        # deep in other ways, which Python takes: lists, objects in the state of objects, calls
+        b"]" * 100_000 + b"a" * 99_999 + b".",
+        b"case.atoms\nAtoms\n)\x81" * 100_000 + b"N" + b"b" * 100_000 + b".",
+        b"cbuiltins\nslice\n" * 100_000 + b"N" + b"\x85R" * 100_000 + b".",
         # an unknown memo number, and a value taken from an empty stack
         b"h\x07.",
         b"\x85.",
         b"(\x85.",
     ],
-    ids=["deep", "twice", "wide", "memo", "empty", "mark"],
+    ids=["deep", "twice", "wide", "lists", "states", "calls", "memo", "empty", "mark"],
 )
-def test_tuples_in_tuples_are_refused_before_they_are_built(tmp_path: Path, program: bytes) -> None:
+def test_nesting_neither_crashes_nor_stalls(tmp_path: Path, program: bytes) -> None:
     """In a process of its own: the unpickler would crash the interpreter, or never end."""
     path = tmp_path / "bomb.pkl"
     path.write_bytes(b"\x80\x05" + program)

@@ -82,7 +82,8 @@ def predict(
         from ase_knncalc.data import write_frames
         from ase_knncalc.results import annotate
 
-        write_frames(output, [annotate(a, p, coverage) for a, p in zip(frames, found, strict=True)])
+        pairs = zip(frames, found, strict=True)
+        write_frames(output, [annotate(a, p, coverage, charge) for a, p in pairs])
     _show(f"Predictions of {model}", columns, rows, csv, as_json)
 
 
