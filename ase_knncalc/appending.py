@@ -27,6 +27,7 @@ from ase_knncalc.files import only_writer
 from ase_knncalc.model import HeldOutErrors, KNNModel, label_bytes
 from ase_knncalc.neighbors import KNNTerm, NeighborIndex
 from ase_knncalc.preparation import complete_baseline, compute_features
+from ase_knncalc.sources import extended_sources
 from ase_knncalc.structure import resolve_charge
 from ase_knncalc.trend import composition_columns
 from ase_knncalc.tuning import OFF
@@ -228,6 +229,7 @@ def _extend(
     ]
     provenance = {
         **info.provenance,
+        **extended_sources(info.provenance, [str(a.info.get("source") or source) for a in frames]),
         "additions": additions,
         "trained_scale": first_scale,
         "trained_structures": int(info.provenance.get("trained_structures", info.n_structures)),

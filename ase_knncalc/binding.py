@@ -4,11 +4,14 @@
 
 Molecules are recognised by their heavy atoms (connected within a molecule, never across a hydrogen
 bond), so that a proton may sit on either side; hydrogen atoms and the total charge then decide
-which of several monomers with the same heavy atoms (an acid and its anion) are meant.
+which of several monomers with the same heavy atoms (an acid and its anion) are meant. Of what is
+left, conformers of one molecule under two names and the molecule that keeps the proton of an ion,
+the monomers of lowest energy are the zero.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,10 +33,13 @@ if TYPE_CHECKING:
 FloatArray = np.ndarray
 IntArray = np.ndarray
 Monomers = Mapping[str, Mapping[str, Any]]
+Skeleton = tuple[tuple[int, str], ...]
 
 # Atoms nearer than this multiple of the sum of their covalent radii are bonded: hydrogen-bonded
 # oxygen atoms are 2.4 Å apart at least, bonds are within 1.2 times the sum.
 _BOND = 1.25
+# Sets of monomers whose energies differ by less are one set under several names, eV.
+_SAME_ENERGY = 1e-3
 # More ways of assigning monomers than this are not tried one by one.
 _MOST_WAYS = 100_000
 
@@ -104,7 +110,7 @@ def binding_energy(
     total = model.check(atoms, charge, multiplicity)
     parts = _given(molecules, atoms, total, known) if molecules else recognise(atoms, total, known)
     prediction = model.predict(atoms, charge=charge, multiplicity=multiplicity)
-    apart = float(sum(n * known[name]["reference_energy"] for name, n in parts.items()))
+    apart = monomer_sum(parts, known)
     energy = float(prediction.energy)
     return Binding(
         molecules=parts,
@@ -138,18 +144,23 @@ def monomer_records(frames: Iterable[Atoms]) -> dict[str, dict[str, Any]]:
 def lone_molecules(frames: Iterable[Atoms]) -> dict[str, dict[str, Any]]:
     """Molecules among labelled clusters, by composition, the lowest conformer of each.
 
-    A molecule has a composition such as ``1dma``, or ``1am1p`` with a proton.
+    A molecule has a composition such as ``1dma``, or ``1am1p`` with a proton. ``structures`` says
+    how many of the frames hold it.
     """
     lowest: dict[str, Atoms] = {}
+    uses: Counter[str] = Counter()
     for atoms in frames:
         name = str(atoms.info["composition"])
+        uses.update(f"1{part}" for part in set(re.findall(r"[A-Za-z]+", name)))
         molecule = re.sub(r"^1p(?=1)|1p$", "", name)
         if not re.fullmatch(r"1[A-Za-z]+", molecule):
             continue
         best = lowest.get(name)
         if best is None or atoms.info["reference_energy"] < best.info["reference_energy"]:
             lowest[name] = atoms
-    return {name: _record(atoms) for name, atoms in sorted(lowest.items())}
+    return {
+        name: _record(atoms) | {"structures": uses[name]} for name, atoms in sorted(lowest.items())
+    }
 
 
 def _record(atoms: Atoms) -> dict[str, Any]:
@@ -177,7 +188,8 @@ def recognise(atoms: Atoms, charge: int, monomers: Monomers) -> dict[str, int]:
     Raises
     ------
     StructureError
-        If no combination of monomers, or more than one, has the cluster's atoms and charge.
+        If no combination of monomers has the cluster's atoms and charge, or several have that may
+        be isomers: some have no positions to tell them apart.
     """
     skeletons = Counter(skeleton(part) for part in fragments(atoms))
     label = structure_label(atoms)
@@ -209,10 +221,23 @@ def recognise(atoms: Atoms, charge: int, monomers: Monomers) -> dict[str, int]:
         )
     fewest = min(_ions(way, monomers) for way in found)
     best = [way for way in found if _ions(way, monomers) == fewest]
-    if len(best) > 1:
+    if len(best) > 1 and not all("positions" in monomers[name] for way in best for name in way):
         several = " or ".join(_text(way) for way in best[:4])
         raise StructureError(f"{label} may be {several}: say which (molecules='…', --as)")
-    return dict(sorted(best[0].items()))
+    least = min(monomer_sum(way, monomers) for way in best)
+    near = [way for way in best if monomer_sum(way, monomers) <= least + _SAME_ENERGY]
+    # Of two names for one molecule, the one that most structures have.
+    usual = max(near, key=lambda way: (_uses(way, monomers), sorted(way.items())))
+    return dict(sorted(usual.items()))
+
+
+def _uses(way: Counter[str], monomers: Monomers) -> int:
+    return sum(n * int(monomers[name].get("structures", 0)) for name, n in way.items())
+
+
+def monomer_sum(molecules: Mapping[str, int], monomers: Monomers) -> float:
+    """Sum of the reference energies of molecules apart, eV."""
+    return float(sum(n * monomers[name]["reference_energy"] for name, n in molecules.items()))
 
 
 def fragments(atoms: Atoms) -> list[Atoms]:
@@ -226,16 +251,26 @@ def fragments(atoms: Atoms) -> list[Atoms]:
     return [heavy[owner == i] for i in range(count)]
 
 
-def skeleton(atoms: Atoms) -> tuple[tuple[int, tuple[int, ...]], ...]:
-    """Heavy atoms of a molecule with their heavy neighbours: equal for conformers."""
+def skeleton(atoms: Atoms) -> Skeleton:
+    """Heavy atoms of a molecule with all that is bonded to them: equal for conformers.
+
+    Atoms are told apart by their neighbours, these by theirs, and so on (colour refinement
+    [1]_), so that isomers differ unless they differ in space alone.
+
+    References
+    ----------
+    .. [1] B. Weisfeiler, A. Leman, Nauchno-Tekhnicheskaya Informatsia 2(9), 12 (1968).
+    """
     heavy = Atoms(atoms.numbers, atoms.positions)[atoms.numbers > 1]
     bonded = _bonded(heavy)
-    return tuple(
-        sorted(
-            (int(z), tuple(sorted(int(n) for n in heavy.numbers[row])))
-            for z, row in zip(heavy.numbers, bonded, strict=True)
-        )
-    )
+    colours = [str(z) for z in heavy.numbers]
+    for _ in range(len(heavy)):
+        seen = [sorted(c for c, b in zip(colours, row, strict=True) if b) for row in bonded]
+        colours = [
+            hashlib.sha1(f"{own}:{','.join(near)}".encode()).hexdigest()
+            for own, near in zip(colours, seen, strict=True)
+        ]
+    return tuple(sorted(zip(map(int, heavy.numbers), colours, strict=True)))
 
 
 def _bonded(heavy: Atoms) -> FloatArray:
@@ -245,7 +280,7 @@ def _bonded(heavy: Atoms) -> FloatArray:
     return near
 
 
-def _fitting(kind: tuple[tuple[int, tuple[int, ...]], ...], monomers: Monomers) -> list[str]:
+def _fitting(kind: Skeleton, monomers: Monomers) -> list[str]:
     """Monomers with these heavy atoms: by their bonds where positions are known."""
     elements = sorted(z for z, _ in kind)
     found = []
@@ -310,7 +345,7 @@ def _text(way: Counter[str]) -> str:
     return " ".join(f"{n}{name.removeprefix('1')}" for name, n in sorted(way.items()))
 
 
-def _formula(kind: tuple[tuple[int, tuple[int, ...]], ...]) -> str:
+def _formula(kind: Skeleton) -> str:
     return str(Symbols([z for z, _ in kind]).formula.format("hill"))
 
 

@@ -10,6 +10,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from ase_knncalc.descriptors import FeatureBatch, featurize
+from ase_knncalc.sources import sources_of
 from ase_knncalc.sparse import SparseTrend
 
 if TYPE_CHECKING:
@@ -28,8 +29,10 @@ class Explanation:
         As in :class:`~ase_knncalc.model.Prediction`.
     neighbors : list of Neighbor
         Nearest first.
+    neighbor_sources : list of str
+        File that each neighbour came from; empty where the model file does not say.
     sources : list of str
-        Where the training structures come from.
+        Where all training structures come from.
     atoms : ndarray, shape (n_atoms,)
         Contribution of each atom to the trend.
     elements : dict of str to float
@@ -55,6 +58,7 @@ class Explanation:
     energy_std: float
     novelty: float
     neighbors: list[Neighbor]
+    neighbor_sources: list[str]
     sources: list[str]
     atoms: FloatArray
     elements: dict[str, float]
@@ -104,6 +108,7 @@ def explain(
         energy_std=float(found.energy_std),
         novelty=float(found.novelty),
         neighbors=found.neighbors,
+        neighbor_sources=sources_of(model, [n.index for n in found.neighbors]),
         sources=list(model.info.provenance.get("sources", [])),
         atoms=by_atom,
         elements=elements,

@@ -136,6 +136,7 @@ _PROVENANCE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "trend": (_mapping(_anything), "a mapping"),
     "omitted": (_list_of(_mapping(_anything)), "a list of mappings"),
     "sources": (_list_of(_text), "a list of texts"),
+    "source_of": (_list_of(_whole), "a list of whole numbers"),
     "citations": (_list_of(_text), "a list of texts"),
     "additions": (_list_of(_ADDITION), "a list of additions"),
     "trained_scale": (is_real, "a number"),

@@ -30,6 +30,7 @@ from ase_knncalc.preparation import Prepared, TrainingData, prepare
 from ase_knncalc.profiling import stage
 from ase_knncalc.progress import track
 from ase_knncalc.settings import TrainingSettings
+from ase_knncalc.sources import source_table
 from ase_knncalc.trend import Trend, TrendFit, composition_columns
 from ase_knncalc.trendfit import fit_trend, trend_class
 from ase_knncalc.tuning import OFF, HeldOut, tune_kernel
@@ -434,13 +435,7 @@ def _with_story(model: KNNModel, prepared: Prepared, reference: str) -> KNNModel
     provenance = {
         **model.info.provenance,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "sources": sorted(
-            {
-                str(a.info["source"]).rpartition("#")[0] or str(a.info["source"])
-                for a in frames
-                if a.info.get("source")
-            }
-        ),
+        **source_table([str(a.info.get("source") or "") for a in frames]),
         "citations": sorted({str(a.info["citation"]) for a in frames if a.info.get("citation")}),
         "compositions": len(set(prepared.data.groups)),
         "omitted": [asdict(o) for o in prepared.omitted],

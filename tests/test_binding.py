@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import numpy as np
@@ -13,7 +14,13 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from ase_knncalc import binding_energy, load_model
-from ase_knncalc.binding import lone_molecules, monomer_records, read_monomers, recognise
+from ase_knncalc.binding import (
+    lone_molecules,
+    monomer_records,
+    read_monomers,
+    recognise,
+    skeleton,
+)
 from ase_knncalc.errors import DataError, StructureError
 
 # Heavy atoms and hydrogen of what ASE can build; energies are made up.
@@ -105,6 +112,79 @@ def test_unknown_and_ambiguous_molecules_are_told() -> None:
         recognise(pack({"1eth": 1}), 0, flat)
     with pytest.raises(StructureError, match="hydrogen atoms only"):
         recognise(Atoms("H2", [[0, 0, 0], [0, 0, 0.74]]), 0, MONOMERS)
+
+
+def test_isomers_with_the_same_neighbours_are_told_apart() -> None:
+    """Rings of six, and two of three: each atom has the same neighbours."""
+
+    def ring(n: int, start: float) -> Atoms:
+        angles = 2 * np.pi * np.arange(n) / n
+        radius = 0.75 / np.sin(np.pi / n)
+        x, y = radius * np.cos(angles), radius * np.sin(angles)
+        return Atoms(f"C{n}", np.stack([x + start, y, np.zeros(n)], axis=1))
+
+    pentyl = Atoms("C5", [[0, 0, 0], [1.5, 0, 0], [3, 0, 0], [4.5, 0, 0], [6, 0, 0]])
+    branched = Atoms("C5", [[0, 0, 0], [1.5, 0, 0], [3, 0, 0], [4.5, 0, 0], [1.5, 1.5, 0]])
+    assert skeleton(pentyl) != skeleton(branched)
+    assert skeleton(ring(6, 0.0)) == skeleton(ring(6, 3.0)[[3, 1, 0, 5, 2, 4]])
+    # Chains whose atoms have the same first neighbours, in another order.
+    first = Atoms("CCCOCCO", [[1.45 * i, 0, 0] for i in range(7)])
+    second = Atoms("CCOCCCO", [[1.45 * i, 0, 0] for i in range(7)])
+    assert skeleton(first) != skeleton(second)
+
+
+def test_one_molecule_under_two_names_is_the_lower_one() -> None:
+    twins = {**MONOMERS, "1xy": record("1ma", energy=-1.5), "1zz": record("1ma", energy=-1.2)}
+    assert recognise(pack({"1w": 2, "1ma": 1}), 0, twins) == {"1w": 2, "1xy": 1}
+    # Of the same energy, it is the one that is used most.
+    twins["1zz"].update(reference_energy=-1.5, structures=7)
+    twins["1xy"].update(structures=3)
+    assert recognise(pack({"1w": 2, "1ma": 1}), 0, twins) == {"1w": 2, "1zz": 1}
+
+
+def test_proton_stays_where_it_is_held_best() -> None:
+    cluster = pack({"1am": 1, "1ma": 1})
+    nitrogen = int(np.flatnonzero(cluster.numbers == 7)[0])
+    cluster += Atoms("H", [cluster.positions[nitrogen] + [0, 0, 1.0]])
+    ions = {}
+    for name, energy in (("1am1p", -10.0), ("1ma1p", -10.5)):
+        ions[name] = record(name.removesuffix("1p"), energy)
+        ions[name]["numbers"] = [*ions[name]["numbers"], 1]
+        ions[name]["positions"] = [*ions[name]["positions"], [9.0, 9.0, 9.0]]
+        ions[name]["charge"] = 1
+    assert recognise(cluster, 1, MONOMERS | ions) == {"1am": 1, "1ma1p": 1}
+    ions["1am1p"]["reference_energy"] = -11.0
+    assert recognise(cluster, 1, MONOMERS | ions) == {"1am1p": 1, "1ma": 1}
+
+
+@pytest.mark.slow
+def test_compositions_of_thousands_of_clusters(shared_data) -> None:
+    """Against labels of those who made them, ions and proton transfer included."""
+    from ase_knncalc import read_dataset
+    from ase_knncalc.data import KeyMap
+
+    path = shared_data / "multibase_equilibrium.extxyz.gz"
+    keys = KeyMap(reference_energy="wb97xd_energy")
+    frames = read_dataset(path, keys=keys, index="::4").frames
+    monomers = lone_molecules(read_dataset(path, keys=keys, index=":2000").frames)
+    known = {name.removeprefix("1") for name in monomers if re.fullmatch("1[a-z]+", name)}
+    same = total = 0
+    for atoms in frames:
+        parts = re.findall("([0-9]+)([A-Za-z]+)", atoms.info["composition"])
+        label = Counter({name: int(n) for n, name in parts})
+        if not set(label) <= known | {"p"}:
+            continue
+        found: Counter[str] = Counter()
+        try:
+            for name, n in recognise(atoms, atoms.info["charge"], monomers).items():
+                for m, k in re.findall("([0-9]+)([A-Za-z]+)", name):
+                    found[k] += n * int(m)
+        except StructureError:
+            found.clear()
+        total += 1
+        same += found == label
+    assert total > 2000
+    assert same / total > 0.99
 
 
 @pytest.fixture(scope="module")

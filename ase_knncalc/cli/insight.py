@@ -89,12 +89,15 @@ def _show_explanation(atoms: Atoms, found: Explanation) -> None:
         rows,
     )
     rows = []
-    for neighbor, shares in zip(found.neighbors, found.features, strict=True):
+    for neighbor, source, shares in zip(
+        found.neighbors, found.neighbor_sources, found.features, strict=True
+    ):
         name, share = max(shares.items(), key=lambda item: item[1], default=("–", 0.0))
         rows.append(
             [
                 neighbor.name,
                 neighbor.composition,
+                source or "–",
                 f"{neighbor.distance:.4f}",
                 f"{neighbor.weight:.4f}",
                 kcal(neighbor.residual),
@@ -103,7 +106,15 @@ def _show_explanation(atoms: Atoms, found: Explanation) -> None:
         )
     print_table(
         "Nearest training structures",
-        ["name", "composition", "distance", "weight", "residual kcal/mol", "distance mostly from"],
+        [
+            "name",
+            "composition",
+            "file",
+            "distance",
+            "weight",
+            "residual kcal/mol",
+            "distance mostly from",
+        ],
         rows,
     )
 
