@@ -422,10 +422,10 @@ def _outcomes(
         for run in range(runs):
             yield _run(ingredients, calculator, settings, run)
         return
-    from joblib import Parallel, delayed
+    from joblib import Parallel, delayed, effective_n_jobs
 
     with Parallel(n_jobs=n_jobs) as parallel:
-        block = 4 * max(1, parallel._effective_n_jobs())
+        block = 4 * max(1, effective_n_jobs(n_jobs))
         for first in range(0, runs, block):
             yield from parallel(
                 delayed(_run)(ingredients, engine, settings, run)

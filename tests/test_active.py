@@ -279,6 +279,22 @@ def test_another_configuration_is_refused(folder) -> None:
         run_loop(read_config(path))
 
 
+def test_a_label_that_is_no_number_is_a_failure(folder) -> None:
+    class Doubtful(Oracle):
+        def label(self, atoms):
+            if atoms.info["name"] != "1w-0":
+                return super().label(atoms)
+            return Label(float("nan"), None, 0.0, self.method)
+
+    config = read_config(write_config(folder, strategy="random", batch=30, iterations=1))
+    report = run_loop(config, labeler=Doubtful(folder / "calls"))[0]
+    assert report["failed"] == 1
+    with Journal(folder / "work" / "journal.db") as journal:
+        assert [a.reason for a in journal.asked() if a.reason] == [
+            "the labeler returned an energy of nan"
+        ]
+
+
 def test_two_loops_in_one_directory_are_refused(folder) -> None:
     (folder / "work").mkdir()
     with Journal(folder / "work" / "journal.db"):

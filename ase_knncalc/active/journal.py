@@ -188,7 +188,9 @@ class Journal:
         ModelFileError
             If the structure was not chosen, or has a label already.
         """
-        label = result.label
+        label, reason = result.label, result.reason
+        if label is not None and not np.isfinite(label.energy):
+            label, reason = None, f"the labeler returned an energy of {label.energy}"
         forces = None if label is None or label.forces is None else label.forces
         with self._transaction() as db:
             db.execute(
@@ -199,7 +201,7 @@ class Journal:
                     None if forces is None else np.asarray(forces, dtype="<f8").tobytes(),
                     "" if label is None else label.method,
                     0.0 if label is None else label.seconds,
-                    result.reason,
+                    reason or ("failed" if label is None else ""),
                     datetime.now(timezone.utc).isoformat(timespec="seconds"),
                 ),
             )

@@ -30,11 +30,14 @@ class Learned:
         ``"appended"`` or ``"trained"``.
     reasons : list of str
         Why it was trained again, or should be.
+    left_out : list of str
+        Labelled structures of the batch that the model could not use, and why.
     """
 
     model: KNNModel
     how: str
     reasons: list[str]
+    left_out: list[str]
 
 
 def learn(
@@ -64,7 +67,7 @@ def learn(
     """
     mode = config.loop.retrain
     if mode == "always":
-        return Learned(train_model(labelled, config, cache), "trained", ["retrain = 'always'"])
+        return _trained(batch, labelled, config, cache, ["retrain = 'always'"])
     foreign = [a for a in batch if not covered(model, a)]
     if foreign:
         reasons = [f"{len(foreign)} structures hold elements or charges that the model never saw"]
@@ -73,13 +76,28 @@ def learn(
         advice = needs_retraining(outcome.model, growth=config.loop.growth)
         reasons = advice.reasons
         if not advice.needed or mode == "never" or not config.training.data:
-            return Learned(outcome.model, "appended", reasons)
+            left_out = [f"{o.name}: {o.reason}" for o in outcome.omitted]
+            return Learned(outcome.model, "appended", reasons, left_out)
     if mode == "never" or not config.training.data:
         raise SettingsError(
             f"{reasons[0]}: give training.data, so that it can be trained again, and leave "
             "loop.retrain at 'auto'"
         )
-    return Learned(train_model(labelled, config, cache), "trained", reasons)
+    return _trained(batch, labelled, config, cache, reasons)
+
+
+def _trained(
+    batch: Sequence[Atoms],
+    labelled: Sequence[Atoms],
+    config: LoopConfig,
+    cache: Path,
+    reasons: list[str],
+) -> Learned:
+    model = train_model(labelled, config, cache)
+    names = {str(a.info.get("name", "")) for a in batch}
+    omitted = model.info.provenance["omitted"]
+    left_out = [f"{o['name']}: {o['reason']}" for o in omitted if o["name"] in names]
+    return Learned(model, "trained", reasons, left_out)
 
 
 def covered(model: KNNModel, atoms: Atoms) -> bool:

@@ -32,7 +32,7 @@ from ase_knncalc.active.choice import Chooser
 from ase_knncalc.active.config import LoopConfig
 from ase_knncalc.active.journal import Asked, Journal, structure_key
 from ase_knncalc.active.labelling import make_labeler
-from ase_knncalc.active.learning import baseline_energies, covered, learn, train_model
+from ase_knncalc.active.learning import Learned, baseline_energies, covered, learn, train_model
 from ase_knncalc.data import KeyMap, read_dataset, read_structures, write_frames
 from ase_knncalc.errors import DataError, SettingsError
 from ase_knncalc.files import replacing
@@ -308,13 +308,18 @@ class ActiveLoop:
             "labels": len(everything),
             **self._surprise(model, new),
         }
-        how, reasons = "unchanged", ["no label of the batch succeeded"]
+        learned = Learned(model, "unchanged", ["no label of the batch succeeded"], [])
         if new:
             learned = learn(model, new, everything, self.config, self.baseline_cache)
-            model, how, reasons = learned.model, learned.how, learned.reasons
+        model = learned.model
         save_model(model, self._model_file(iteration))
         model = load_model(self._model_file(iteration), baseline=self.config.model.baseline)
-        report |= {"learned": how, "reasons": reasons, "structures": len(model)}
+        report |= {
+            "learned": learned.how,
+            "reasons": learned.reasons,
+            "left_out": learned.left_out,
+            "structures": len(model),
+        }
         report |= self._tested(model) | self._pool_state(journal, model, iteration)
         journal.finish(iteration, report)
         self._write_outputs(journal, journal.reports())

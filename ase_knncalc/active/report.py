@@ -67,4 +67,5 @@ def sentence(report: dict[str, Any]) -> str:
             )
     if report["failed"]:
         parts.append(f"{report['failed']} failed")
+    parts += [f"left out: {text}" for text in report["left_out"]]
     return ", ".join(parts)
