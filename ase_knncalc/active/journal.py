@@ -190,7 +190,8 @@ class Journal:
         """
         label, reason = result.label, result.reason
         if label is not None and not np.isfinite(label.energy):
-            label, reason = None, f"the labeler returned an energy of {label.energy}"
+            reason = f"the labeler returned an energy of {label.energy}"
+            label = None
         forces = None if label is None or label.forces is None else label.forces
         with self._transaction() as db:
             db.execute(
