@@ -176,6 +176,18 @@ def test_training_and_monomers_of_two_files_each(high: list[Atoms], low: list[At
         pair_sources(high, low, None, low, keys)
 
 
+def test_second_energy_of_a_jkqc_database_against_the_first_of_another(
+    high: list[Atoms], low: list[Atoms]
+) -> None:
+    for atoms in high:
+        atoms.info["out_electronic_energy"] = 3.0 * atoms.info["reference_energy"]
+    found = read_pair(high, low, keys=KeyMap(reference_energy="out_electronic_energy"))
+    assert found.matched == 8
+    for atoms, first in zip(found.frames, high, strict=True):
+        assert atoms.info["reference_energy"] == pytest.approx(3 * pair_energy(first))
+        assert atoms.info["baseline_energy"] == pytest.approx(pair_energy(first) / 2)
+
+
 def test_nothing_matches(high: list[Atoms]) -> None:
     other = [atoms.copy() for atoms in water_clusters(3, seed=9)]
     for i, atoms in enumerate(other):

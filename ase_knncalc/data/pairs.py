@@ -7,7 +7,7 @@ by energy, so that a name alone may belong to another structure in the other fil
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,10 @@ class PairedFrames:
                 lines.append(f"  {len(names)} {what}: {'; '.join(names[:limit])}{more}")
         return "\n".join(lines)
 
+    def line(self) -> str:
+        """The same in one line, for errors."""
+        return self.report(limit=3).replace("\n  ", "; ")
+
 
 def read_pair(high: Source, low: Source, *, keys: KeyMap | None = None) -> PairedFrames:
     """Frames with reference labels from one file and baseline labels from another.
@@ -113,8 +117,8 @@ def read_pair(high: Source, low: Source, *, keys: KeyMap | None = None) -> Paire
     """
     keys = keys or KeyMap()
     pairs = PairedFrames()
-    ours = _read(high, keys, ("reference",), pairs)
-    theirs = _read(low, keys, ("baseline", "reference"), pairs)
+    ours = _read(high, keys, pairs)
+    theirs = _read(low, keys, pairs, low=True)
     usable = [entry for entry in theirs if entry.energy is not None]
     pairs.unlabelled = [entry.name for entry in theirs if entry.energy is None]
     if not usable:
@@ -151,7 +155,7 @@ def read_pair(high: Source, low: Source, *, keys: KeyMap | None = None) -> Paire
             _label(partner.clean, "baseline", partner.energy, partner.forces)
             pairs.frames.append(partner.clean)
     if not pairs.matched:
-        raise DataError(f"nothing in {_place(ours)} matches {_place(theirs)}: {pairs.report()}")
+        raise DataError(f"nothing in {_place(ours)} matches {_place(theirs)}: {pairs.line()}")
     return pairs
 
 
@@ -213,14 +217,23 @@ class _Entry:
         return str(self.clean.info["name"])
 
 
-def _read(data: Source, keys: KeyMap, levels: tuple[str, ...], pairs: PairedFrames) -> list[_Entry]:
+def _read(data: Source, keys: KeyMap, pairs: PairedFrames, *, low: bool = False) -> list[_Entry]:
     unreadable: list[tuple[Path, DataError]] = []
     entries = []
     for atoms, used, name, source in iter_sources(data, ":", keys, unreadable):
+        places = [(used, "reference")]
+        if low:
+            # JKQC's first energy is the reference, also where that of the high level is another.
+            usual = replace(
+                used,
+                reference_energy=KeyMap.reference_energy,
+                reference_forces=KeyMap.reference_forces,
+            )
+            places = [(used, "baseline"), (used, "reference"), (usual, "reference")]
         energy, forces, problem = None, None, ""
         try:
-            for level in levels:
-                energy, forces = used.energy(atoms, level), used.forces(atoms, level)
+            for names, level in places:
+                energy, forces = names.energy(atoms, level), names.forces(atoms, level)
                 if energy is not None:
                     break
         except DataError as e:
@@ -230,7 +243,7 @@ def _read(data: Source, keys: KeyMap, levels: tuple[str, ...], pairs: PairedFram
         entries.append(_Entry(atoms, clean, energy, forces, problem, file))
     pairs.unreadable += [(file_stem(path), str(error)) for path, error in unreadable]
     if not entries:
-        raise DataError(f"there are no structures in the data; {pairs.report()}")
+        raise DataError(f"there are no structures in the data; {pairs.line()}")
     return entries
 
 
