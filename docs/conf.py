@@ -22,7 +22,6 @@ version = release = ase_knncalc.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
 myst_heading_anchors = 3
-exclude_patterns = ["README.md"]
 
 autodoc_typehints = "none"  # shapes and units are in the docstrings, in words
 autodoc_member_order = "bysource"

@@ -562,3 +562,9 @@ def test_arrays_are_those_of_numpy() -> None:
             found = as_array(unpickle_module._TableUnpickler(stand_in).load())
             np.testing.assert_array_equal(found, array.reshape(found.shape))
             assert found.dtype == array.dtype.newbyteorder("=")
+
+
+def test_nothing_to_cite_is_no_citation(shared_data: Path) -> None:
+    frames = [a for p in sorted((shared_data / "jkqc").glob("*.pkl")) for a in read_jkqc(p)]
+    assert len(frames) > 80
+    assert not any("citation" in a.info for a in frames)

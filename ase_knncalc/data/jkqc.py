@@ -92,7 +92,8 @@ def _frame(table: Table, row: int, path: Path) -> Atoms:
         ("info", "citation", "citation"),
     ):
         text = cell(group, column)
-        if isinstance(text, str) and text:
+        # What JKQC writes where there is nothing to cite would be cited by models of these data.
+        if isinstance(text, str) and text and "no need to cite" not in text.lower():
             atoms.info[key] = text
     for key in ("charge", "multiplicity"):
         number = _number(cell("log", key))
