@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import shlex
 import shutil
 import subprocess
@@ -35,7 +36,7 @@ def run_commands(example) -> None:
 MARKDOWN = sybil.Sybil(
     parsers=[PythonCodeBlockParser(), CodeBlockParser("bash", run_commands), SkipParser()]
 )
-DOCSTRINGS = sybil.Sybil(parsers=[DocTestParser()])
+DOCSTRINGS = sybil.Sybil(parsers=[DocTestParser(doctest.ELLIPSIS)])
 
 
 @pytest.fixture
