@@ -12,6 +12,7 @@ the monomers of lowest energy are the zero.
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -60,8 +61,8 @@ class Binding:
     binding_energy : float
         Their difference, eV; negative where the cluster is bound.
     energy_std : float
-        Calibrated standard deviation of the binding energy, eV (that of the cluster: monomers are
-        known exactly).
+        Calibrated standard deviation of the binding energy, eV: that of the cluster, where the
+        monomers have reference energies; predicted ones add theirs.
     prediction : Prediction
     """
 
@@ -106,34 +107,70 @@ def binding_energy(
     BaselineError
         If the baseline fails.
     """
-    known = {**model.info.monomers, **(monomers or {})}
+    own = {name: {**record, "own": True} for name, record in (monomers or {}).items()}
+    known: dict[str, Mapping[str, Any]] = {**model.info.monomers, **own}
     total = model.check(atoms, charge, multiplicity)
     parts = _given(molecules, atoms, total, known) if molecules else recognise(atoms, total, known)
     prediction = model.predict(atoms, charge=charge, multiplicity=multiplicity)
     apart = monomer_sum(parts, known)
     energy = float(prediction.energy)
+    # Copies of one monomer have one error, different monomers errors of their own.
+    stds = [n * float(known[name].get("energy_std", 0.0)) for name, n in parts.items()]
     return Binding(
         molecules=parts,
         charge=total,
         energy=energy,
         monomer_energy=apart,
         binding_energy=energy - apart,
-        energy_std=float(prediction.energy_std),
+        energy_std=math.hypot(float(prediction.energy_std), *stds),
         prediction=prediction,
     )
 
 
-def read_monomers(data: Any, reference_key: str = "reference_energy") -> dict[str, dict[str, Any]]:
-    """Labelled monomers from file(s) or frames, by their names.
+def read_monomers(
+    data: Any, reference_key: str = "reference_energy", model: KNNModel | None = None
+) -> dict[str, dict[str, Any]]:
+    """Monomers from file(s) or frames, by their names.
+
+    Parameters
+    ----------
+    data
+        Relaxed monomers. Their name is ``info["name"]``, else a composition such as ``1am``, else
+        that of a file with one frame.
+    reference_key
+        Of their energies.
+    model
+        Predicts the energies of monomers that have none; ``energy_std`` then says how well.
 
     Raises
     ------
     DataError
-        If they cannot be read or have no labels.
+        If they cannot be read, or one has no energy and there is no model.
     """
     from ase_knncalc.data import KeyMap, read_dataset
 
-    return monomer_records(read_dataset(data, keys=KeyMap(reference_energy=reference_key)).frames)
+    keys = KeyMap(reference_energy=reference_key)
+    frames = read_dataset(data, keys=keys, require_reference=model is None).frames
+    found = {}
+    for atoms in frames:
+        record = {}
+        if "reference_energy" not in atoms.info:
+            assert model is not None
+            prediction = model.predict(atoms)
+            atoms.info["reference_energy"] = float(prediction.energy)
+            record["energy_std"] = float(prediction.energy_std)
+        found[_monomer_name(atoms)] = _record(atoms) | record
+    return found
+
+
+def _monomer_name(atoms: Atoms) -> str:
+    name, composition = str(atoms.info["name"]), str(atoms.info.get("composition", ""))
+    # Frames without a name are called after their file and their number in it.
+    stem, _, number = name.rpartition("-")
+    unnamed = stem and number.isdigit() and str(atoms.info.get("source", "")).startswith(stem)
+    if not unnamed:
+        return name
+    return composition if re.fullmatch(r"1[A-Za-z]+", composition) else stem
 
 
 def monomer_records(frames: Iterable[Atoms]) -> dict[str, dict[str, Any]]:
@@ -221,6 +258,8 @@ def recognise(atoms: Atoms, charge: int, monomers: Monomers) -> dict[str, int]:
         )
     fewest = min(_ions(way, monomers) for way in found)
     best = [way for way in found if _ions(way, monomers) == fewest]
+    own = max(_own(way, monomers) for way in best)
+    best = [way for way in best if _own(way, monomers) == own]
     if len(best) > 1 and not all("positions" in monomers[name] for way in best for name in way):
         several = " or ".join(_text(way) for way in best[:4])
         raise StructureError(f"{label} may be {several}: say which (molecules='…', --as)")
@@ -229,6 +268,11 @@ def recognise(atoms: Atoms, charge: int, monomers: Monomers) -> dict[str, int]:
     # Of two names for one molecule, the one that most structures have.
     usual = max(near, key=lambda way: (_uses(way, monomers), sorted(way.items())))
     return dict(sorted(usual.items()))
+
+
+def _own(way: Counter[str], monomers: Monomers) -> int:
+    """Molecules for which the user brought the monomer: these go before the model's."""
+    return sum(n for name, n in way.items() if monomers[name].get("own"))
 
 
 def _uses(way: Counter[str], monomers: Monomers) -> int:

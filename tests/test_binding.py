@@ -262,3 +262,31 @@ def test_monomers_are_read_from_files(cluster_frames, tmp_path) -> None:
     }  # fmt: skip
     with pytest.raises(DataError):
         read_monomers(tmp_path / "missing.extxyz")
+
+
+def test_monomers_without_energies_are_predicted(model, cluster_frames, tmp_path) -> None:
+    """Structures alone: the calculator's own zero, and its error counted for each copy."""
+    from ase.io import write
+
+    dimer = next(a for a in cluster_frames if a.info["composition"] == "2w")
+    water = next(a for a in cluster_frames if a.info["composition"] == "1w").copy()
+    plain = Atoms(water.numbers, water.positions)
+    write(tmp_path / "water.xyz", plain)
+    with pytest.raises(DataError):
+        read_monomers(tmp_path / "water.xyz")
+    own = read_monomers(tmp_path / "water.xyz", model=model)
+    predicted = model.predict(plain)
+    assert list(own) == ["water"]
+    assert own["water"]["reference_energy"] == pytest.approx(predicted.energy, abs=1e-6)
+    assert own["water"]["energy_std"] == pytest.approx(predicted.energy_std, rel=1e-4)
+    found = binding_energy(model, dimer, monomers=own, molecules="2water")
+    assert binding_energy(model, dimer, monomers=own).molecules == {"water": 2}
+    apart = 2 * own["water"]["reference_energy"]
+    assert found.binding_energy == pytest.approx(model.predict(dimer).energy - apart)
+    assert found.energy_std == pytest.approx(
+        np.hypot(model.predict(dimer).energy_std, 2 * predicted.energy_std), rel=1e-4
+    )
+    # Named by what they are.
+    plain.info.update(composition="1w", wb97xd=-5.0)
+    write(tmp_path / "named.extxyz", [plain, plain.copy()][:1])
+    assert read_monomers(tmp_path / "named.extxyz", "wb97xd")["1w"]["reference_energy"] == -5.0

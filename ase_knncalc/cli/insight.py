@@ -127,8 +127,10 @@ def binding(
         typer.Option("--as", help="What the clusters are made of, e.g. 2sa1am (default: found)."),
     ] = None,
     monomers: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Labelled monomers beside those of the model."),
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(
+            help="Relaxed monomers beside those of the model; energies they lack are predicted."
+        ),
     ] = None,
     reference_key: ReferenceKey = "reference_energy",
     baseline: BaselineOption = "auto",
@@ -144,7 +146,7 @@ def binding(
     from ase_knncalc.store import load_model
 
     loaded = load_model(model, baseline=baseline)
-    more = {} if monomers is None else read_monomers(monomers, reference_key)
+    more = read_monomers(monomers, reference_key, loaded) if monomers else {}
     frames = read_structures(structures)
     found = [
         binding_energy(loaded, atoms, monomers=more, molecules=molecules, charge=charge)
@@ -159,12 +161,16 @@ def binding(
             " ".join(f"{n}{name.removeprefix('1')}" for name, n in b.molecules.items()),
             f"{KCAL_PER_MOL * b.binding_energy:.2f}",
             f"{KCAL_PER_MOL * b.energy_std:.2f}",
+            f"{b.binding_energy:.4f}",
+            f"{b.energy_std:.4f}",
             f"{b.prediction.novelty:.2f}",
         ]
         for atoms, b in zip(frames, found, strict=True)
     ]
     print_table(
-        "Binding energies, kcal/mol", ["name", "molecules", "energy", "std", "novelty"], rows
+        "Binding energies",
+        ["name", "molecules", "kcal/mol", "std kcal/mol", "eV", "std eV", "novelty"],
+        rows,
     )
 
 
