@@ -57,6 +57,16 @@ class Neighbor:
     index: int
 
 
+# What the keys of ``ModelInfo.errors`` mean, in the order in which people read them.
+ERROR_NAMES = {
+    "mae": "MAE, structure left out",
+    "rmse": "RMSE, structure left out",
+    "trend_mae": "MAE, structure left out, without k-NN term",
+    "group_mae": "MAE, composition left out",
+    "group_trend_mae": "MAE, composition left out, without k-NN term",
+}
+
+
 @dataclass(frozen=True)
 class ModelInfo:
     """What a model was made from and covers; kept in the file as it is.
@@ -88,6 +98,14 @@ class ModelInfo:
     errors: dict[str, float] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     monomers: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def named_errors(self) -> list[tuple[str, float]]:
+        """Errors (eV) under names that people read, the plainest first."""
+        order = list(ERROR_NAMES)
+        return [
+            (ERROR_NAMES.get(key, key), self.errors[key])
+            for key in sorted(self.errors, key=lambda k: order.index(k) if k in order else 99)
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in the file."""

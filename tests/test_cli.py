@@ -127,7 +127,10 @@ def test_info_and_models(folder, trained) -> None:
     about = json.loads(knncalc("info", trained, "--json", cwd=folder).stdout)
     assert about["elements"][0] == "H"
     assert about["trend"] == "linear"
-    assert "GFN1-xTB" in knncalc("info", trained, cwd=folder).stdout
+    table = knncalc("info", trained, cwd=folder).stdout
+    assert "GFN1-xTB" in table
+    assert "MAE, composition left out" in table
+    assert "group_mae" not in table
     assert "saw-wb97xd" in json.loads(knncalc("models", "--json", cwd=folder).stdout)
 
 

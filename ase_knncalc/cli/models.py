@@ -49,10 +49,7 @@ def info(
                  f"{len(loaded.components)} dimensions"],
         ["created", about.provenance.get("created", "?")],
     ]  # fmt: skip
-    rows += [
-        [f"cross-validated {name}", f"{KCAL_PER_MOL * value:.3f} kcal/mol"]
-        for name, value in about.errors.items()
-    ]
+    rows += [[name, f"{KCAL_PER_MOL * value:.3f} kcal/mol"] for name, value in about.named_errors()]
     rows += [["cite", text] for text in about.provenance.get("citations", [])[:5]]
     print_table(str(model), ["", ""], rows)
 

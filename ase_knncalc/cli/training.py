@@ -150,7 +150,7 @@ def train(
         return
     rows = [
         [name, f"{1000 * value:.2f}", f"{KCAL_PER_MOL * value:.3f}"]
-        for name, value in model.info.errors.items()
+        for name, value in model.info.named_errors()
     ]
     print_table(
         f"{output}: {model.info.n_structures} structures, "

@@ -29,14 +29,6 @@ from ase_knncalc.report.judged import Judged, judge_data, judge_held_out
 from ase_knncalc.settings import TrainingSettings
 from ase_knncalc.store import package_versions
 
-_ERROR_NAMES = {
-    "mae": "MAE, structure left out",
-    "rmse": "RMSE, structure left out",
-    "trend_mae": "MAE, without k-NN term",
-    "group_mae": "MAE, composition left out",
-    "group_trend_mae": "the same without k-NN term",
-}
-
 _TEXT_COLUMNS = ("", "structure", "composition", "in 90 %", "nearest")
 _LEFT = ' class="text"'
 
@@ -335,17 +327,13 @@ def _facts(model: KNNModel) -> str:
         "trained": str(about.provenance.get("created", "at an unknown time")),
     }
     facts |= {
-        _ERROR_NAMES.get(key, key): f"{KCAL_PER_MOL * value:.3f} kcal/mol ({1000 * value:.1f} meV)"
-        for key, value in sorted(about.errors.items(), key=lambda kv: _error_order(kv[0]))
+        key: f"{KCAL_PER_MOL * value:.3f} kcal/mol ({1000 * value:.1f} meV)"
+        for key, value in about.named_errors()
     }
     return "".join(
         f"<div><dt>{html.escape(key)}</dt><dd>{html.escape(value)}</dd></div>"
         for key, value in facts.items()
     )
-
-
-def _error_order(key: str) -> int:
-    return list(_ERROR_NAMES).index(key) if key in _ERROR_NAMES else len(_ERROR_NAMES)
 
 
 def _scores_table(judged: Mapping[str, Judged]) -> str:
