@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -131,6 +132,7 @@ def test_info_and_models(folder, trained) -> None:
     assert "GFN1-xTB" in table
     assert "MAE, composition left out" in table
     assert "group_mae" not in table
+    assert re.search(r"monomers .*1am 1sa 1w", table)
     assert "saw-wb97xd" in json.loads(knncalc("models", "--json", cwd=folder).stdout)
 
 
