@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ase_knncalc.data import KeyMap, Omission, read_dataset
+from ase_knncalc.data.unitcheck import ratio_unit
 from ase_knncalc.descriptors import FeatureBatch
-from ase_knncalc.errors import ChargeError, ModelFileError
+from ase_knncalc.errors import ChargeError, DataError, ModelFileError
 from ase_knncalc.files import only_writer
 from ase_knncalc.model import HeldOutErrors, KNNModel, label_bytes
 from ase_knncalc.neighbors import KNNTerm, NeighborIndex
@@ -106,7 +107,7 @@ def append(
         If a structure holds an element, or has a charge, that the trend never saw: train again
         with these structures.
     DataError
-        If no frame has a label.
+        If no frame has a label, or the labels are in another unit than eV beyond doubt.
     BaselineError
         If a baseline energy is needed and the model has no baseline.
     """
@@ -204,6 +205,14 @@ def _extend(
     delta = np.array([a.info["reference_energy"] - a.info["baseline_energy"] for a in frames])
     before = model.correct_features(batch)
     errors, stds = before.delta - delta, before.energy_std
+    reference = np.array([a.info["reference_energy"] for a in frames])
+    unit = ratio_unit(reference, reference + errors)
+    if unit is not None:
+        raise DataError(
+            f"the reference energies look like {unit}, not eV: they are "
+            f"{float(np.median(reference / (reference + errors))):.4g} times what the model "
+            f"predicts; say so with KeyMap(energy_unit={unit!r}), or convert them"
+        )
     scale = 1.4826 * float(np.median(np.abs(model.knn.residuals)))
     # A label that is wrong must not decide what its neighbours get; what is new may be far off.
     limit = _LARGEST * np.maximum(scale, stds)

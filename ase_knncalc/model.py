@@ -21,6 +21,7 @@ from ase_knncalc.errors import BaselineError, ChargeError, SettingsError
 from ase_knncalc.kernel_map import KernelMap
 from ase_knncalc.neighbors import KNNEstimate, KNNTerm
 from ase_knncalc.structure import check_structure, resolve_charge
+from ase_knncalc.threads import one_blas_thread
 from ase_knncalc.trend import ForceVariance, Trend
 from ase_knncalc.uncertainty import Calibration, ForceCalibration, Signals
 
@@ -492,6 +493,17 @@ class KNNModel:
         forces_std
             Whether to add the gradient and its standard deviation.
         """
+        with one_blas_thread():
+            return self._correct(np.asarray(numbers), positions, charge, forces, forces_std)
+
+    def _correct(
+        self,
+        numbers: IntArray,
+        positions: FloatArray,
+        charge: int,
+        forces: bool,
+        forces_std: bool,
+    ) -> Prediction:
         # The energy comes from the same numbers whether or not forces are asked for.
         correction = self.correct_features(
             featurize(self.descriptor, [(numbers, positions, charge)])

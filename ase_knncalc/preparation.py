@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from ase_knncalc.baselines import Baseline, make_baseline
-from ase_knncalc.data import KeyMap, Omission, check_units, read_dataset
+from ase_knncalc.baselines import LIBRARIES, Baseline, make_baseline
+from ase_knncalc.data import KeyMap, Omission, check_spread, check_units, read_dataset
 from ase_knncalc.descriptors import Descriptor, FeatureBatch, featurize
 from ase_knncalc.errors import BaselineError, DataError
 from ase_knncalc.forces import ForceLabels
@@ -154,6 +154,8 @@ def prepare(
         )
     kept = [a for a, ok in zip(frames, good, strict=True) if ok]
     check_units(kept)
+    if method.library in LIBRARIES:  # other calculators may be anything
+        check_spread(kept)
     descriptor = settings.descriptor(np.unique(np.concatenate([a.numbers for a in kept])).tolist())
     with stage("descriptors"):
         batch = compute_features(

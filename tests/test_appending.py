@@ -247,3 +247,11 @@ def test_held_out_errors_grow_with_the_model(tiny_model, more) -> None:
     np.testing.assert_allclose(grown.errors[n:], outcome.errors, rtol=1e-6)
     np.testing.assert_allclose(grown.deltas[n:], [a.info["reference_energy"] for a in more])
     np.testing.assert_array_equal(grown.sizes[n:], [len(a) for a in more])
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("Hartree", 1 / 27.211386), ("kcal/mol", 23.060548)])
+def test_additions_in_another_unit_are_refused(tiny_model, more, unit: str, factor: float) -> None:
+    for atoms in (wrong := [a.copy() for a in more]):
+        atoms.info["reference_energy"] *= factor
+    with pytest.raises(DataError, match=f"look like {unit}, not eV"):
+        append(tiny_model, wrong)

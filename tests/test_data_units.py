@@ -9,8 +9,9 @@ import pytest
 from ase import Atoms, units
 from ase.build import molecule
 
-from ase_knncalc.data import KeyMap, check_units, mixed_units, read_dataset
-from ase_knncalc.data.unitcheck import column_unit
+from ase_knncalc import train
+from ase_knncalc.data import KeyMap, check_spread, check_units, mixed_units, read_dataset
+from ase_knncalc.data.unitcheck import _PER_EV, column_unit
 from ase_knncalc.errors import DataError
 
 EV_IN = {
@@ -181,3 +182,55 @@ def test_real_clusters(shared_data: Path, unit: str) -> None:
         atoms.info["reference_energy"] *= EV_IN[unit]
     with pytest.raises(DataError, match=f"look like total energies in {unit}"):
         check_units(frames)
+
+
+# ----------------------------------------------- reference in another unit than the baseline
+
+
+class TestSpread:
+    """Energies whose size says nothing (valence electrons, binding energies): their spread does."""
+
+    @pytest.fixture
+    def frames(self, cluster_frames):
+        return [a.copy() for a in cluster_frames]
+
+    @staticmethod
+    def relative(frames, factor: float) -> None:
+        """Reference energies relative to some zero of the elements, in another unit."""
+        for a in frames:
+            shift = sum({1: -16.0, 7: -1490.0, 8: -2047.0, 16: -10833.0}[z] for z in a.numbers)
+            a.info["reference_energy"] = factor * (a.info["reference_energy"] - shift)
+
+    @pytest.mark.parametrize("unit", ["Hartree", "kcal/mol", "kJ/mol"])
+    def test_told_with_the_unit(self, frames, unit: str) -> None:
+        self.relative(frames, _PER_EV[unit])
+        check_units(frames)  # their size is no help
+        with pytest.raises(DataError, match=f"look like {unit}, not eV"):
+            check_spread(frames)
+
+    def test_a_few_bad_labels_hide_nothing(self, frames) -> None:
+        self.relative(frames, _PER_EV["kcal/mol"])
+        for a in frames[::20]:
+            a.info["reference_energy"] += 500.0
+        with pytest.raises(DataError, match="look like kcal/mol"):
+            check_spread(frames)
+
+    def test_right_units_pass(self, frames) -> None:
+        check_spread(frames)
+        self.relative(frames, 1.0)
+        check_spread(frames)
+
+    def test_what_does_not_correlate_passes(self, frames) -> None:
+        rng = np.random.default_rng(0)
+        for a in frames:
+            a.info["reference_energy"] = 30.0 * float(rng.normal())
+        check_spread(frames)
+
+    def test_few_frames_pass(self, frames) -> None:
+        self.relative(frames, _PER_EV["kcal/mol"])
+        check_spread(frames[:6])
+
+    def test_training_refuses(self, frames) -> None:
+        self.relative(frames, _PER_EV["kcal/mol"])
+        with pytest.raises(DataError, match="look like kcal/mol"):
+            train(frames, n_jobs=1)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import importlib.metadata
 import math
 import os
 import re
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -22,13 +18,13 @@ from ase.units import Bohr, Hartree, kB
 from ase_knncalc.baselines.base import require_finite
 from ase_knncalc.errors import BaselineError, SettingsError
 from ase_knncalc.structure import check_electrons, check_structure, structure_label
+from ase_knncalc.threads import alone_on_one_thread
 
 METHODS = ("GFN1-xTB", "GFN2-xTB")
 # First the one that wins where both are installed: as fast as the other and with the same energies
 # (1e-7 eV per atom), but its forces are right in every orientation and its errors are reported.
 LIBRARIES = ("tblite", "xtb")
 
-_LOCK = threading.RLock()
 _MAX_Z = 86  # radon
 
 
@@ -121,7 +117,7 @@ class _XTBFamily:
         check_electrons(atoms, charge, multiplicity)
         label = structure_label(atoms)
         self._check_covered(atoms, charge, multiplicity, label)
-        with _one_thread(self.library):
+        with alone_on_one_thread(f"{self.library}.interface"):
             try:
                 energy, gradient = self._single_point(
                     atoms.numbers, atoms.positions / Bohr, charge, multiplicity - 1
@@ -265,22 +261,6 @@ def _require_installed(library: str) -> None:
             f"the baseline library {library} cannot be imported ({error}); "
             f"run `pip install {library}`{instead}"
         ) from error
-
-
-@functools.cache
-def _thread_pools(library: str) -> Any:
-    """Thread pools of the process, looked up once the library has brought its own."""
-    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
-
-    _require_installed(library)
-    return ThreadpoolController()
-
-
-@contextmanager
-def _one_thread(library: str) -> Iterator[None]:
-    """Run alone and on one thread: the same bits each time (see the module docstring)."""
-    with _LOCK, _thread_pools(library).limit(limits=1):
-        yield
 
 
 def _rotation(vector: tuple[float, float, float]) -> np.ndarray:

@@ -13,7 +13,12 @@ from ase_knncalc.data.frames import iter_frames, write_frames
 from ase_knncalc.data.jkqc import read_jkqc
 from ase_knncalc.data.keys import KeyMap
 from ase_knncalc.data.pairs import PairedFrames, pair_sources, read_pair
-from ase_knncalc.data.unitcheck import UnitSuspicion, check_units, mixed_units
+from ase_knncalc.data.unitcheck import (
+    UnitSuspicion,
+    check_spread,
+    check_units,
+    mixed_units,
+)
 
 __all__ = [
     "KeyMap",
@@ -21,6 +26,7 @@ __all__ = [
     "Omission",
     "PairedFrames",
     "UnitSuspicion",
+    "check_spread",
     "check_units",
     "iter_frames",
     "mixed_units",

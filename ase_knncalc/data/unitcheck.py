@@ -10,7 +10,11 @@ of 1. That shows two mistakes:
   multiple of a table of atomic energies.
 
 Energies without such additivity (heats of formation, binding energies, ...) and those of
-valence electrons only (xTB) pass: nothing certain can be said about them.
+valence electrons only (xTB) pass these two. A third shows in the differences between two levels:
+
+- *The reference in another unit than the baseline*: once element contributions are taken off, both
+  vary alike from structure to structure. Where one varies 23 times as much as the other, Δ is no
+  correction but a unit.
 """
 
 from __future__ import annotations
@@ -42,6 +46,8 @@ _ATOM_IN_MOLECULE = {
 _TABLE_TOLERANCE = 0.015
 _MIN_FRAMES = 8
 _MIN_SHARE = 0.6
+# Squared, of the two levels' variation from structure to structure.
+_MIN_CORRELATION = 0.8
 
 
 @dataclass(frozen=True)
@@ -89,6 +95,93 @@ def check_units(frames: Sequence[Atoms]) -> None:
                 f"by a factor of {size:.6g} than the other frames suggest: {found.looks_like}? "
                 f"Convert them to eV or leave them out (the first: {', '.join(names)})"
             )
+
+
+def check_spread(frames: Sequence[Atoms]) -> None:
+    """Refuse reference energies that vary as they do in another unit than eV.
+
+    Parameters
+    ----------
+    frames
+        Structures with ``info["reference_energy"]``, meant to be in eV, and
+        ``info["baseline_energy"]``, known to be in eV.
+
+    Raises
+    ------
+    DataError
+        Beyond doubt, the reference energies are not in eV; says how it shows.
+    """
+    counts, _ = _count_elements(frames)
+    charges = np.array([[float(a.info.get("charge", 0))] for a in frames])
+    reference, baseline = (
+        np.array([a.info.get(f"{level}_energy", np.nan) for a in frames], dtype=float)
+        for level in ("reference", "baseline")
+    )
+    found = spread_unit(reference, baseline, np.hstack([counts, charges, np.abs(charges)]))
+    if found is not None:
+        raise DataError(
+            f"the reference energies look like {found[0]}, not eV: element contributions taken "
+            f"off, they vary {found[1]:.4g} times as much as the baseline energies, where about 1 "
+            f"is expected; say so with KeyMap(energy_unit={found[0]!r}), or convert them to eV"
+        )
+
+
+def spread_unit(
+    reference: np.ndarray, baseline: np.ndarray, composition: np.ndarray
+) -> tuple[str, float] | None:
+    """Unit of reference energies that surely is not eV, from how they vary.
+
+    Parameters
+    ----------
+    reference, baseline
+        Energies, shape (n_frames,); NaN where there is none.
+    composition
+        Counts of elements and charges, shape (n_frames, n_columns): what is fitted and taken off.
+
+    Returns
+    -------
+    unit : str
+    slope : float
+        Variation of the reference against that of the baseline.
+    """
+    known = np.isfinite(reference) & np.isfinite(baseline)
+    x, y, columns = baseline[known], reference[known], composition[known]
+    # Again without the worst: a few bad labels must not hide what all others show.
+    for _ in range(3):
+        if len(x) < _MIN_FRAMES + np.linalg.matrix_rank(columns):
+            return None
+        x_rest, y_rest = (v - columns @ np.linalg.lstsq(columns, v, rcond=None)[0] for v in (x, y))
+        variance = float(x_rest @ x_rest)
+        # Below a tenth of a kcal/mol nothing is left to compare.
+        if variance < len(x) * 0.004**2:
+            return None
+        slope = float(x_rest @ y_rest) / variance
+        miss = np.abs(y_rest - slope * x_rest)
+        share = 1.0 - float(miss @ miss) / max(float(y_rest @ y_rest), 1e-300)
+        if share > _MIN_CORRELATION:
+            break
+        keep = miss <= np.quantile(miss, 0.9)
+        x, y, columns = x[keep], y[keep], columns[keep]
+    else:
+        return None
+    if slope <= 0:
+        return None
+    slope /= np.sqrt(share)  # what does not correlate has lowered it
+    off = {unit: abs(np.log(slope / factor)) for unit, factor in _PER_EV.items() if unit != "eV"}
+    unit = min(off, key=off.__getitem__)
+    return (unit, float(slope)) if off[unit] < 0.4 else None
+
+
+def ratio_unit(energies: np.ndarray, expected: np.ndarray) -> str | None:
+    """Unit of total energies that are all a known factor away from what they should be in eV."""
+    large = np.abs(expected) > 1.0
+    if not large.any():
+        return None
+    ratios = energies[large] / expected[large]
+    for unit, factor in _PER_EV.items():
+        if unit != "eV" and np.all(np.abs(ratios / factor - 1.0) < _TABLE_TOLERANCE):
+            return unit
+    return None
 
 
 def _count_elements(frames: Sequence[Atoms]) -> tuple[np.ndarray, np.ndarray]:

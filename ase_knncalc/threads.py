@@ -1,0 +1,82 @@
+"""One thread for what has to be the same to the bit: parallel sums depend on their order.
+
+Limits of thread pools belong to the process, not to a thread of it. Who sets one and takes it back
+while another thread is at work changes the other's digits, so they are counted here, in one place.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_COUNT_LOCK = threading.Lock()
+_ALONE = threading.RLock()
+
+
+class _SharedLimit:
+    """The limit of numpy's and scipy's BLAS, set by the first and taken back by the last."""
+
+    def __init__(self) -> None:
+        self._holders = 0
+        self._limiter: Any = None
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        with _COUNT_LOCK:
+            if not self._holders:
+                self._limiter = _shared_pools().limit(limits=1)
+            self._holders += 1
+        try:
+            yield
+        finally:
+            with _COUNT_LOCK:
+                self._holders -= 1
+                if not self._holders:
+                    self._limiter.restore_original_limits()
+                    self._limiter = None
+
+
+_BLAS = _SharedLimit()
+
+
+@functools.cache
+def _pools(modules: tuple[str, ...]) -> Any:
+    """Thread pools of the process, looked up once the modules have brought their own."""
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+    for module in modules:
+        importlib.import_module(module)
+    return ThreadpoolController()
+
+
+@functools.cache
+def _shared_pools() -> Any:
+    return _pools(("numpy", "scipy.linalg")).select(user_api="blas")
+
+
+@functools.cache
+def _other_pools(module: str) -> Any:
+    """What a library brings along, and OpenMP, whose limit is the calling thread's own."""
+    shared = {pool.filepath for pool in _shared_pools().lib_controllers}
+    found = _pools((module,))
+    return found.select(
+        filepath=[p.filepath for p in found.lib_controllers if p.filepath not in shared]
+    )
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Linear algebra on one thread; several threads of the process may be here at once."""
+    with _BLAS.hold():
+        yield
+
+
+@contextmanager
+def alone_on_one_thread(module: str) -> Iterator[None]:
+    """Run alone in the process, BLAS and OpenMP on one thread, with a library of that module."""
+    with _ALONE, _BLAS.hold(), _other_pools(module).limit(limits=1):
+        yield
