@@ -19,6 +19,9 @@ from ase_knncalc.errors import ChargeError, SettingsError, StructureError
 _INTEGER_TOLERANCE = 1e-3
 # Sums of partial charges carry rounding noise, therefore a tolerance and not equality.
 
+_FARTHEST = 1e6
+# Å; floating-point numbers of that size are 1e-10 apart.
+
 _BLOCK_PAIRS = 2**20
 # Distances are computed in blocks of this many pairs: 1000 atoms in one, memory bounded beyond.
 
@@ -164,8 +167,8 @@ def check_structure(atoms: Atoms, *, min_distance_factor: float = 0.5) -> None:
     Raises
     ------
     StructureError
-        If ``atoms`` is no ``ase.Atoms``, has no atoms, has NaN or infinite positions, is periodic,
-        has dummy atoms (``X``, atomic number 0), or has overlapping atoms.
+        If ``atoms`` is no ``ase.Atoms``, has no atoms, has NaN, infinite or vast positions, is
+        periodic, has dummy atoms (``X``, atomic number 0), or has overlapping atoms.
     SettingsError
         If ``min_distance_factor`` is negative or not finite.
 
@@ -201,6 +204,12 @@ def check_structure(atoms: Atoms, *, min_distance_factor: float = 0.5) -> None:
         raise StructureError(
             f"{label}: NaN or infinite positions of {_indices(bad)}; expected finite numbers in Å "
             "(did a simulation explode, or a file end early?)"
+        )
+    far = np.flatnonzero(np.abs(atoms.positions).max(axis=1) > _FARTHEST)
+    if far.size:
+        raise StructureError(
+            f"{label}: {_indices(far)} farther than {_FARTHEST:g} Å from the origin, where "
+            "coordinates lose digits; move the structure to the origin (did a simulation explode?)"
         )
     _check_overlap(atoms, min_distance_factor, label)
 
