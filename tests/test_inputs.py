@@ -147,11 +147,9 @@ def test_five_hundred_atoms() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("library", ["tblite", "xtb"])
-def test_five_hundred_atoms_with_their_baseline(library: str) -> None:
-    pytest.importorskip(f"{library}.interface")
+def test_five_hundred_atoms_with_their_baseline() -> None:
     box = water_box(167)
-    box.calc = KNNCalculator("saw-wb97xd", baseline=library, on_novelty="ignore")
+    box.calc = KNNCalculator("saw-wb97xd", on_novelty="ignore")
     assert box.get_potential_energy() / 167 == pytest.approx(-2079.2, abs=1.0)
 
 
