@@ -15,6 +15,7 @@ from ase_knncalc.labelling import baseline_labels
 from ase_knncalc.model import KNNModel, Prediction
 from ase_knncalc.parallel import run
 from ase_knncalc.progress import track
+from ase_knncalc.threads import one_blas_thread
 
 # Structures that are corrected at a time.
 _BLOCK = 256
@@ -101,8 +102,10 @@ def baseline_of(
 
 def correct_frames(model: KNNModel, frames: Sequence[Atoms]) -> Prediction:
     """Corrections of structures with their charges in ``info``, all at once; no baseline is run."""
-    return model.correct_features(
-        featurize(
-            model.descriptor, [(a.numbers, a.positions, int(a.info["charge"])) for a in frames]
+    with one_blas_thread():
+        return model.correct_features(
+            featurize(
+                model.descriptor,
+                [(a.numbers, a.positions, int(a.info["charge"])) for a in frames],
+            )
         )
-    )
