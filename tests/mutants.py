@@ -287,7 +287,7 @@ def _values(file: h5py.File, rng: Generator) -> str:
         _replace(file, name, new)
         return ANY
     if value.dtype.kind in "iu":
-        new = value.copy().reshape(-1)
+        new = value.astype(np.int64).reshape(-1)
         new[int(rng.integers(new.size))] = int(rng.choice([-1, -5, 0, 1, 10**6, 2**62, -(2**62)]))
         if rng.random() < 0.3 and new.size > 1:
             # The sum stays right.
@@ -517,7 +517,15 @@ def forgery(content: bytes, rng: Generator) -> Mutant:
             kinds.append(edit.__name__.strip("_"))
             try:
                 meant = edit(file, rng)
-            except (OSError, ValueError, KeyError, TypeError, RuntimeError, IndexError):
+            except (
+                OSError,
+                ValueError,
+                KeyError,
+                TypeError,
+                RuntimeError,
+                IndexError,
+                OverflowError,
+            ):
                 meant = ANY  # the second change met what the first one left
             right = max(right, meant, key=order.index)
             if len(kinds) > 1 or right == REFUSED:
