@@ -26,7 +26,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,10 @@ from ase import Atoms
 
 from ase_knncalc import KNNModel, load_model, save_model
 from ase_knncalc.errors import KNNCalcError, ModelFileError, ModelFileVersionError
+from ase_knncalc.sparse import SparseTrend
 from ase_knncalc.store import USER_BLOCK
+from ase_knncalc.trend import LinearTrend, OffsetTrend
+from ase_knncalc.uncertainty import Calibration
 
 REFUSED, REFUSED_OR_SAME, ANY = "refused", "refused or same", "any"
 
@@ -209,7 +212,12 @@ def _rename(file: h5py.File, rng: Generator) -> str:
 
 def _optional(name: str) -> str:
     """What is right when an item is gone: without these a model still predicts energies."""
-    return ANY if name.startswith(("force_calibration/", "held_out/")) else REFUSED
+    if name.startswith(("force_calibration/", "held_out/", "kernel_map/")):
+        return ANY
+    # Files of old lack fields that have a default.
+    kinds = (Calibration, SparseTrend, LinearTrend, OffsetTrend)
+    defaults = {f.name for kind in kinds for f in fields(kind) if f.default is not MISSING}
+    return ANY if name.split("/")[-1] in defaults else REFUSED
 
 
 def _swap(file: h5py.File, rng: Generator) -> str:
