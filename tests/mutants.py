@@ -216,7 +216,12 @@ def _optional(name: str) -> str:
         return ANY
     # Files of old lack fields that have a default.
     kinds = (Calibration, SparseTrend, LinearTrend, OffsetTrend)
-    defaults = {f.name for kind in kinds for f in fields(kind) if f.default is not MISSING}
+    defaults = {
+        f.name
+        for kind in kinds
+        for f in fields(kind)
+        if f.default is not MISSING or f.default_factory is not MISSING
+    }
     return ANY if name.split("/")[-1] in defaults else REFUSED
 
 
