@@ -35,6 +35,7 @@ from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.errors import DataError, KNNCalcError
 from ase_knncalc.preparation import Prepared, TrainingData, prepare
 from ase_knncalc.regression import RidgeFit, RidgeProblem
+from ase_knncalc.rowstore import Rows
 from ase_knncalc.settings import TrainingSettings
 from ase_knncalc.sparse import SparseSettings
 from ase_knncalc.sparsefit import fit_sparse
@@ -465,7 +466,7 @@ def _gross(free: FloatArray, delta: FloatArray, rounds: int = 30) -> BoolArray:
 
 def robust_residuals(
     free: FloatArray,
-    columns: FloatArray,
+    columns: Rows,
     delta: FloatArray,
     penalties: Sequence[float],
     sizes: IntArray,

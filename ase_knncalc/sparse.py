@@ -26,10 +26,11 @@ from ase_knncalc.kernels import (
     gaussian,
     kernel_blocks,
     kernel_sums,
-    whitened_columns,
+    whitened,
     whitener,
 )
 from ase_knncalc.regression import prediction_rows
+from ase_knncalc.rowstore import Rows, allocate, folder_of
 from ase_knncalc.trend import composition_columns, require_shape
 
 FloatArray = np.ndarray
@@ -275,20 +276,24 @@ class SparseTrend:
         free = composition_columns(batch, self.elements)
         return prediction_rows(free, sums, self.free_map, self.shift, self.factor)
 
-    def variance_columns(self, batch: FeatureBatch) -> tuple[FloatArray, list[FloatArray]]:
+    def variance_columns(self, batch: FeatureBatch) -> tuple[Rows, list[FloatArray]]:
         """Columns of a small regression on the environments of the variance.
 
         Returns
         -------
         columns : ndarray, shape (n_structures, n_columns)
-            Whitened kernel sums.
+            Whitened kernel sums, on disk if they are many.
         whiteners : list of ndarray
             From plain to whitened sums, for each element. Their columns have no fixed sign:
             nothing that depends on them may outlive the fit.
         """
         points = self._variance_points()
         whiteners = [whitener(p) for p in points]
-        return whitened_columns(batch, self.elements, self.project, points, whiteners), whiteners
+        shape = len(batch), sum(w.shape[1] for w in whiteners)
+        columns = allocate(shape, "float64", folder_of(batch.local))
+        for rows, sums in kernel_blocks(batch, self.elements, self.project, points):
+            columns[rows] = whitened(sums, whiteners)
+        return columns, whiteners
 
     def _variance_points(self) -> list[FloatArray]:
         return [p[: int(n)] for p, n in zip(self._points, self.variance_counts, strict=True)]

@@ -224,7 +224,7 @@ def whitened_features(
     few = replace(settings, environments=settings.variance_environments)
     draft = _draft(batch, elements, few, seed)
     free = composition_columns(batch, elements)
-    return np.hstack([draft.variance_columns(batch)[0], _FREE_SCALE * free])
+    return np.hstack([draft.variance_columns(batch)[0][:], _FREE_SCALE * free])
 
 
 def principal_map(rows: FloatArray, settings: SparseSettings) -> tuple[FloatArray, FloatArray]:
