@@ -163,7 +163,11 @@ def qm7(bench: Bench, methods: dict[str, TrainingSettings]) -> None:
 
 
 def full_krr(bench: Bench) -> None:
-    """KRR with the full local kernel: SA–W fold 1, 4sa5w, and multibase at n = 1,000."""
+    """KRR with the full local kernel: SA–W fold 1, 4sa5w, and multibase at n = 1,000.
+
+    The first with qmllib, as the literature has it; the others with the same kernel from matrix
+    products, which takes a thirtieth of the time.
+    """
     name = "KRR, full local kernel"
     settings = TrainingSettings(trend="linear")  # FCHL19 as published
     data = bench.load(settings, ("saw_equilibrium.extxyz.gz",), SAW)
@@ -182,7 +186,7 @@ def full_krr(bench: Bench) -> None:
     for test, (train, test_data) in cases.items():
         if bench.done(test, name):
             continue
-        found = local_krr(train, test_data)
+        found = local_krr(train, test_data, library="qmllib" if "fold" in test else "blas")
         bench.keep(test, name, _held([found], [(train, test_data)]), len(train))
     method = next(iter(METHODS))
     sparse = METHODS[method]
