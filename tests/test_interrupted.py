@@ -192,7 +192,7 @@ def test_second_training_to_the_same_file_is_told(tmp_path) -> None:
     with LabelCache(tmp_path / "my.h5.labels.h5"):  # as a training under way has it open
         done = python(
             "-c", "from ase_knncalc.cli import main; main()", "train", "data.extxyz", "-o", "my.h5",
-            "-b", "none", "--quiet", cwd=tmp_path,
+            "--quiet", cwd=tmp_path,
         )  # fmt: skip
     assert done.returncode == 1
     assert "in use by another process" in done.stderr
