@@ -247,7 +247,9 @@ def markdown(rows: list[dict]) -> str:
     order = list(dict.fromkeys(r["test"] for r in rows))
     for r in sorted(rows, key=lambda r: order.index(r["test"])):
         energies = " | ".join(f"{KCAL_PER_MOL * r[k]:.3g}" for k in ("mae", "rmse", "p95"))
-        rest = ["–" if np.isnan(r[k]) else f"{r[k]:.2f}" for k in ("coverage", "spearman", "novel")]
+        # Methods without an uncertainty have no rank correlation, and the rest means nothing.
+        known = not np.isnan(r["spearman"])
+        rest = [f"{r[k]:.2f}" if known else "–" for k in ("coverage", "spearman", "novel")]
         lines.append(
             f"| {r['test']} | {r['method']} | {energies} | {' | '.join(rest)} | "
             f"{r['train_seconds']:.0f} | {r['predict_milliseconds']:.2f} |"
