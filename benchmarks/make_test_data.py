@@ -32,23 +32,12 @@ from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.optimize import BFGS
 
 from ase_knncalc.labelers import LabelResult, PySCFLabeler, label_frames
+from ase_knncalc.molecules import sulfuric_acid
 
 COUNTS = {"1w": 40, "2w": 60, "3w": 30, "1am": 10, "1sa": 30, "1sa1w": 60, "1sa1am": 15}
 TEMPERATURES = (300, 450, 600)
 SNAPSHOTS = 10  # of each trajectory
 INTERVAL = 40  # steps of 0.5 fs between snapshots
-
-
-def sulfuric_acid() -> Atoms:
-    """H2SO4 from ideal bond lengths: tetrahedral S, O–H bonds turned to the double bonds' side."""
-    corners = np.array([[1, 1, 1], [-1, -1, 1], [1, -1, -1], [-1, 1, -1]]) / np.sqrt(3)
-    oxygen = corners * np.array([1.43, 1.43, 1.59, 1.59])[:, None]
-    hydrogen = []
-    for k, target in ((2, 0), (3, 1)):
-        across = corners[target] - corners[k] * (corners[target] @ corners[k])
-        direction = 0.3 * corners[k] + across / np.linalg.norm(across)
-        hydrogen.append(oxygen[k] + 0.98 * direction / np.linalg.norm(direction))
-    return Atoms("SO4H2", np.vstack([np.zeros(3), oxygen, hydrogen]))
 
 
 MOLECULES = {"w": lambda: molecule("H2O"), "am": lambda: molecule("NH3"), "sa": sulfuric_acid}

@@ -47,6 +47,11 @@ DaskOption = Annotated[
         help="Scheduler of a Dask cluster, tcp://host:8786, to run on instead of local processes.",
     ),
 ]
+Structures = Annotated[list[Path], typer.Argument(help="Structures in any format ASE reads.")]
+ChargeOption = Annotated[
+    Optional[int],  # noqa: UP045 - typer reads it at run time
+    typer.Option(help="Total charge of every structure (default: each structure's own)."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 ReferenceKey = Annotated[

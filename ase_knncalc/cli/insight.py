@@ -10,9 +10,11 @@ import typer
 from ase_knncalc.cli.common import (
     KCAL_PER_MOL,
     BaselineOption,
+    ChargeOption,
     JsonOption,
     ModelOption,
     ReferenceKey,
+    Structures,
     print_json,
     print_table,
 )
@@ -22,12 +24,6 @@ if TYPE_CHECKING:
 
     from ase_knncalc.binding import Binding
     from ase_knncalc.explanation import Explanation
-
-Structures = Annotated[list[Path], typer.Argument(help="Structures in any format ASE reads.")]
-ChargeOption = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option(help="Total charge of every structure (default: each structure's own)."),
-]
 
 
 def explain(

@@ -10,11 +10,13 @@ import typer
 from ase_knncalc.cli.common import (
     KCAL_PER_MOL,
     BaselineOption,
+    ChargeOption,
     DaskOption,
     JobsOption,
     JsonOption,
     ModelOption,
     QuietOption,
+    Structures,
     csv_text,
     print_json,
     print_table,
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
 
     from ase_knncalc.model import Prediction
 
-Structures = Annotated[list[Path], typer.Argument(help="Structures in any format ASE reads.")]
 CsvOption = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option("--csv", help="Also write the table as CSV."),
@@ -50,10 +51,7 @@ def predict(
     coverage: Annotated[float, typer.Option(help="Of the interval.")] = 0.9,
     baseline: BaselineOption = "auto",
     allow_other_baseline: AllowOther = False,
-    charge: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(help="Total charge of every structure (default: each structure's own)."),
-    ] = None,
+    charge: ChargeOption = None,
     jobs: JobsOption = -1,
     dask: DaskOption = None,
     as_json: JsonOption = False,
@@ -94,10 +92,7 @@ def rank(
     top: Annotated[int, typer.Option(help="Show the lowest N only (0: all).")] = 0,
     baseline: BaselineOption = "auto",
     allow_other_baseline: AllowOther = False,
-    charge: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(help="Total charge of every structure (default: each structure's own)."),
-    ] = None,
+    charge: ChargeOption = None,
     jobs: JobsOption = -1,
     dask: DaskOption = None,
     as_json: JsonOption = False,
