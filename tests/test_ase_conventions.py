@@ -32,6 +32,7 @@ from ase.db import connect
 from ase.io import Trajectory, read, write
 from ase.md.verlet import VelocityVerlet
 from ase.units import fs
+from asking import water_energy
 
 from ase_knncalc import KNNCalculator, snapshot
 from ase_knncalc.data import iter_frames, write_frames
@@ -432,22 +433,16 @@ def test_threshold_ends_dynamics_with_the_last_good_step(tiny_model, trimer) -> 
 # ------------------------------------------------------------------ processes, threads and OpenMP
 
 
-def _water_energy(calculator: KNNCalculator) -> float:
-    water = molecule("H2O")
-    water.calc = calculator
-    return float(water.get_potential_energy())
-
-
 @pytest.fixture(scope="module")
 def shipped() -> tuple[KNNCalculator, float]:
     calculator = KNNCalculator("saw-wb97xd", **QUIET)
-    return calculator, _water_energy(calculator)
+    return calculator, water_energy(calculator)
 
 
 def test_deepcopy_and_pickle_with_a_baseline(shipped) -> None:
     calculator, energy = shipped
     for twin in (copy.deepcopy(calculator), pickle.loads(pickle.dumps(calculator))):
-        assert _water_energy(twin) == energy
+        assert water_energy(twin) == energy
         twin.set(coverage=0.5)
         assert calculator.parameters["coverage"] is None
         assert twin.implemented_properties is not calculator.implemented_properties
@@ -465,7 +460,7 @@ def test_processes(shipped, method) -> None:
     calculator, energy = shipped
     context = multiprocessing.get_context(method)
     with ProcessPoolExecutor(2, mp_context=context) as pool:
-        found = pool.map(_water_energy, [calculator] * 4, timeout=100)
+        found = pool.map(water_energy, [calculator] * 4, timeout=100)
         assert list(found) == [energy] * 4
 
 
@@ -473,7 +468,7 @@ def test_threads_with_a_calculator_each(shipped) -> None:
     calculator, energy = shipped
     calculators = [KNNCalculator(calculator.model, **QUIET) for _ in range(8)]
     with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(_water_energy, calculators)) == [energy] * 8
+        assert list(pool.map(water_energy, calculators)) == [energy] * 8
 
 
 def test_libraries_with_an_openmp_of_their_own_in_any_order() -> None:

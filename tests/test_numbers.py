@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from ase import Atoms
+from asking import bits, bits_of_file
 from factories import pair_energy, tiny, water_clusters
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,18 +29,6 @@ SHIPPED = list_models()
 def clusters(cluster_frames):
     """Clusters of water and sulfuric acid, as every shipped model covers them."""
     return [Atoms(a.numbers, a.positions) for a in cluster_frames if set(a.numbers) <= {1, 8, 16}]
-
-
-def bits(model, frames: list[Atoms], **options) -> list:
-    """Everything that a model says, as it is."""
-    told = []
-    for a in frames:
-        p = model.predict(a, **options)
-        told.append([p.delta, p.trend, p.knn, p.energy_std, p.novelty, p.baseline_energy])
-        told[-1] += [n.distance for n in p.neighbors]
-        if p.delta_forces is not None:
-            told[-1] += [p.delta_forces.tobytes().hex(), p.baseline_forces.tobytes().hex()]
-    return told
 
 
 def spread_out(frames: list[Atoms], n: int) -> Atoms:
@@ -61,7 +50,7 @@ import json, sys
 import numpy as np
 from ase import Atoms
 from ase_knncalc import load_model
-from test_numbers import bits
+from asking import bits
 frames = [Atoms(z, np.array(r)) for z, r in json.load(sys.stdin)]
 for name in sys.argv[1:]:
     print(json.dumps(bits(load_model(name, baseline=None), frames)))
@@ -153,12 +142,8 @@ def test_four_processes_share_a_file(clusters) -> None:
 
     frames = clusters[:4]
     here = bits(load_model("saw-wb97xd"), frames)
-    found = Parallel(n_jobs=4)(delayed(_ask)("saw-wb97xd", frames) for _ in range(4))
+    found = Parallel(n_jobs=4)(delayed(bits_of_file)("saw-wb97xd", frames) for _ in range(4))
     assert found == [here] * 4
-
-
-def _ask(name: str, frames: list[Atoms]) -> list:
-    return bits(load_model(name), frames)
 
 
 # -------------------------------------------------------------------------------------- invariance
