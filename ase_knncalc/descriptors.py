@@ -371,6 +371,10 @@ class FeatureBatch:
             self._summed.append(summed)
         return self._summed[0]
 
+    def atoms_of(self, structures: slice) -> slice:
+        """Where the atoms of consecutive structures are among all."""
+        return slice(int(self.starts[structures.start]), int(self.starts[structures.stop]))
+
     def sum_atoms(self, values: Rows) -> FloatArray:
         """Sum per-atom values (n_atoms_total, …) over each structure, in float64."""
         return np.add.reduceat(values[:], self.starts[:-1], axis=0, dtype=np.float64)

@@ -97,12 +97,12 @@ class KernelMap:
         from scipy.linalg import solve_triangular
 
         found = np.empty((len(batch), self.n_columns))
-        for rows, sums in kernel_blocks(batch, self.elements, self._scaled, self._points):
+        for block in kernel_blocks(batch, self.elements, self._scaled, self._points):
             parts = [
                 solve_triangular(factor, s.T, lower=True).T if len(factor) else s
-                for factor, s in zip(self._factors, sums, strict=True)
+                for factor, s in zip(self._factors, block.sums(), strict=True)
             ]
-            found[rows] = np.hstack(parts)
+            found[block.rows] = np.hstack(parts)
         if self.normalized:
             found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-300)
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -36,15 +37,49 @@ def whitener(points: FloatArray) -> FloatArray:
 Project = Callable[[int, FloatArray], FloatArray]
 
 
+@dataclass(frozen=True)
+class KernelBlock:
+    """Kernels of the atoms of consecutive structures with the points of their element.
+
+    Attributes
+    ----------
+    rows : slice
+        Which structures.
+    part : FeatureBatch
+        These structures.
+    masks : list of ndarray of bool, shape (n_atoms,)
+        For each element, its atoms.
+    kernels : list of ndarray, shape (n_atoms of the element, n_points of the element)
+    """
+
+    rows: slice
+    part: FeatureBatch
+    masks: list[FloatArray]
+    kernels: list[FloatArray]
+
+    def sums(self) -> list[FloatArray]:
+        """Of each element, summed over structures, shape (n_structures, n_points)."""
+        owners = np.repeat(np.arange(len(self.part)), self.part.sizes)
+        sums = []
+        for mask, kernel in zip(self.masks, self.kernels, strict=True):
+            of_element = np.zeros((len(self.part), kernel.shape[1]))
+            owner = owners[mask]
+            if len(owner):
+                first = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]])
+                of_element[owner[first]] = np.add.reduceat(kernel, first, axis=0)
+            sums.append(of_element)
+        return sums
+
+
 def kernel_blocks(
     batch: FeatureBatch, elements: Sequence[int], project: Project, points: Sequence[FloatArray]
-) -> Iterator[tuple[slice, list[FloatArray]]]:
-    """Kernels of atoms with points of their element, summed over structures, block by block.
+) -> Iterator[KernelBlock]:
+    """Kernels of atoms with points of their element, block by block; each row is read once.
 
     Parameters
     ----------
     batch
-        Of n structures; each row is read once.
+        Of n structures.
     elements
         Atomic numbers.
     project
@@ -52,36 +87,22 @@ def kernel_blocks(
         scale.
     points
         Of each element, shape (m, rank).
-
-    Yields
-    ------
-    rows : slice
-        Which structures.
-    sums : list of ndarray
-        For each element, shape (len(rows), m).
     """
     for rows, part in batch.batches(_BLOCK_ATOMS):
-        owners = np.repeat(np.arange(len(part)), part.sizes)
-        sums = []
-        for e, number in enumerate(elements):
-            of_element = np.zeros((len(part), len(points[e])))
-            mask = part.numbers == number
-            if mask.any():
-                kernel = gaussian(project(e, part.local[mask]), points[e])
-                owner = owners[mask]
-                first = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]])
-                of_element[owner[first]] = np.add.reduceat(kernel, first, axis=0)
-            sums.append(of_element)
-        yield rows, sums
+        masks = [part.numbers == number for number in elements]
+        kernels = [
+            gaussian(project(e, part.local[mask]), points[e]) for e, mask in enumerate(masks)
+        ]
+        yield KernelBlock(rows, part, masks, kernels)
 
 
 def kernel_sums(
     batch: FeatureBatch, elements: Sequence[int], project: Project, points: Sequence[FloatArray]
 ) -> FloatArray:
-    """As :func:`kernel_blocks`, all structures and elements in one array, shape (n, Σ m)."""
+    """Kernels of all elements, summed over structures, shape (n, Σ m)."""
     out = np.empty((len(batch), sum(len(p) for p in points)))
-    for rows, sums in kernel_blocks(batch, elements, project, points):
-        np.concatenate(sums, axis=1, out=out[rows])
+    for block in kernel_blocks(batch, elements, project, points):
+        np.concatenate(block.sums(), axis=1, out=out[block.rows])
     return out
 
 
@@ -94,8 +115,8 @@ def whitened_columns(
 ) -> FloatArray:
     """Kernel sums of each structure in the whitened basis, shape (n_structures, n_columns)."""
     out = np.empty((len(batch), sum(w.shape[1] for w in whiteners)))
-    for rows, sums in kernel_blocks(batch, elements, project, points):
-        out[rows] = whitened(sums, whiteners)
+    for block in kernel_blocks(batch, elements, project, points):
+        out[block.rows] = whitened(block.sums(), whiteners)
     return out
 
 

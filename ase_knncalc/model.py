@@ -549,12 +549,12 @@ class KNNModel:
     def correct_features(self, batch: FeatureBatch) -> Prediction:
         """Corrections of structures whose descriptors are known (arrays in the prediction)."""
         estimates = self.knn.evaluate_many(self.place(batch))
-        trend = self.trend.predict(batch)
+        trend = self.trend.evaluate(batch)
         knn = np.array([e.mean for e in estimates])
-        signals = self._signals(batch, estimates)
+        signals = Signals.of(trend.leverage, estimates, batch.sizes, trend.remoteness)
         return Prediction(
-            delta=trend + knn,
-            trend=trend,
+            delta=trend.energy + knn,
+            trend=trend.energy,
             knn=knn,
             energy_std=self.calibration.std(signals),
             novelty=self.calibration.novelty(signals),
@@ -562,15 +562,12 @@ class KNNModel:
             calibration=self.calibration,
         )
 
-    def _signals(self, batch: FeatureBatch, estimates: list[KNNEstimate]) -> Signals:
-        return Signals.of(
-            self.trend.leverage(batch), estimates, batch.sizes, self.trend.remoteness(batch)
-        )
-
     def novelties(self, batch: FeatureBatch) -> dict[str, FloatArray]:
         """What the novelty is the largest of, see :meth:`Calibration.novelties`."""
         estimates = self.knn.evaluate_many(self.place(batch))
-        return self.calibration.novelties(self._signals(batch, estimates))
+        trend = self.trend.evaluate(batch)
+        signals = Signals.of(trend.leverage, estimates, batch.sizes, trend.remoteness)
+        return self.calibration.novelties(signals)
 
     def explain(
         self, atoms: Atoms, *, charge: int | None = None, multiplicity: int | None = None

@@ -14,6 +14,7 @@ J. Quiñonero-Candela, C. E. Rasmussen, J. Mach. Learn. Res. 6, 1939 (2005): spa
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import ClassVar, Literal
@@ -23,22 +24,22 @@ import numpy as np
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.kernels import (
+    KernelBlock,
     gaussian,
     kernel_blocks,
     kernel_sums,
     whitened,
     whitener,
 )
-from ase_knncalc.regression import prediction_rows
+from ase_knncalc.regression import prediction_leverage, prediction_rows
 from ase_knncalc.rowstore import Rows, allocate, folder_of
-from ase_knncalc.trend import composition_columns, require_shape
+from ase_knncalc.trend import TrendEstimate, composition_columns, require_shape
 
 FloatArray = np.ndarray
 IntArray = np.ndarray
 
 # Kernels above this are of an environment with itself, in the precision of a file.
 _SAME = 1.0 - 1e-8
-_BLOCK_ATOMS = 4096
 
 
 @dataclass(frozen=True)
@@ -163,11 +164,28 @@ class SparseTrend:
     def predict(self, batch: FeatureBatch) -> FloatArray:
         """Trend of each structure in eV, shape (n_structures,)."""
         local = np.empty(len(batch))
-        for rows, sums in kernel_blocks(batch, self.elements, self.project, self._points):
-            local[rows] = np.sum(
-                [s @ self.coefficients[b] for s, b in zip(sums, self._blocks, strict=True)], axis=0
-            )
+        for block in self._blocks_of(batch):
+            local[block.rows] = self._weighted(block.sums())
         return np.asarray(composition_columns(batch, self.elements) @ self.offsets + local)
+
+    def evaluate(self, batch: FeatureBatch) -> TrendEstimate:
+        """Trend, its variance and the remoteness, from one pass over the kernels."""
+        local = np.empty(len(batch))
+        firsts = np.empty((len(batch), int(self.variance_counts.sum())))
+        distances = np.zeros(len(batch.numbers))
+        for block in self._blocks_of(batch):
+            sums = block.sums()
+            local[block.rows] = self._weighted(sums)
+            of_variance = [s[:, : int(n)] for s, n in zip(sums, self.variance_counts, strict=True)]
+            np.concatenate(of_variance, axis=1, out=firsts[block.rows])
+            if len(self.spacings):
+                self._nearest(block, distances[batch.atoms_of(block.rows)])
+        free = composition_columns(batch, self.elements)
+        return TrendEstimate(
+            free @ self.offsets + local,
+            prediction_leverage(free, firsts, self.free_map, self.shift, self.factor),
+            batch.sum_atoms(distances) / batch.sizes,
+        )
 
     def atom_remoteness(self, batch: FeatureBatch, others: bool = False) -> FloatArray:
         """Distance of each atom to the nearest inducing environment, (n_atoms_total,).
@@ -181,26 +199,29 @@ class SparseTrend:
             Leave environments that equal the atom's own out of account: for training structures.
         """
         found = np.zeros(len(batch.numbers))
-        for rows, part in batch.batches(_BLOCK_ATOMS):
-            view = found[batch.starts[rows.start] : batch.starts[rows.stop]]
-            for e, number in enumerate(self.elements):
-                mask = part.numbers == number
-                if not mask.any():
-                    continue
-                kernel = gaussian(self.project(e, part.local[mask]), self._points[e])
-                if others:
-                    kernel[kernel > _SAME] = 0.0
-                nearest = np.maximum(kernel.max(axis=1), np.finfo(np.float64).tiny)
-                view[mask] = np.sqrt(-2.0 * np.log(nearest))
-                if len(self.spacings):
-                    view[mask] /= self.spacings[e]
+        for block in self._blocks_of(batch):
+            self._nearest(block, found[batch.atoms_of(block.rows)], others)
         return found
 
-    def remoteness(self, batch: FeatureBatch) -> FloatArray:
-        """Mean of :meth:`atom_remoteness` over each structure's atoms, shape (n_structures,)."""
-        if not len(self.spacings):
-            return np.zeros(len(batch))
-        return batch.sum_atoms(self.atom_remoteness(batch)) / batch.sizes
+    def _blocks_of(self, batch: FeatureBatch) -> Iterator[KernelBlock]:
+        return kernel_blocks(batch, self.elements, self.project, self._points)
+
+    def _weighted(self, sums: list[FloatArray]) -> FloatArray:
+        """Σ w_m k_m of each structure, eV."""
+        parts = [s @ self.coefficients[b] for s, b in zip(sums, self._blocks, strict=True)]
+        return np.asarray(np.sum(parts, axis=0))
+
+    def _nearest(self, block: KernelBlock, out: FloatArray, others: bool = False) -> None:
+        """Distances of a block's atoms, see :meth:`atom_remoteness`."""
+        for e, (mask, kernel) in enumerate(zip(block.masks, block.kernels, strict=True)):
+            if not kernel.size:
+                continue
+            if others:
+                kernel[kernel > _SAME] = 0.0
+            nearest = np.maximum(kernel.max(axis=1), np.finfo(np.float64).tiny)
+            out[mask] = np.sqrt(-2.0 * np.log(nearest))
+            if len(self.spacings):
+                out[mask] /= self.spacings[e]
 
     def gradient(self, numbers: IntArray, local: FloatArray) -> FloatArray:
         """dT/d(row) of each atom, eV, shape (n_atoms, n_features)."""
@@ -265,11 +286,6 @@ class SparseTrend:
         rows = self.slopes(numbers, local, derivative, self.variance_counts) @ self.factor
         return np.asarray(np.einsum("ij,ij->i", rows, rows).reshape(-1, 3).mean(axis=1))
 
-    def leverage(self, batch: FeatureBatch) -> FloatArray:
-        """Posterior variance in units of the noise variance, shape (n_structures,)."""
-        rows = self.posterior_rows(batch)
-        return np.asarray(np.einsum("ij,ij->i", rows, rows))
-
     def posterior_rows(self, batch: FeatureBatch) -> FloatArray:
         """Rows whose products are the posterior covariance, shape (n_structures, d)."""
         sums = kernel_sums(batch, self.elements, self.project, self._variance_points())
@@ -291,8 +307,8 @@ class SparseTrend:
         whiteners = [whitener(p) for p in points]
         shape = len(batch), sum(w.shape[1] for w in whiteners)
         columns = allocate(shape, "float64", folder_of(batch.local))
-        for rows, sums in kernel_blocks(batch, self.elements, self.project, points):
-            columns[rows] = whitened(sums, whiteners)
+        for block in kernel_blocks(batch, self.elements, self.project, points):
+            columns[block.rows] = whitened(block.sums(), whiteners)
         return columns, whiteners
 
     def _variance_points(self) -> list[FloatArray]:

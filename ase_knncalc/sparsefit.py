@@ -136,7 +136,7 @@ def _spacings(
     -------
     spacings : ndarray, shape (n_elements,)
     remoteness : ndarray, shape (n_structures,)
-        As :meth:`SparseTrend.remoteness` gives it for structures that are not in training; of
+        As :meth:`SparseTrend.evaluate` gives it for structures that are not in training; of
         very many, those of a sample, and their median for the others.
     """
     n = len(batch)
@@ -207,9 +207,10 @@ def _columns(
         allocate((len(batch), sum(w.shape[1] for w in of)), "float64", folder_of(batch.local))
         for of in (whiteners, variance_whiteners)
     ]
-    for rows, sums in kernel_blocks(batch, draft.elements, draft.project, draft._points):
+    for block in kernel_blocks(batch, draft.elements, draft.project, draft._points):
+        sums = block.sums()
         for table, of in zip(tables, (whiteners, variance_whiteners), strict=True):
-            table[rows] = whitened(sums, of)
+            table[block.rows] = whitened(sums, of)
     return tables[0], tables[1]
 
 

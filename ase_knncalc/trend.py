@@ -30,6 +30,26 @@ def composition_columns(batch: FeatureBatch, elements: Sequence[int]) -> FloatAr
 
 
 @dataclass(frozen=True)
+class TrendEstimate:
+    """What a trend says of n structures.
+
+    Attributes
+    ----------
+    energy : ndarray, shape (n,)
+        T, eV.
+    leverage : ndarray, shape (n,)
+        Posterior variance in units of the noise variance.
+    remoteness : ndarray, shape (n,)
+        Mean distance of the atoms from those of training structures: 1 is usual, 0 where the
+        trend does not know.
+    """
+
+    energy: FloatArray
+    leverage: FloatArray
+    remoteness: FloatArray
+
+
+@dataclass(frozen=True)
 class OffsetTrend:
     """``trend="none"``: element and charge offsets only, so that k-NN sees referenced labels.
 
@@ -50,17 +70,14 @@ class OffsetTrend:
         """Trend of each structure in eV, shape (n_structures,)."""
         return np.asarray(composition_columns(batch, self.elements) @ self.offsets)
 
-    def leverage(self, batch: FeatureBatch) -> FloatArray:
-        """Posterior variance in units of the noise variance, shape (n_structures,): zero."""
-        return np.zeros(len(batch))
+    def evaluate(self, batch: FeatureBatch) -> TrendEstimate:
+        """Trend alone: it knows neither its variance nor how far atoms are."""
+        nothing = np.zeros(len(batch))
+        return TrendEstimate(self.predict(batch), nothing, nothing)
 
     def posterior_rows(self, batch: FeatureBatch) -> FloatArray:
         """Rows whose products are the posterior covariance: none, shape (n_structures, 0)."""
         return np.zeros((len(batch), 0))
-
-    def remoteness(self, batch: FeatureBatch) -> FloatArray:
-        """Not known to this trend: zero, shape (n_structures,)."""
-        return np.zeros(len(batch))
 
     def gradient(self, numbers: IntArray, local: FloatArray) -> FloatArray:
         """dT/d(row) of each atom, eV, shape (n_atoms, n_features)."""
@@ -105,19 +122,16 @@ class LinearTrend:
         free = composition_columns(batch, self.elements) @ self.offsets
         return np.asarray(free + batch.summed() @ self.coefficients)
 
-    def leverage(self, batch: FeatureBatch) -> FloatArray:
-        """Posterior variance in units of the noise variance, shape (n_structures,)."""
-        free = composition_columns(batch, self.elements)
-        return prediction_leverage(free, batch.summed(), self.free_map, self.shift, self.factor)
+    def evaluate(self, batch: FeatureBatch) -> TrendEstimate:
+        """Trend and its variance; it does not know how far atoms are."""
+        free, summed = composition_columns(batch, self.elements), batch.summed()
+        leverage = prediction_leverage(free, summed, self.free_map, self.shift, self.factor)
+        return TrendEstimate(self.predict(batch), leverage, np.zeros(len(batch)))
 
     def posterior_rows(self, batch: FeatureBatch) -> FloatArray:
         """Rows whose products are the posterior covariance, shape (n_structures, d)."""
         free = composition_columns(batch, self.elements)
         return prediction_rows(free, batch.summed(), self.free_map, self.shift, self.factor)
-
-    def remoteness(self, batch: FeatureBatch) -> FloatArray:
-        """Not known to this trend: zero, shape (n_structures,)."""
-        return np.zeros(len(batch))
 
     def gradient(self, numbers: IntArray, local: FloatArray) -> FloatArray:
         """dT/d(row) of each atom, eV, shape (n_atoms, n_features)."""
@@ -162,17 +176,11 @@ class Trend(Protocol):
     def predict(self, batch: FeatureBatch) -> FloatArray:
         """Trend of each structure in eV, shape (n_structures,)."""
 
-    def leverage(self, batch: FeatureBatch) -> FloatArray:
-        """Posterior variance in units of the noise variance, shape (n_structures,)."""
+    def evaluate(self, batch: FeatureBatch) -> TrendEstimate:
+        """Trend of each structure, and what tells how far to trust it."""
 
     def posterior_rows(self, batch: FeatureBatch) -> FloatArray:
         """Rows whose products are the posterior covariance, shape (n_structures, d)."""
-
-    def remoteness(self, batch: FeatureBatch) -> FloatArray:
-        """How far atoms are from those of training structures, on average, (n_structures,).
-
-        1 is usual; 0 where the trend does not know.
-        """
 
     def gradient(self, numbers: IntArray, local: FloatArray) -> FloatArray:
         """dT/d(row) of each atom, eV, shape (n_atoms, n_features)."""
@@ -211,7 +219,7 @@ class TrendFit:
     held_out_forces : HeldOutForces or None
         Cross-validated errors of forces, where forces took part.
     remoteness : ndarray, shape (n,), or None
-        :meth:`Trend.remoteness` of each structure as if it were not in training.
+        :attr:`TrendEstimate.remoteness` of each structure as if it were not in training.
     """
 
     trend: Trend

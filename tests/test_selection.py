@@ -159,7 +159,7 @@ def test_survey_of_a_model(tiny_model, water_frames) -> None:
     np.testing.assert_allclose(pool.energy_std, found.energy_std)
     np.testing.assert_allclose(pool.energies, found.delta)
     np.testing.assert_allclose(
-        np.einsum("ij,ij->i", pool.rows, pool.rows), tiny_model.trend.leverage(batch)
+        np.einsum("ij,ij->i", pool.rows, pool.rows), tiny_model.trend.evaluate(batch).leverage
     )
     for strategy in STRATEGIES:
         assert len(select(pool, 4, strategy)) == 4
@@ -171,7 +171,9 @@ def test_rows_of_the_sparse_trend(water_frames) -> None:
     model = tiny(water_frames, trend="sparse")
     batch = featurize(model.descriptor, [(a.numbers, a.positions, 0) for a in water_frames[:8]])
     rows = model.trend.posterior_rows(batch)
-    np.testing.assert_allclose(np.einsum("ij,ij->i", rows, rows), model.trend.leverage(batch))
+    np.testing.assert_allclose(
+        np.einsum("ij,ij->i", rows, rows), model.trend.evaluate(batch).leverage
+    )
 
 
 def test_kernel_rows_are_the_posterior_of_the_kernel(water_frames) -> None:
