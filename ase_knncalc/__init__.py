@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from ase_knncalc.explanation import Explanation
     from ase_knncalc.membership import find_in_training
     from ase_knncalc.metric import MLKR
-    from ase_knncalc.model import KNNModel, Neighbor, Prediction
+    from ase_knncalc.model import KNNModel
+    from ase_knncalc.prediction import Neighbor, Prediction
     from ase_knncalc.ranking import predict_frames
     from ase_knncalc.results import snapshot
     from ase_knncalc.settings import TrainingSettings
@@ -32,8 +33,8 @@ _HOMES = {
     "KeyMap": "data",
     "LabelledDataset": "data",
     "MLKR": "metric",
-    "Neighbor": "model",
-    "Prediction": "model",
+    "Neighbor": "prediction",
+    "Prediction": "prediction",
     "TrainingSettings": "settings",
     "binding_energy": "binding",
     "find_in_training": "membership",

@@ -29,7 +29,8 @@ from ase_knncalc.errors import StructureError
 from ase_knncalc.structure import structure_label
 
 if TYPE_CHECKING:
-    from ase_knncalc.model import KNNModel, Prediction
+    from ase_knncalc.model import KNNModel
+    from ase_knncalc.prediction import Prediction
 
 FloatArray = np.ndarray
 IntArray = np.ndarray

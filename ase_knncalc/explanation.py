@@ -14,7 +14,8 @@ from ase_knncalc.sources import sources_of
 from ase_knncalc.sparse import SparseTrend
 
 if TYPE_CHECKING:
-    from ase_knncalc.model import KNNModel, Neighbor
+    from ase_knncalc.model import KNNModel
+    from ase_knncalc.prediction import Neighbor
 
 FloatArray = np.ndarray
 
@@ -26,7 +27,7 @@ class Explanation:
     Attributes
     ----------
     delta, trend, knn, energy_std, novelty : float
-        As in :class:`~ase_knncalc.model.Prediction`.
+        As in :class:`~ase_knncalc.prediction.Prediction`.
     neighbors : list of Neighbor
         Nearest first.
     neighbor_sources : list of str

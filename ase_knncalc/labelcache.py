@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from ase_knncalc.container import read_container, write_container
 from ase_knncalc.errors import DataError, ModelFileError
 from ase_knncalc.files import append_durably, open_locked
-from ase_knncalc.store import read_container, write_container
 
 FloatArray = np.ndarray
 

@@ -13,7 +13,8 @@ from ase_knncalc.errors import ChargeError, UnknownElementError
 from ase_knncalc.structure import check_structure, composition_label, resolve_charge
 
 if TYPE_CHECKING:
-    from ase_knncalc.model import KNNModel, Neighbor
+    from ase_knncalc.model import KNNModel
+    from ase_knncalc.prediction import Neighbor
 
 # Shift of each atom, root mean square in Å, by which the metric's sensitivity is measured, and up
 # to which a structure is the same one: files round positions, and programs optimise to 1e-3 Å.

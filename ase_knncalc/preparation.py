@@ -210,16 +210,18 @@ def complete_baseline(
     forces = ["reference_forces" in a.arrays and "baseline_forces" not in a.arrays for a in frames]
     missing = [i for i, a in enumerate(frames) if "baseline_energy" not in a.info or forces[i]]
     brought = [i for i, a in enumerate(frames) if "baseline_energy" in a.info]
-    if brought and baseline.library not in ("none", "ase"):
+    if baseline.library == "none":
+        _require_none([frames[i] for i in brought])
+    elif brought and baseline.library not in ("given", "ase"):
         _spot_check([frames[i] for i in brought], baseline)
     errors = [""] * len(frames)
     result = baseline_labels(
         [frames[i] for i in missing],
         baseline,
         forces=[forces[i] for i in missing],
-        # A baseline of zeros costs less than looking it up.
-        cache=None if baseline.library == "none" else cache,
-        n_jobs=1 if baseline.library == "none" else n_jobs,
+        # A baseline without a calculation costs less than looking it up.
+        cache=None if baseline.library in ("none", "given") else cache,
+        n_jobs=1 if baseline.library in ("none", "given") else n_jobs,
         progress=progress,
     )
     for i, energy, force, error in zip(
@@ -231,6 +233,19 @@ def complete_baseline(
         if not error and forces[i]:
             frames[i].arrays["baseline_forces"] = force
     return errors
+
+
+def _require_none(frames: Sequence[Atoms]) -> None:
+    """Who wants no baseline shall not get a model of the difference to one."""
+    for atoms in frames:
+        energy = float(atoms.info["baseline_energy"])
+        if energy != 0:
+            raise BaselineError(
+                f"{atoms.info['name']}: the data give a baseline energy of {energy:.6f} eV, and "
+                "baseline='none' learns reference energies alone. To learn the difference, name "
+                "the baseline ('given' if it can only come with the data); else name a key that "
+                "the data do not have (KeyMap(baseline_energy=…), --baseline-key)"
+            )
 
 
 def _spot_check(frames: Sequence[Atoms], baseline: Baseline, tolerance: float = 1e-3) -> None:

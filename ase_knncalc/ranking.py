@@ -12,8 +12,9 @@ from ase import Atoms
 from ase_knncalc.descriptors import featurize
 from ase_knncalc.errors import BaselineError
 from ase_knncalc.labelling import baseline_labels
-from ase_knncalc.model import KNNModel, Prediction
+from ase_knncalc.model import KNNModel
 from ase_knncalc.parallel import run
+from ase_knncalc.prediction import Prediction
 from ase_knncalc.progress import track
 from ase_knncalc.threads import one_blas_thread
 

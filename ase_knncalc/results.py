@@ -14,7 +14,7 @@ from ase.calculators.calculator import BaseCalculator, all_properties
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from ase_knncalc.errors import SettingsError
-from ase_knncalc.model import Prediction
+from ase_knncalc.prediction import Prediction
 
 _SCALARS = ("energy_std", "novelty", "baseline_energy", "delta")
 

@@ -363,8 +363,9 @@ def train(
         File(s) or frames of the monomers: the zero of binding energies. They get a higher weight
         in the trend and are kept in the model.
     baseline
-        As for :func:`make_baseline`; ``"none"`` learns the reference energies directly. Energies
-        that the frames hold under ``keys.baseline_energy`` are not computed again.
+        As for :func:`make_baseline`; ``"none"`` learns the reference energies directly,
+        ``"given"`` takes the baseline's energies from the frames alone. Energies that the frames
+        hold under ``keys.baseline_energy`` are not computed again.
     reference
         Name of the high level, e.g. ``"ωB97X-D/6-31++G(d,p)"``.
     keys

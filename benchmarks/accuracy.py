@@ -155,7 +155,8 @@ def qm7(bench: Bench, methods: dict[str, TrainingSettings]) -> None:
             if bench.done(test, name):
                 continue
             bench._prepared.clear()
-            data = bench.load(settings, ("qm7.extxyz.gz",), keys, baseline="none")
+            baseline = "none" if test == "QM7 direct" else "given"
+            data = bench.load(settings, ("qm7.extxyz.gz",), keys, baseline=baseline)
             order = np.random.default_rng(0).permutation(len(data))
             cut = int(0.8 * len(data))
             held = evaluate_split(data, np.sort(order[:cut]), np.sort(order[cut:]), settings)

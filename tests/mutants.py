@@ -35,9 +35,9 @@ import numpy as np
 from ase import Atoms
 
 from ase_knncalc import KNNModel, load_model, save_model
+from ase_knncalc.container import USER_BLOCK
 from ase_knncalc.errors import KNNCalcError, ModelFileError, ModelFileVersionError
 from ase_knncalc.sparse import SparseTrend
-from ase_knncalc.store import USER_BLOCK
 from ase_knncalc.trend import LinearTrend, OffsetTrend
 from ase_knncalc.uncertainty import Calibration
 

@@ -19,16 +19,24 @@ from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.io import read
 
+from ase_knncalc import KNNCalculator, load_model, save_model, train
 from ase_knncalc.baselines import (
     ASEBaseline,
     Baseline,
+    GivenBaseline,
     NoBaseline,
     TBLiteBaseline,
     XTBBaseline,
     make_baseline,
 )
 from ase_knncalc.baselines import xtb as xtb_module
-from ase_knncalc.errors import BaselineError, ChargeError, SettingsError, StructureError
+from ase_knncalc.errors import (
+    BaselineError,
+    ChargeError,
+    DataError,
+    SettingsError,
+    StructureError,
+)
 from ase_knncalc.structure import resolve_charge
 
 XTB_CLASSES = [TBLiteBaseline, XTBBaseline]
@@ -491,6 +499,32 @@ def test_no_baseline() -> None:
     assert energy == baseline.energy(molecule("H2O"), 0, 1) == 0.0
     np.testing.assert_array_equal(forces, np.zeros((3, 3)))
     assert baseline.spec() == {"method": "none", "library": "none"}
+
+
+def test_energies_that_come_with_the_data(water_frames, tmp_path) -> None:
+    """No method is known that would give them: a prediction without them is refused, not wrong."""
+    frames = [a.copy() for a in water_frames[:20]]
+    for i, atoms in enumerate(frames):
+        atoms.info["baseline_energy"] = 3.0 * len(atoms) + 0.01 * i
+    settings = {"reference": "pairs", "trend": "linear", "n_jobs": 1}
+    with pytest.raises(BaselineError, match=r"'given' if it can only come with the data"):
+        train([a.copy() for a in frames], baseline="none", **settings)
+    save_model(train(frames, baseline="given", **settings), tmp_path / "given.h5")
+    model = load_model(tmp_path / "given.h5")
+    assert model.baseline == GivenBaseline() == make_baseline("given")
+    atoms = frames[3]
+    known = model.predict(atoms, baseline_energy=atoms.info["baseline_energy"])
+    assert known.energy == pytest.approx(atoms.info["reference_energy"], abs=0.5)
+    with pytest.raises(BaselineError, match=r"baseline_energy=…"):
+        model.predict(atoms)
+    with pytest.raises(BaselineError, match=r"corrects given, not none"):
+        load_model(tmp_path / "given.h5", baseline="none")
+    calculator = KNNCalculator(model)
+    with pytest.raises(BaselineError, match=r"no baseline energy"):
+        calculator.get_potential_energy(atoms)
+    bare = [a.copy() for a in water_frames[4:8]]
+    with pytest.raises(DataError, match=r"no baseline energy .* came with"):
+        train(bare, baseline="given", **settings)
 
 
 def test_import_is_light() -> None:

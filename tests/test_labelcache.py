@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from ase.build import molecule
 
+from ase_knncalc.container import write_container
 from ase_knncalc.errors import DataError, ModelFileError
 from ase_knncalc.labelcache import CachedLabel, LabelCache, label_key
-from ase_knncalc.store import write_container
 
 
 def test_labels_come_back(tmp_path) -> None:

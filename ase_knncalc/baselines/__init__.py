@@ -17,7 +17,7 @@ since the thread limit, and state inside the Fortran libraries, belong to the pr
 from __future__ import annotations
 
 from ase_knncalc.baselines.ase_calculator import ASEBaseline, ChargeVia
-from ase_knncalc.baselines.base import Baseline, NoBaseline
+from ase_knncalc.baselines.base import Baseline, GivenBaseline, NoBaseline
 from ase_knncalc.baselines.factory import baseline_difference, baseline_of, make_baseline
 from ase_knncalc.baselines.xtb import LIBRARIES, METHODS, TBLiteBaseline, XTBBaseline
 
@@ -27,6 +27,7 @@ __all__ = [
     "ASEBaseline",
     "Baseline",
     "ChargeVia",
+    "GivenBaseline",
     "NoBaseline",
     "TBLiteBaseline",
     "XTBBaseline",

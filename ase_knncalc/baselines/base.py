@@ -17,11 +17,11 @@ class Baseline(Protocol):
 
     @property
     def method(self) -> str:
-        """``"GFN1-xTB"``, ``"GFN2-xTB"``, ``"none"``, or the class name of an ASE calculator."""
+        """``"GFN1-xTB"``, ``"GFN2-xTB"``, ``"none"``, ``"given"``, or an ASE calculator's class."""
 
     @property
     def library(self) -> str:
-        """``"tblite"``, ``"xtb"``, ``"ase"`` or ``"none"``."""
+        """``"tblite"``, ``"xtb"``, ``"ase"``, ``"none"`` or ``"given"``."""
 
     def energy(self, atoms: Atoms, charge: int, multiplicity: int) -> float:
         """Energy in eV at a total charge in e and a multiplicity 2S + 1; raises BaselineError."""
@@ -57,6 +57,36 @@ class NoBaseline:
 
     def spec(self) -> dict[str, str]:
         """Method and library, both ``"none"``."""
+        return {"method": self.method, "library": self.library}
+
+
+@dataclass(frozen=True)
+class GivenBaseline:
+    """A baseline that nothing here can compute: its energies come with the data.
+
+    Training takes them from the frames; a prediction needs them as ``baseline_energy``.
+    """
+
+    method: ClassVar[str] = "given"
+    library: ClassVar[str] = "given"
+
+    def energy(self, atoms: Atoms, charge: int, multiplicity: int) -> float:
+        """Raises :class:`BaselineError`, always."""
+        name = atoms.info.get("name") or atoms.get_chemical_formula()
+        raise BaselineError(
+            f"no baseline energy (or forces) came with {name}, and baseline='given' computes "
+            "none: training frames need their baseline energies (KeyMap(baseline_energy=…), "
+            "--baseline-key), predictions model.predict(atoms, baseline_energy=…)"
+        )
+
+    def energy_and_forces(
+        self, atoms: Atoms, charge: int, multiplicity: int
+    ) -> tuple[float, np.ndarray]:
+        """Raises :class:`BaselineError`, always."""
+        return self.energy(atoms, charge, multiplicity), np.zeros((len(atoms), 3))
+
+    def spec(self) -> dict[str, str]:
+        """Method and library, both ``"given"``."""
         return {"method": self.method, "library": self.library}
 
 

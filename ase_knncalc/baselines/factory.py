@@ -8,7 +8,7 @@ from typing import Any
 from ase import Atoms
 
 from ase_knncalc.baselines.ase_calculator import ASEBaseline
-from ase_knncalc.baselines.base import Baseline, NoBaseline
+from ase_knncalc.baselines.base import Baseline, GivenBaseline, NoBaseline
 from ase_knncalc.baselines.xtb import (
     LIBRARIES,
     METHODS,
@@ -31,7 +31,7 @@ def make_baseline(spec: Any = "auto", method: str = "GFN1-xTB") -> Baseline:
         - ``"GFN1-xTB"``, ``"GFN2-xTB"`` (also ``"gfn1"``, ``"gfn2_xtb"``, …): that method, any
           library.
         - ``"tblite"``, ``"xtb"``: that library, with ``method``; ``"tblite:GFN2-xTB"``: both.
-        - ``"none"`` or None: :class:`NoBaseline`.
+        - ``"none"`` or None: :class:`NoBaseline`; ``"given"``: :class:`GivenBaseline`.
         - a dict as :meth:`Baseline.spec` returns it; its version is not compared.
         - an ASE calculator: :class:`ASEBaseline` of it; a baseline: returned as it is.
     method : str, default "GFN1-xTB"
@@ -65,8 +65,8 @@ def make_baseline(spec: Any = "auto", method: str = "GFN1-xTB") -> Baseline:
 def _from_name(spec: str, method: str) -> Baseline:
     library, _, named = (part.strip() for part in spec.partition(":"))
     library = library.lower()
-    if library == "none" and not named:
-        return NoBaseline()
+    if library in _BARE and not named:
+        return _BARE[library]()
     if canonical_method(spec) is not None:
         library, named = "auto", spec
     if library not in ("auto", *LIBRARIES) or (":" in spec and not named):
@@ -91,8 +91,8 @@ def _from_name(spec: str, method: str) -> Baseline:
 
 def _from_dict(spec: dict[str, Any]) -> Baseline:
     library = spec.get("library")
-    if library == "none":
-        return NoBaseline()
+    if library in _BARE:
+        return _BARE[library]()
     if library == "ase":
         raise BaselineError(
             f"the baseline is the ASE calculator {spec.get('method', '?')}, which cannot be made "
@@ -168,6 +168,10 @@ _SETTINGS: dict[str, Callable[[Any], Any]] = {
     "max_iterations": int,
     "electronic_temperature": float,
 }
+_BARE: dict[str | None, type[NoBaseline] | type[GivenBaseline]] = {
+    "none": NoBaseline,
+    "given": GivenBaseline,
+}
 _CLASSES: dict[str, type[TBLiteBaseline] | type[XTBBaseline]] = {
     "tblite": TBLiteBaseline,
     "xtb": XTBBaseline,
@@ -176,7 +180,8 @@ _CLASSES: dict[str, type[TBLiteBaseline] | type[XTBBaseline]] = {
 
 def _unknown(spec: Any) -> SettingsError:
     return SettingsError(
-        f"unknown baseline {spec!r}; expected 'auto', 'none', a method ({', '.join(METHODS)}), "
-        f"a library ({', '.join(LIBRARIES)}), both as 'tblite:GFN2-xTB', "
+        f"unknown baseline {spec!r}; expected 'auto', 'none', 'given', a method "
+        f"({', '.join(METHODS)}), a library ({', '.join(LIBRARIES)}), both as "
+        "'tblite:GFN2-xTB', "
         "an ASE calculator object, or a dict from Baseline.spec()"
     )

@@ -25,7 +25,7 @@ from ase_knncalc.cli.common import (
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from ase_knncalc.model import Prediction
+    from ase_knncalc.prediction import Prediction
 
 CsvOption = Annotated[
     Optional[Path],  # noqa: UP045

@@ -18,6 +18,7 @@ from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 from ase.data.colors import jmol_colors
 
+from ase_knncalc.container import package_versions
 from ase_knncalc.data import KeyMap
 from ase_knncalc.errors import DataError, SettingsError
 from ase_knncalc.files import atomic_write
@@ -27,7 +28,6 @@ from ase_knncalc.preparation import TrainingData, prepare
 from ase_knncalc.report import figures
 from ase_knncalc.report.judged import Judged, judge_data, judge_held_out
 from ase_knncalc.settings import TrainingSettings
-from ase_knncalc.store import package_versions
 
 _TEXT_COLUMNS = ("", "structure", "composition", "in 90 %", "nearest")
 _LEFT = ' class="text"'
