@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from ase import Atoms
+
+from ase_knncalc.errors import LabelerError
+from ase_knncalc.structure import structure_label
 
 FloatArray = np.ndarray
 
@@ -31,6 +35,23 @@ class Label:
     forces: FloatArray | None
     seconds: float
     method: str
+
+
+def finite_label(
+    atoms: Atoms, energy: float, forces: FloatArray | None, start: float, method: str
+) -> Label:
+    """The label of a calculation that began at ``start`` (``time.perf_counter``) and ends now.
+
+    Raises
+    ------
+    LabelerError
+        If a number is NaN or infinite.
+    """
+    if not np.isfinite(energy) or (forces is not None and not np.isfinite(forces).all()):
+        raise LabelerError(
+            f"{method} returned NaN for {structure_label(atoms)}: look at its geometry"
+        )
+    return Label(energy, forces, time.perf_counter() - start, method)
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
 from ase_knncalc.errors import LabelerError, SettingsError
-from ase_knncalc.labelers.base import Label
+from ase_knncalc.labelers.base import Label, finite_label
 from ase_knncalc.structure import resolve_charge, structure_label
 
 
@@ -70,11 +70,7 @@ class ASELabeler:
                 f"{self.method} ({type(calculator).__name__}) failed for "
                 f"{structure_label(atoms)}: {type(e).__name__}: {e}"
             ) from e
-        if not np.isfinite(energy) or (forces is not None and not np.isfinite(forces).all()):
-            raise LabelerError(
-                f"{self.method} returned NaN for {structure_label(atoms)}: look at its geometry"
-            )
-        return Label(energy, forces, time.perf_counter() - start, self.method)
+        return finite_label(atoms, energy, forces, start, self.method)
 
     def _check_state(self, calculator: BaseCalculator, charge: int, multiplicity: int) -> None:
         settings: Mapping[str, Any] = getattr(calculator, "parameters", None) or {}

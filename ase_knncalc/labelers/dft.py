@@ -26,7 +26,7 @@ import numpy as np
 from ase import Atoms, units
 
 from ase_knncalc.errors import KNNCalcError, LabelerError, SettingsError
-from ase_knncalc.labelers.base import Label
+from ase_knncalc.labelers.base import Label, finite_label
 from ase_knncalc.labelers.dispersion import chai_head_gordon_dispersion
 from ase_knncalc.structure import check_structure, resolve_charge, structure_label
 
@@ -144,11 +144,7 @@ class PySCFLabeler:
                 f"PySCF failed for {structure_label(atoms)} (charge {charge}, multiplicity "
                 f"{multiplicity}) with {self.method}: {type(e).__name__}: {e}"
             ) from e
-        if not np.isfinite(energy) or (forces is not None and not np.isfinite(forces).all()):
-            raise LabelerError(
-                f"PySCF returned NaN for {structure_label(atoms)}: look at its geometry"
-            )
-        return Label(energy, forces, time.perf_counter() - start, self.method)
+        return finite_label(atoms, energy, forces, start, self.method)
 
     def _compute(
         self, atoms: Atoms, charge: int, multiplicity: int, deadline: float | None
