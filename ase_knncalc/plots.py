@@ -176,6 +176,8 @@ def plot_strategies(
         error = mae.std(axis=0, ddof=1) / np.sqrt(len(mae)) if len(mae) > 1 else None
         axes.errorbar(curve["labels"], mae.mean(axis=0), error, marker="o", capsize=3, label=name)
     axes.set(yscale="log", xlabel="labels", ylabel="mean absolute error (kcal/mol)")
+    for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        set_formatter("{x:g}")
     axes.legend(frameon=False, fontsize=8)
     _save(figure, path)
 

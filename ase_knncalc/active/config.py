@@ -39,7 +39,7 @@ class LoopTable(_Table):
     iterations: PositiveInt = 5
     batch: PositiveInt = 20
     strategy: Literal["random", "energy_std", "novelty", "diversity", "combined", "variance"] = (
-        "combined"
+        "variance"
     )
     energy_window: NonNegativeFloat | None = None
     """eV above the lowest of a composition."""
