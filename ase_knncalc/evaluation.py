@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from ase.data import chemical_symbols
 
-from ase_knncalc.errors import SettingsError
+from ase_knncalc.errors import DataError, SettingsError
 from ase_knncalc.parallel import run
 from ase_knncalc.preparation import TrainingData
 from ase_knncalc.progress import track
@@ -127,12 +128,25 @@ def evaluate_split(
     settings: TrainingSettings,
     test_data: TrainingData | None = None,
 ) -> Held:
-    """Train on some rows, predict others (of ``test_data`` if given)."""
+    """Train on some rows, predict others (of ``test_data`` if given).
+
+    Raises
+    ------
+    DataError
+        If an element is in the structures left out only: no model would predict them.
+    """
     known = data.select(train_rows)
+    asked = (test_data or data).select(test_rows)
+    unseen = np.setdiff1d(asked.batch.numbers[:], known.batch.numbers[:])
+    if len(unseen):
+        raise DataError(
+            f"{', '.join(chemical_symbols[z] for z in unseen)} is in too few structures: all of "
+            "them are left out together, and what is trained on the others cannot predict them; "
+            "use more folds or another split, or leave these structures out"
+        )
     start = time.process_time()
     model = fit_model(known, settings).model
     train_seconds = time.process_time() - start
-    asked = (test_data or data).select(test_rows)
     start = time.perf_counter()
     found = model.correct_features(asked.batch)
     return Held(

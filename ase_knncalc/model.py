@@ -323,9 +323,8 @@ class KNNModel:
         if self.baseline is not None and (baseline_energy is None or forces):
             spin = resolve_charge(atoms, charge, multiplicity)[1]
             if forces:
-                baseline_energy, baseline_forces = self.baseline.energy_and_forces(
-                    atoms, total, spin
-                )
+                computed, baseline_forces = self.baseline.energy_and_forces(atoms, total, spin)
+                baseline_energy = computed if baseline_energy is None else baseline_energy
             else:
                 baseline_energy = self.baseline.energy(atoms, total, spin)
         correction = self.correct(

@@ -12,7 +12,7 @@ from ase.build import molecule
 from ase.calculators.calculator import CalculationFailed, InputError, compare_atoms
 from factories import tiny, water_clusters
 
-from ase_knncalc import KNNCalculator
+from ase_knncalc import KNNCalculator, load_model
 from ase_knncalc.errors import (
     BaselineError,
     ChargeError,
@@ -258,3 +258,11 @@ def test_monte_carlo_loop(calculator) -> None:
             atoms, energy, accepted = trial, new, accepted + 1
     assert 0 < accepted <= 30
     assert atoms.get_potential_energy() == energy
+
+
+def test_a_baseline_energy_that_is_given_stays_with_forces(cluster_frames) -> None:
+    atoms = next(a for a in cluster_frames if a.info["composition"] == "2w")
+    model = load_model("saw-wb97xd-md")
+    found = model.predict(atoms, baseline_energy=-1.0, forces=True)
+    assert found.baseline_energy == -1.0
+    assert found.forces.shape == (len(atoms), 3)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from factories import water_clusters
 
-from ase_knncalc.errors import SettingsError
+from ase_knncalc.errors import DataError, SettingsError
 from ase_knncalc.evaluation import (
     Held,
     compare,
@@ -27,6 +27,20 @@ FAST = TrainingSettings(trend="linear", n_components=4, metric_iterations=10, k=
 @pytest.fixture(scope="module")
 def data(water_frames):
     return prepare(water_frames, settings=FAST, baseline="none", n_jobs=1).data
+
+
+@pytest.mark.parametrize("trend", ["sparse", "linear", "none"])
+def test_an_element_that_the_training_part_lacks_is_an_error(cluster_frames, trend) -> None:
+    """Not a number from offsets that nothing has fixed."""
+    frames = [a.copy() for a in cluster_frames if a.info["composition"] in ("1w", "1am")]
+    settings = TrainingSettings(trend=trend, n_components=4, metric_iterations=5, k=3, folds=2)
+    data = prepare(frames, settings=settings, n_jobs=1).data
+    with_nitrogen = np.array(["am" in g for g in data.groups])
+    assert with_nitrogen.any()
+    with pytest.raises(DataError, match=r"N is in too few structures"):
+        evaluate_split(
+            data, np.flatnonzero(~with_nitrogen), np.flatnonzero(with_nitrogen), settings
+        )
 
 
 def test_every_structure_is_predicted_once_by_a_model_that_has_not_seen_it(data) -> None:
