@@ -137,7 +137,7 @@ def evaluate_split(
     """
     known = data.select(train_rows)
     asked = (test_data or data).select(test_rows)
-    unseen = np.setdiff1d(asked.batch.numbers[:], known.batch.numbers[:])
+    unseen = np.setdiff1d(asked.batch.numbers, known.batch.numbers)
     if len(unseen):
         raise DataError(
             f"{', '.join(chemical_symbols[z] for z in unseen)} is in too few structures: all of "

@@ -23,7 +23,7 @@ from ase_knncalc.neighbors import KNNEstimate, KNNTerm
 from ase_knncalc.prediction import Neighbor, Prediction
 from ase_knncalc.structure import check_structure, resolve_charge
 from ase_knncalc.threads import one_blas_thread
-from ase_knncalc.trend import ForceVariance, Trend
+from ase_knncalc.trend import ForceVariance, Trend, TrendEstimate
 from ase_knncalc.uncertainty import Calibration, ForceCalibration, Signals
 
 if TYPE_CHECKING:
@@ -409,10 +409,8 @@ class KNNModel:
 
     def correct_features(self, batch: FeatureBatch) -> Prediction:
         """Corrections of structures whose descriptors are known (arrays in the prediction)."""
-        estimates = self.knn.evaluate_many(self.place(batch))
-        trend = self.trend.evaluate(batch)
+        trend, estimates, signals = self._terms(batch)
         knn = np.array([e.mean for e in estimates])
-        signals = Signals.of(trend.leverage, estimates, batch.sizes, trend.remoteness)
         return Prediction(
             delta=trend.energy + knn,
             trend=trend.energy,
@@ -425,10 +423,14 @@ class KNNModel:
 
     def novelties(self, batch: FeatureBatch) -> dict[str, FloatArray]:
         """What the novelty is the largest of, see :meth:`Calibration.novelties`."""
+        return self.calibration.novelties(self._terms(batch)[2])
+
+    def _terms(self, batch: FeatureBatch) -> tuple[TrendEstimate, list[KNNEstimate], Signals]:
+        """Both terms of the correction, and what they tell of its error."""
         estimates = self.knn.evaluate_many(self.place(batch))
         trend = self.trend.evaluate(batch)
         signals = Signals.of(trend.leverage, estimates, batch.sizes, trend.remoteness)
-        return self.calibration.novelties(signals)
+        return trend, estimates, signals
 
     def explain(
         self, atoms: Atoms, *, charge: int | None = None, multiplicity: int | None = None

@@ -215,13 +215,14 @@ def complete_baseline(
     elif brought and baseline.library not in ("given", "ase"):
         _spot_check([frames[i] for i in brought], baseline)
     errors = [""] * len(frames)
+    # A baseline without a calculation costs less than looking it up.
+    calculated = baseline.library not in ("none", "given")
     result = baseline_labels(
         [frames[i] for i in missing],
         baseline,
         forces=[forces[i] for i in missing],
-        # A baseline without a calculation costs less than looking it up.
-        cache=None if baseline.library in ("none", "given") else cache,
-        n_jobs=1 if baseline.library in ("none", "given") else n_jobs,
+        cache=cache if calculated else None,
+        n_jobs=n_jobs if calculated else 1,
         progress=progress,
     )
     for i, energy, force, error in zip(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, NoReturn, Protocol, runtime_checkable
 
 import numpy as np
 from ase import Atoms
@@ -70,20 +70,19 @@ class GivenBaseline:
     method: ClassVar[str] = "given"
     library: ClassVar[str] = "given"
 
-    def energy(self, atoms: Atoms, charge: int, multiplicity: int) -> float:
+    def energy(self, atoms: Atoms, charge: int, multiplicity: int) -> NoReturn:
         """Raises :class:`BaselineError`, always."""
         name = atoms.info.get("name") or atoms.get_chemical_formula()
         raise BaselineError(
-            f"no baseline energy (or forces) came with {name}, and baseline='given' computes "
-            "none: training frames need their baseline energies (KeyMap(baseline_energy=…), "
-            "--baseline-key), predictions model.predict(atoms, baseline_energy=…)"
+            f"no baseline energy (or forces) of {name} came with this call, and baseline='given' "
+            "computes none. Training takes them from its frames (KeyMap(baseline_energy=…), "
+            "--baseline-key); a prediction needs model.predict(atoms, baseline_energy=…), "
+            "whatever the structure holds"
         )
 
-    def energy_and_forces(
-        self, atoms: Atoms, charge: int, multiplicity: int
-    ) -> tuple[float, np.ndarray]:
+    def energy_and_forces(self, atoms: Atoms, charge: int, multiplicity: int) -> NoReturn:
         """Raises :class:`BaselineError`, always."""
-        return self.energy(atoms, charge, multiplicity), np.zeros((len(atoms), 3))
+        self.energy(atoms, charge, multiplicity)
 
     def spec(self) -> dict[str, str]:
         """Method and library, both ``"given"``."""

@@ -23,7 +23,7 @@ BaselineOption = Annotated[
     typer.Option(
         "--baseline",
         "-b",
-        help="auto, GFN1-xTB, GFN2-xTB, tblite, xtb, tblite:GFN2-xTB, given (in the data), none.",
+        help="auto, GFN1-xTB, GFN2-xTB, tblite, xtb, tblite:GFN2-xTB, none, given (training only).",
     ),
 ]
 JobsOption = Annotated[int, typer.Option("--jobs", "-j", help="Processes (-1: all cores).")]
