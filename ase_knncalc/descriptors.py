@@ -293,6 +293,8 @@ def _check_settings(settings: FCHL19 | SLATM) -> None:
                 f"{settings.kind}: {f.name} must lie between {_SMALLEST:g} and {_LARGEST:g}, "
                 f"got {value!r}"
             )
+        # NumPy's numbers have no place in a file's JSON.
+        object.__setattr__(settings, f.name, int(value) if f.type == "int" else float(value))
 
 
 DESCRIPTORS: dict[str, type[FCHL19] | type[SLATM]] = {FCHL19.kind: FCHL19, SLATM.kind: SLATM}

@@ -35,6 +35,7 @@ import numpy as np
 from ase_knncalc.descriptors import FeatureBatch, require_elements
 from ase_knncalc.errors import DataError, SettingsError, TrainingError
 from ase_knncalc.kernels import gaussian, whitened_columns
+from ase_knncalc.settingcheck import positive, whole
 
 FloatArray = np.ndarray
 IntArray = np.ndarray
@@ -87,8 +88,7 @@ class _Geometry:
     """Environments of each element in units of σ, about their mean (which loses least digits)."""
 
     def __init__(self, batch: FeatureBatch, elements: Sequence[int], sigma: float) -> None:
-        if not (np.isfinite(sigma) and sigma > 0):
-            raise SettingsError(f"sigma must be a positive number, got {sigma!r}")
+        sigma = positive("sigma", sigma)
         if not len(batch):
             raise TrainingError("no structures: expected at least one to measure distances to")
         self.elements = tuple(elements)
@@ -268,7 +268,7 @@ class KernelIndex:
         n_landmarks: int = 100,
         seed: int = 0,
     ) -> None:
-        _require_positive("n_landmarks", n_landmarks)
+        whole(1)("n_landmarks", n_landmarks)
         self.normalize = normalize
         self.n_evaluations = 0
         self._geometry = _Geometry(batch, elements, sigma)
@@ -332,7 +332,7 @@ class KernelIndex:
         UnknownElementError
             If a structure has an element that the index does not know.
         """
-        _require_positive("k", k)
+        whole(1)("k", k)
         k = min(k, len(self))
         queries = self._geometry.split(batch)
         own, coordinates, rests = self._project(batch, queries)
@@ -435,11 +435,6 @@ def _require_finite(batch: FeatureBatch) -> None:
             f"structure {structure} has NaN or infinity in its descriptor; expected finite "
             "numbers: check its positions"
         )
-
-
-def _require_positive(name: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise SettingsError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
 def pivots(points: FloatArray, most: int) -> IntArray:

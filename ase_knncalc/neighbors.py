@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ase_knncalc.errors import SettingsError, TrainingError
-from ase_knncalc.settingcheck import is_integer, is_real
+from ase_knncalc.settingcheck import is_real, not_negative, one_of, settle, whole
 
 FloatArray = np.ndarray
 IntArray = np.ndarray
@@ -53,12 +53,7 @@ class KNNSettings:
     nugget: float = 0.0
 
     def __post_init__(self) -> None:
-        if not is_integer(self.k) or self.k < 1:
-            raise SettingsError(f"k must be a whole number of at least 1, got {self.k!r}")
-        if self.weights not in WEIGHTS:
-            raise SettingsError(
-                f"weights must be one of {', '.join(WEIGHTS)}, got {self.weights!r}"
-            )
+        settle(self, k=whole(1), weights=one_of(WEIGHTS), nugget=not_negative)
         width = self.bandwidth
         needed = self.weights in ("kernel", "kriging") or width is not None
         # The square of what is smaller, or larger, overflows.
@@ -66,10 +61,8 @@ class KNNSettings:
             raise SettingsError(
                 f"weights={self.weights!r} need a positive bandwidth, got {width!r}"
             )
-        if not is_real(self.nugget) or not self.nugget >= 0:
-            raise SettingsError(
-                f"nugget must be a finite number and not negative, got {self.nugget!r}"
-            )
+        if width is not None:
+            object.__setattr__(self, "bandwidth", float(width))
 
     @property
     def smooth(self) -> bool:

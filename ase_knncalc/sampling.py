@@ -18,7 +18,7 @@ from ase.calculators.calculator import Calculator, all_changes
 
 from ase_knncalc.baselines import Baseline, make_baseline
 from ase_knncalc.descriptors import FCHL19
-from ase_knncalc.errors import KNNCalcError, SettingsError
+from ase_knncalc.errors import KNNCalcError
 from ase_knncalc.molecules import (
     CONTACT,
     Ingredient,
@@ -28,6 +28,7 @@ from ase_knncalc.molecules import (
     pack,
 )
 from ase_knncalc.progress import track
+from ase_knncalc.settingcheck import flag, one_of, positive, seed, settle, several, whole
 from ase_knncalc.settings import PRESETS
 from ase_knncalc.structure import resolve_charge
 
@@ -86,18 +87,22 @@ class SamplingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.methods or set(self.methods) - set(METHODS):
-            raise SettingsError(
-                f"methods must be some of {', '.join(METHODS)}, got {', '.join(self.methods)!r}"
-            )
-        for name in (
-            "fmax", "relax_steps", "chain", "interval", "time_step", "snapshot_time",
-            "energy_tolerance", "distance_tolerance", "attempts",
-        ):  # fmt: skip
-            if not getattr(self, name) > 0:
-                raise SettingsError(f"{name} must be positive, got {getattr(self, name)!r}")
-        if not self.temperatures or min(self.temperatures) <= 0:
-            raise SettingsError(f"temperatures must be positive, got {self.temperatures!r}")
+        settle(
+            self,
+            methods=several(one_of(METHODS)),
+            relax=flag,
+            fmax=positive,
+            relax_steps=whole(1),
+            temperatures=several(positive),
+            chain=whole(1),
+            interval=whole(1),
+            time_step=positive,
+            snapshot_time=positive,
+            energy_tolerance=positive,
+            distance_tolerance=positive,
+            attempts=whole(1),
+            seed=seed,
+        )
 
 
 class BaselineCalculator(Calculator):
@@ -382,8 +387,7 @@ def sample(
         If every run failed; with the reason of the first.
     """
     settings = settings or SamplingSettings()
-    if n < 1:
-        raise SettingsError(f"the number of structures must be positive, got {n}")
+    n = whole(1)("n", n)
     composition = composition_of(ingredients)
     per_round = sum(1 if m == "packing" else settings.chain for m in settings.methods)
     runs = settings.attempts * len(settings.methods) * -(-n // per_round)

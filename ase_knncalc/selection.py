@@ -35,6 +35,7 @@ import numpy as np
 
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.errors import SettingsError
+from ase_knncalc.settingcheck import not_negative, one_of, whole
 from ase_knncalc.structure import composition_label
 
 if TYPE_CHECKING:
@@ -156,11 +157,9 @@ def select(
     SettingsError
         For an unknown strategy, a negative budget or window, or a window without energies.
     """
-    if strategy not in STRATEGIES:
-        raise SettingsError(f"strategy must be one of {', '.join(STRATEGIES)}, got {strategy!r}")
-    if n < 0:
-        raise SettingsError(f"the number of structures to select must not be negative, got {n}")
-    rng = np.random.default_rng(seed)
+    one_of(STRATEGIES)("strategy", strategy)
+    n = whole(0)("n", n)
+    rng = np.random.default_rng(whole(0, 2**63 - 1)("seed", seed))
     # A shuffled pool: ties are broken by the seed and not by the order of a file.
     candidates = rng.permutation(within_window(pool, energy_window))
     n = min(n, len(candidates))
@@ -237,8 +236,7 @@ def within_window(pool: Pool, energy_window: float | None) -> IntArray:
     everything = np.arange(len(pool))
     if energy_window is None:
         return everything
-    if not energy_window >= 0:
-        raise SettingsError(f"energy_window must not be negative, got {energy_window!r}")
+    not_negative("energy_window", energy_window)
     if pool.energies is None:
         raise SettingsError("an energy window needs energies: give the model its baseline")
     labels = np.zeros(len(pool), dtype=np.intp)

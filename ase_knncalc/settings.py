@@ -8,7 +8,8 @@ from typing import Any
 
 from ase_knncalc.descriptors import Descriptor, descriptor_from_dict
 from ase_knncalc.errors import SettingsError
-from ase_knncalc.neighbors import KNNSettings
+from ase_knncalc.neighbors import WEIGHTS, KNNSettings
+from ase_knncalc.settingcheck import instance, one_of, positive, seed, settle, whole
 from ase_knncalc.sparse import SparseSettings
 from ase_knncalc.trend import TREND_KINDS
 
@@ -92,29 +93,39 @@ class TrainingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.trend not in TREND_KINDS:
-            raise SettingsError(
-                f"trend must be one of {', '.join(TREND_KINDS)}, got {self.trend!r}"
-            )
-        if self.metric not in METRICS:
-            raise SettingsError(f"metric must be one of {', '.join(METRICS)}, got {self.metric!r}")
-        if not self.kernel_width > 0:
-            raise SettingsError(f"kernel_width must be positive, got {self.kernel_width!r}")
-        for name, least in (
-            ("kernel_landmarks", 1),
-            ("n_components", 1),
-            ("metric_samples", 2),
-            ("folds", 2),
-        ):
-            if getattr(self, name) < least:
-                raise SettingsError(f"{name} must be at least {least}, got {getattr(self, name)!r}")
-        if self.monomer_weight <= 0:
-            raise SettingsError(f"monomer_weight must be positive, got {self.monomer_weight!r}")
-        if self.weights != "auto":
-            # Raises for unknown weights or k; the width is checked when it is known.
-            KNNSettings(self.k, self.weights, self.bandwidth or 1.0, self.nugget or 0.0)
-        else:
-            KNNSettings(self.k)
+        settle(
+            self,
+            trend=one_of(TREND_KINDS),
+            k=whole(1),
+            weights=one_of(("auto", *WEIGHTS)),
+            metric=one_of(METRICS),
+            n_components=whole(1),
+            metric_samples=whole(2),
+            metric_iterations=whole(0),
+            kernel_width=positive,
+            kernel_landmarks=whole(1),
+            sparse=instance(SparseSettings),
+            descriptor_kind=instance(str),
+            descriptor_options=instance(dict),
+            folds=whole(2),
+            monomer_weight=positive,
+            seed=seed,
+        )
+        # Raises where a width makes no sense; those that are None are found in training.
+        knn = KNNSettings(
+            self.k,
+            self.resolved_weights,
+            1.0 if self.bandwidth is None else self.bandwidth,
+            0.0 if self.nugget is None else self.nugget,
+        )
+        if self.bandwidth is not None:
+            object.__setattr__(self, "bandwidth", knn.bandwidth)
+        if self.nugget is not None:
+            object.__setattr__(self, "nugget", knn.nugget)
+        # With any element: what is wrong in the options is said here, not after the labels.
+        made = self.descriptor([1]).to_dict()
+        plain = {name: made[name] for name in self.descriptor_options}
+        object.__setattr__(self, "descriptor_options", plain)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainingSettings:

@@ -33,6 +33,7 @@ from ase_knncalc.kernels import (
 )
 from ase_knncalc.regression import prediction_leverage, prediction_rows
 from ase_knncalc.rowstore import Rows, allocate, folder_of
+from ase_knncalc.settingcheck import not_negative, one_of, positive, settle, several, whole
 from ase_knncalc.trend import TrendEstimate, composition_columns, require_shape
 
 FloatArray = np.ndarray
@@ -81,17 +82,18 @@ class SparseSettings:
     sample: int = 20_000
 
     def __post_init__(self) -> None:
-        for name in ("environments", "rank", "variance_environments", "sample"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} must be at least 1, got {getattr(self, name)!r}")
-        if not self.length_scale > 0:
-            raise SettingsError(f"length_scale must be positive, got {self.length_scale!r}")
-        if self.selection not in ("random", "farthest", "kmeans"):
-            raise SettingsError(
-                f"selection must be random, farthest or kmeans, got {self.selection!r}"
-            )
-        if not self.penalties or min(self.penalties) <= 0:
-            raise SettingsError(f"penalties must be positive, got {self.penalties!r}")
+        settle(
+            self,
+            environments=whole(1),
+            length_scale=positive,
+            rank=whole(1),
+            whitening=not_negative,
+            variance_environments=whole(1),
+            selection=one_of(("random", "farthest", "kmeans")),
+            penalties=several(positive),
+            force_weights=several(positive),
+            sample=whole(1),
+        )
 
 
 @dataclass(frozen=True)
