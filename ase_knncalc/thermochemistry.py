@@ -14,14 +14,18 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms, units
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.symbols import Symbols
 
 from ase_knncalc.errors import SettingsError, StructureError
-from ase_knncalc.structure import resolve_charge, structure_label
+from ase_knncalc.settingcheck import instance, optional, positive, whole
+from ase_knncalc.structure import check_structure, resolve_charge, structure_label
 
 FloatArray = np.ndarray
 
@@ -49,6 +53,10 @@ class Thermochemistry:
         Harmonic, cm⁻¹, ascending; imaginary ones are negative.
     temperature, pressure : float
         K and Pa.
+    numbers : tuple of int
+        Atomic numbers, ascending; empty where they are not known.
+    charge : int
+        Total charge.
     """
 
     energy: float
@@ -60,6 +68,8 @@ class Thermochemistry:
     wavenumbers: FloatArray
     temperature: float
     pressure: float
+    numbers: tuple[int, ...] = ()
+    charge: int = 0
 
 
 def gibbs_energy(
@@ -70,8 +80,11 @@ def gibbs_energy(
     lowest: float | None = 100.0,
     symmetry: int = 1,
     delta: float = 0.01,
+    fmax: float | None = 0.05,
 ) -> Thermochemistry:
     """Gibbs energy of a relaxed structure, from finite differences of its calculator's forces.
+
+    All atoms move in a vibration: constraints count neither there nor in the largest force.
 
     Parameters
     ----------
@@ -86,24 +99,35 @@ def gibbs_energy(
         Rotational symmetry number: 2 for water, 3 for ammonia, 1 for most clusters.
     delta
         Displacement, Å; 6 n_atoms + 1 calculations are made.
+    fmax
+        Largest force on an atom (eV/Å) at which the structure still counts as relaxed, as ASE's
+        optimizers measure it. None takes any structure, such as a minimum of another method;
+        then mind that its wavenumbers and energy are not those of a minimum.
 
     Raises
     ------
     SettingsError
-        If there is no calculator or a number makes no sense.
+        If there is no calculator, it has no forces, or a number makes no sense.
     StructureError
-        If the structure is no minimum.
+        If the structure is not relaxed, or no minimum.
     """
-    if atoms.calc is None:
-        raise SettingsError("the structure has no calculator: set atoms.calc")
     for name, value in (("temperature", temperature), ("pressure", pressure), ("delta", delta)):
-        if not (math.isfinite(value) and value > 0):
-            raise SettingsError(f"{name} must be positive, got {value!r}")
-    if symmetry < 1 or (lowest is not None and not lowest > 0):
-        raise SettingsError("symmetry must be at least 1, lowest a positive wavenumber or None")
+        positive(name, value)
+    optional(positive)("lowest", lowest)
+    optional(positive)("fmax", fmax)
+    whole(1)("symmetry", symmetry)
     from ase.thermochemistry import IdealGasThermo
 
+    largest = float(np.linalg.norm(_forces(atoms), axis=1).max())
     label = structure_label(atoms)
+    if fmax is not None and largest > fmax:
+        raise StructureError(
+            f"{label} is not relaxed: the largest force on an atom is {largest:.3g} eV/Å, and "
+            f"vibrations and Gibbs energies belong to minima (at most {fmax:g} eV/Å). Relax it "
+            "with this calculator (fmax=0.01 to 0.05 eV/Å, without constraints); gibbs_energy(…, "
+            "fmax=…) allows for larger forces"
+        )
+    charge, multiplicity = resolve_charge(atoms)
     energy = float(atoms.get_potential_energy())
     std = float(getattr(atoms.calc, "results", {}).get("energy_std", math.nan))
     modes = wavenumbers(atoms, delta=delta)
@@ -120,7 +144,7 @@ def gibbs_energy(
         potentialenergy=energy,
         atoms=atoms,
         symmetrynumber=symmetry,
-        spin=(resolve_charge(atoms)[1] - 1) / 2,
+        spin=(multiplicity - 1) / 2,
     )
     return Thermochemistry(
         energy=energy,
@@ -132,11 +156,27 @@ def gibbs_energy(
         wavenumbers=modes,
         temperature=temperature,
         pressure=pressure,
+        numbers=tuple(sorted(atoms.numbers.tolist())),
+        charge=charge,
     )
 
 
+def _forces(atoms: Atoms) -> FloatArray:
+    """Forces of a structure's calculator, whatever is constrained."""
+    check_structure(atoms)
+    if atoms.calc is None:
+        raise SettingsError("the structure has no calculator: set atoms.calc")
+    try:
+        return np.asarray(atoms.get_forces(apply_constraint=False))
+    except PropertyNotImplementedError:
+        raise SettingsError(
+            f"the calculator {type(atoms.calc).__name__} has no forces, and vibrations need them; "
+            "of the shipped models, saw-wb97xd-md was trained on forces"
+        ) from None
+
+
 def binding_gibbs_energy(
-    cluster: Thermochemistry, molecules: Sequence[Thermochemistry]
+    cluster: Thermochemistry, molecules: Iterable[Thermochemistry]
 ) -> tuple[float, float]:
     """Gibbs energy of binding and its standard deviation, eV.
 
@@ -156,8 +196,26 @@ def binding_gibbs_energy(
     Raises
     ------
     SettingsError
-        If temperatures or pressures differ.
+        If temperatures or pressures differ, or atoms and charge of the molecules do not add up
+        to those of the cluster.
     """
+    molecules = list(instance(Iterable)("molecules", molecules))
+    for name, state in (("cluster", cluster), *(("each of molecules", m) for m in molecules)):
+        instance(Thermochemistry)(name, state)
+    if len(molecules) < 2:
+        raise SettingsError(
+            f"a cluster binds at least two molecules, got {len(molecules)}: list each of them, "
+            "repeated ones as often as they occur. Two conformers differ by a.gibbs − b.gibbs"
+        )
+    if cluster.numbers and all(m.numbers for m in molecules):
+        parts = sum((Counter(m.numbers) for m in molecules), Counter())
+        charge = sum(m.charge for m in molecules)
+        if parts != Counter(cluster.numbers) or charge != cluster.charge:
+            raise SettingsError(
+                f"the molecules are {_formula(parts.elements())} with charge {charge:+d} together, "
+                f"but the cluster is {_formula(cluster.numbers)} with charge {cluster.charge:+d}: "
+                "list each molecule as often as it occurs"
+            )
     states = {(t.temperature, t.pressure) for t in (cluster, *molecules)}
     if len(states) > 1:
         raise SettingsError(f"Gibbs energies of different (temperature, pressure): {states}")
@@ -184,6 +242,7 @@ def wavenumbers(atoms: Atoms, delta: float = 0.01) -> FloatArray:
     """
     from ase.vibrations import Vibrations
 
+    _forces(atoms)
     copy = atoms.copy()
     copy.calc = atoms.calc
     copy.set_constraint()
@@ -206,6 +265,10 @@ def rotor(atoms: Atoms) -> str:
     if len(atoms) == 1:
         return "monatomic"
     return "linear" if atoms.get_moments_of_inertia().min() < _LINE else "nonlinear"
+
+
+def _formula(numbers: Iterable[int]) -> str:
+    return str(Symbols(sorted(numbers)).formula.format("hill"))
 
 
 def _free_motions(atoms: Atoms) -> FloatArray:

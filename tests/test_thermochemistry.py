@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from ase import Atoms, units
 from ase.build import molecule
 from ase.calculators.morse import MorsePotential
+from ase.constraints import FixAtoms
 from ase.optimize import BFGS
+from factories import tiny
 
 from ase_knncalc import KNNCalculator
 from ase_knncalc.errors import SettingsError, StructureError
@@ -90,23 +93,70 @@ def test_soft_modes_are_raised(water) -> None:
 
 def test_two_apart_do_not_bind_in_energy_but_lose_entropy(water) -> None:
     one = gibbs_energy(water, symmetry=2)
-    gibbs, std = binding_gibbs_energy(one, [one])
+    pair = replace(one, gibbs=2 * one.gibbs, numbers=(1, 1, 1, 1, 8, 8))
+    gibbs, std = binding_gibbs_energy(pair, [one, one])
     assert gibbs == 0.0
-    assert std == pytest.approx(math.sqrt(2) * one.energy_std)
-    _, twice = binding_gibbs_energy(one, [one, one])
-    assert twice == pytest.approx(math.sqrt(5) * one.energy_std)
+    assert std == pytest.approx(math.sqrt(5) * one.energy_std)
+    _, std = binding_gibbs_energy(pair, iter([one, replace(one)]))
+    assert std == pytest.approx(math.sqrt(3) * one.energy_std), "errors of two kinds"
     with pytest.raises(SettingsError, match="different"):
-        binding_gibbs_energy(one, [gibbs_energy(water, temperature=250.0)])
+        binding_gibbs_energy(pair, [one, replace(one, temperature=250.0)])
+
+
+def test_molecules_that_do_not_add_up_to_the_cluster_are_refused(water) -> None:
+    one = gibbs_energy(water, symmetry=2)
+    pair = replace(one, gibbs=2 * one.gibbs, numbers=(1, 1, 1, 1, 8, 8))
+    for molecules in ([], [one]):
+        with pytest.raises(SettingsError, match=f"at least two molecules, got {len(molecules)}"):
+            binding_gibbs_energy(one, molecules)
+    with pytest.raises(SettingsError, match=r"are H6O3 .* together, but the cluster is H4O2"):
+        binding_gibbs_energy(pair, [one] * 3)
+    with pytest.raises(SettingsError, match=r"charge \+1 together, but .* charge \+0"):
+        binding_gibbs_energy(pair, [one, replace(one, charge=1)])
+    for molecules in (one, "water", [one, "water"], None, [one, None]):
+        with pytest.raises(SettingsError, match="molecules must be"):
+            binding_gibbs_energy(pair, molecules)
+    with pytest.raises(SettingsError, match="cluster must be of type Thermochemistry"):
+        binding_gibbs_energy("dimer", [one, one])
+    # Who makes them without atoms has to know.
+    binding_gibbs_energy(replace(pair, numbers=()), [one] * 3)
+
+
+def test_what_is_not_relaxed_is_refused_with_its_force(water) -> None:
+    stretched = water.copy()
+    stretched.set_distance(0, 1, 1.05)
+    stretched.calc = water.calc
+    with pytest.raises(StructureError, match=r"not relaxed: .* force on an atom is [1-9]\S* eV/Å"):
+        gibbs_energy(stretched)
+    # Constraints hide no force: all atoms vibrate.
+    stretched.set_constraint(FixAtoms([0, 1, 2]))
+    with pytest.raises(StructureError, match="not relaxed"):
+        gibbs_energy(stretched)
+    assert math.isfinite(gibbs_energy(stretched, fmax=None).gibbs)
+    assert math.isfinite(gibbs_energy(stretched, fmax=50.0).gibbs)
+    with pytest.raises(StructureError, match="not relaxed"):
+        gibbs_energy(water, fmax=1e-6)
+
+
+def test_calculators_without_forces_are_told(water_frames) -> None:
+    atoms = water_frames[0].copy()
+    atoms.calc = KNNCalculator(tiny(water_frames, trend="none", weights="distance"))
+    for ask in (gibbs_energy, wavenumbers):
+        with pytest.raises(SettingsError, match="KNNCalculator has no forces"):
+            ask(atoms)
+        with pytest.raises(SettingsError, match="no calculator"):
+            ask(molecule("H2O"))
+        with pytest.raises(StructureError, match=r"expected one ase\.Atoms"):
+            ask("water")
 
 
 def test_errors() -> None:
-    with pytest.raises(SettingsError, match="no calculator"):
-        gibbs_energy(molecule("H2O"))
     saddle = Atoms("N3", [[0, 0, 0], [1.0, 0, 0], [2.0, 0, 0]])
     # Pressed between the ends: they would rather bend out than be this near.
     saddle.calc = MorsePotential(epsilon=2.0, rho0=2.0, r0=1.1, rcut1=20, rcut2=30)
     with pytest.raises(StructureError, match=r"no minimum.*i cm"):
-        gibbs_energy(saddle)
-    for options in ({"temperature": 0.0}, {"symmetry": 0}, {"lowest": -1.0}, {"pressure": -1}):
-        with pytest.raises(SettingsError):
-            gibbs_energy(saddle, **options)
+        gibbs_energy(saddle, fmax=None)
+    for name in ("temperature", "pressure", "lowest", "symmetry", "delta", "fmax"):
+        for wrong in (0, -1.0, "298", math.nan, [300.0], True):
+            with pytest.raises(SettingsError, match=f"{name} must be"):
+                gibbs_energy(saddle, **{name: wrong})
