@@ -46,3 +46,11 @@ def cluster_frames():
 
     path = Path(__file__).parent / "data" / "clusters_wb97xd.extxyz"
     return read_dataset(path).frames
+
+
+@pytest.fixture
+def folder(tmp_path, water_frames, tiny_model) -> Path:
+    """A configuration of an active loop, with its files."""
+    from loops import fill_folder
+
+    return fill_folder(tmp_path, water_frames, tiny_model)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sqlite3
@@ -14,93 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from factories import pair_energy, water_clusters
+from loops import Oracle, read_labelled, write_config
 
-from ase_knncalc import load_model, save_model
+from ase_knncalc import load_model
 from ase_knncalc.active import ActiveLoop, Journal, read_config, run_loop
 from ase_knncalc.active.journal import structure_key
 from ase_knncalc.active.labelling import NamedCalculator, make_labeler
 from ase_knncalc.data import write_frames
-from ase_knncalc.errors import DataError, LabelerError, ModelFileError, SettingsError
+from ase_knncalc.errors import DataError, ModelFileError, SettingsError
 from ase_knncalc.labelers import Label, LabelResult
-
-SETTINGS = """
-[training.settings]
-trend = "linear"
-n_components = 5
-metric = "pca"
-folds = 2
-k = 5
-"""
-
-CONFIG = """
-[loop]
-directory = "work"
-iterations = {iterations}
-batch = {batch}
-strategy = "{strategy}"
-
-[model]
-{model}
-baseline = "none"
-
-[training]
-data = ["known.extxyz"]
-check_labels = false
-{settings}
-[pool]
-files = ["pool.extxyz"]
-
-[labeler]
-kind = "lookup"
-files = ["answers.extxyz"]
-
-[test]
-files = ["test.extxyz"]
-"""
-
-
-class Oracle:
-    """Labels at once, and notes each structure that it was asked for."""
-
-    method = "pairs"
-    provides_forces = False
-    in_process = True
-
-    def __init__(self, calls: Path, failing: str = "") -> None:
-        self.calls = calls
-        self.failing = failing
-
-    def label(self, atoms):
-        with open(self.calls, "a") as handle:
-            handle.write(structure_key(atoms) + "\n")
-        if self.failing and atoms.info["name"] == self.failing:
-            raise LabelerError("did not converge")
-        return Label(pair_energy(atoms), None, 0.0, self.method)
-
-
-@pytest.fixture
-def folder(tmp_path, water_frames, tiny_model) -> Path:
-    """A configuration with its files: known structures, a pool without labels, answers."""
-    write_frames(tmp_path / "known.extxyz", water_frames)
-    pool = water_clusters(30, seed=11)
-    write_frames(tmp_path / "answers.extxyz", pool)
-    for atoms in pool:
-        del atoms.info["reference_energy"]
-    write_frames(tmp_path / "pool.extxyz", pool)
-    write_frames(tmp_path / "test.extxyz", water_clusters(20, seed=12))
-    save_model(tiny_model, tmp_path / "first.h5")
-    write_config(tmp_path)
-    return tmp_path
-
-
-def write_config(folder: Path, extra: str = "", **changes) -> Path:
-    options = {
-        "iterations": 3, "batch": 5, "strategy": "combined", "model": 'file = "first.h5"',
-        "settings": SETTINGS, **changes,
-    }  # fmt: skip
-    path = folder / "config.toml"
-    path.write_text(CONFIG.format(**options) + extra)
-    return path
 
 
 def test_loop_from_a_model_to_its_report(folder) -> None:
@@ -125,13 +46,6 @@ def test_loop_from_a_model_to_its_report(folder) -> None:
 
 
 TRUTH = {a.info["name"]: a.info["reference_energy"] for a in water_clusters(30, seed=11)}
-
-
-def read_labelled(work: Path) -> dict[str, float]:
-    from ase.io import read
-
-    frames = read(work / "labelled.extxyz", ":")
-    return {a.info["name"]: a.info["reference_energy"] for a in frames}
 
 
 def test_running_again_does_nothing_and_more_iterations_go_on(folder) -> None:
@@ -272,13 +186,6 @@ def test_plan_changes_nothing(folder) -> None:
     assert ActiveLoop(config).plan().iteration == 2
 
 
-def test_another_configuration_is_refused(folder) -> None:
-    run_loop(read_config(write_config(folder, iterations=1)))
-    path = write_config(folder, settings=SETTINGS.replace("k = 5", "k = 6"))
-    with pytest.raises(SettingsError, match=r"training\.settings is .*'k': 6.*restore it"):
-        run_loop(read_config(path))
-
-
 def test_a_label_that_is_no_number_is_a_failure(folder) -> None:
     class Doubtful(Oracle):
         def label(self, atoms):
@@ -310,33 +217,6 @@ def test_two_loops_in_one_directory_are_refused(folder) -> None:
             [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
         )
         assert "in use by another loop" in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (("batch = 5", "bach = 5"), r"loop\.bach: unknown key; did you mean 'batch'"),
-        (("batch = 5", "batch = 0"), r"loop\.batch: .*greater than 0, got 0"),
-        (("batch = 5", 'batch = "many"'), r"loop\.batch: .*got 'many'"),
-        (('strategy = "combined"', 'strategy = "best"'), r"loop\.strategy: .*'random'.*got 'best'"),
-        (("k = 5", "kk = 5"), r"training\.settings\.kk: unknown key; did you mean 'k'"),
-        (("k = 5", "k = 0"), r"training\.settings: k must be"),
-        (('kind = "lookup"', 'kind = "oracle"'), r"labeler\.kind: .*'pyscf'.*got 'oracle'"),
-        (('kind = "lookup"', ""), r"labeler\.kind: missing"),
-        (("answers.extxyz", "nothing.extxyz"), r"labeler\.files: .*nothing\.extxyz does not exist"),
-        (('files = ["pool.extxyz"]', ""), r"pool\.files or pool\.sample"),
-        (('files = ["pool.extxyz"]', 'sample = [["xx:2"]]'), r"unknown molecule 'xx'"),
-        (("[pool]", "[pol]"), r"pool: missing|pol: unknown key"),
-        (("[pool]", "[pool"), "is not TOML"),
-    ],
-)  # fmt: skip
-def test_configuration_errors_name_the_key(folder, change, message) -> None:
-    path = folder / "config.toml"
-    text = path.read_text()
-    assert change[0] in text
-    path.write_text(text.replace(*change, 1))
-    with pytest.raises(SettingsError, match=message):
-        read_config(path)
 
 
 def test_labelers_by_name(folder) -> None:
@@ -408,7 +288,7 @@ class TestJournal:
 KILLED = """
 import sys
 sys.path.insert(0, {tests!r})
-from test_active import Oracle
+from loops import Oracle
 from pathlib import Path
 from ase_knncalc.active import read_config, run_loop
 import ase_knncalc.training, scipy.linalg, scipy.stats, sklearn.model_selection
@@ -506,8 +386,3 @@ def test_a_few_kills(folder) -> None:
 def test_a_hundred_kills(folder) -> None:
     write_config(folder, iterations=10, batch=3)
     kill_at_random(folder, 100, seed=1, length=10)
-
-
-def test_identity_is_plain(folder) -> None:
-    identity = read_config(folder / "config.toml").identity()
-    assert json.loads(json.dumps(identity)) == identity

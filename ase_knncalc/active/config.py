@@ -143,11 +143,22 @@ class LoopConfig(_Table):
     test: TestTable = Field(default_factory=TestTable)
 
     def identity(self) -> dict[str, Any]:
-        """What a loop cannot change once it has begun, as plain values."""
+        """What two runs of one loop have in common, as plain values.
+
+        Paths count from the loop's directory: they stay the same where the configuration is named
+        by another path, and where all of it moves.
+        """
         tables = self.model_dump(mode="json", exclude={"loop"})
         tables["labeler"].pop("time_limit")
         tables["loop"] = {"seed": self.loop.seed}
+        for name, key in _PATHS & {(table, key) for table in tables for key in tables[table]}:
+            tables[name][key] = [self._relative(p) for p in tables[name][key]]
+        if self.model.file is not None and Path(self.model.file).is_absolute():
+            tables["model"]["file"] = self._relative(self.model.file)
         return dict(json.loads(json.dumps(tables)))
+
+    def _relative(self, path: str) -> str:
+        return os.path.relpath(path, self.loop.directory)
 
 
 def read_config(path: str | os.PathLike[str]) -> LoopConfig:
@@ -163,7 +174,7 @@ def read_config(path: str | os.PathLike[str]) -> LoopConfig:
     else:
         import tomli as tomllib
 
-    path = Path(path)
+    path = Path(os.path.abspath(path))
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as e:

@@ -157,6 +157,13 @@ class Journal:
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
+    def begin(self, configuration: str) -> None:
+        """Forget all that was chosen, tried and reported, and keep a configuration."""
+        with self._transaction() as db:
+            for table in ("labels", "structures", "iterations"):
+                db.execute(f"DELETE FROM {table}")
+            db.execute("INSERT OR REPLACE INTO facts VALUES ('configuration', ?)", (configuration,))
+
     def add_batch(self, iteration: int, frames: list[Atoms]) -> None:
         """Keep the choice of an iteration, all of it or nothing.
 

@@ -67,12 +67,14 @@ class NamedCalculator:
 
 
 def make_labeler(table: LabelerTable) -> Labeler:
-    """The labeler of a configuration.
+    """The labeler of a configuration, after a look at whether it could work.
 
     Raises
     ------
     SettingsError
         If options do not fit the labeler.
+    LabelerError
+        If it needs PySCF, and that is not installed.
     DataError
         If labelled structures cannot be read.
     """
@@ -83,9 +85,19 @@ def make_labeler(table: LabelerTable) -> Labeler:
         factory = NamedCalculator(
             table.calculator, table.options, table.charge_key, table.multiplicity_key
         )
-        factory.calculator_class()
+        try:
+            factory(0, 1)
+        except SettingsError:
+            raise
+        except Exception as e:  # a calculator raises what it likes
+            raise SettingsError(
+                f"labeler.options: ASE cannot set up {table.calculator!r} with them: "
+                f"{type(e).__name__}: {e}"
+            ) from e
         return ASELabeler(factory, table.method, table.energies_only)
     try:
-        return PySCFLabeler(**table.options)
-    except TypeError as e:
+        labeler = PySCFLabeler(**table.options)
+        labeler.check()
+    except (TypeError, SettingsError) as e:
         raise SettingsError(f"labeler.options: {e}") from None
+    return labeler

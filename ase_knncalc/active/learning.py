@@ -67,7 +67,7 @@ def learn(
     """
     mode = config.loop.retrain
     if mode == "always":
-        return _trained(batch, labelled, config, cache, ["retrain = 'always'"])
+        return _trained(model, batch, labelled, config, cache, ["retrain = 'always'"])
     foreign = [a for a in batch if not covered(model, a)]
     if foreign:
         reasons = [f"{len(foreign)} structures hold elements or charges that the model never saw"]
@@ -83,17 +83,18 @@ def learn(
             f"{reasons[0]}: give training.data, so that it can be trained again, and leave "
             "loop.retrain at 'auto'"
         )
-    return _trained(batch, labelled, config, cache, reasons)
+    return _trained(model, batch, labelled, config, cache, reasons)
 
 
 def _trained(
+    before: KNNModel,
     batch: Sequence[Atoms],
     labelled: Sequence[Atoms],
     config: LoopConfig,
     cache: Path,
     reasons: list[str],
 ) -> Learned:
-    model = train_model(labelled, config, cache)
+    model = train_model(before, labelled, config, cache)
     names = {str(a.info.get("name", "")) for a in batch}
     omitted = model.info.provenance["omitted"]
     left_out = [f"{o['name']}: {o['reason']}" for o in omitted if o["name"] in names]
@@ -109,13 +110,19 @@ def covered(model: KNNModel, atoms: Atoms) -> bool:
     return True
 
 
-def train_model(labelled: Sequence[Atoms], config: LoopConfig, cache: Path) -> KNNModel:
-    """A model of the original data and all labels of the loop."""
+def train_model(
+    before: KNNModel | None, labelled: Sequence[Atoms], config: LoopConfig, cache: Path
+) -> KNNModel:
+    """A model of the original data and all labels of the loop.
+
+    It keeps the baseline and the reference of the one before it, if there is one.
+    """
     table = config.training
     additions = [a.copy() for a in labelled]
     if not table.use_forces:
         for atoms in additions:
             atoms.arrays.pop("reference_forces", None)
+    reference = config.model.reference or ("" if before is None else before.info.reference)
     data: list[Any] = training_frames(config)
     with warnings.catch_warnings():
         # Frames left out are listed in the model; here the same ones would be told of each time.
@@ -123,8 +130,8 @@ def train_model(labelled: Sequence[Atoms], config: LoopConfig, cache: Path) -> K
         return train(
             data + additions,
             monomers=_canonical(config, table.monomers) or None,
-            baseline=config.model.baseline,
-            reference=config.model.reference or table.reference_key,
+            baseline=config.model.baseline if before is None else before.baseline,
+            reference=reference or table.reference_key,
             check_labels=table.check_labels,
             settings=table.training_settings(),
             cache=cache,

@@ -30,18 +30,19 @@ from ase import Atoms
 
 from ase_knncalc.active.choice import Chooser
 from ase_knncalc.active.config import LoopConfig
+from ase_knncalc.active.inputs import check_inputs, check_pool, read_test
 from ase_knncalc.active.journal import Asked, Journal, structure_key
 from ase_knncalc.active.labelling import make_labeler
 from ase_knncalc.active.learning import Learned, baseline_energies, covered, learn, train_model
-from ase_knncalc.data import KeyMap, read_dataset, read_structures, write_frames
-from ase_knncalc.errors import DataError, SettingsError
+from ase_knncalc.data import read_structures, write_frames
+from ase_knncalc.errors import DataError, LabelerError, SettingsError, StructureError
 from ase_knncalc.files import replacing
 from ase_knncalc.labelers import Labeler, LabelResult, label_frames
 from ase_knncalc.model import KNNModel
 from ase_knncalc.preparation import compute_features
 from ase_knncalc.progress import track
 from ase_knncalc.store import load_model, save_model
-from ase_knncalc.structure import composition_label, resolve_charge
+from ase_knncalc.structure import check_structure, composition_label, resolve_charge
 
 FloatArray = np.ndarray
 
@@ -104,7 +105,7 @@ class ActiveLoop:
         self.on_iteration = on_iteration
         self._labeler = labeler
         self._pools: dict[int, list[Atoms]] = {}
-        self._test: list[Atoms] | None = None
+        self._test: list[Atoms] = []
         self._plotted = time.monotonic()
         self._chooser = Chooser(config, self.baseline_cache)
 
@@ -130,15 +131,18 @@ class ActiveLoop:
         except OSError as e:
             raise SettingsError(f"loop.directory: cannot make {self.directory}: {e}") from e
         with Journal(self.directory / "journal.db") as journal:
-            self._same_configuration(journal)
             labeler = self._labeler or make_labeler(self.config.labeler)
+            self._test = read_test(self.config)
+            self._go_on(journal)
             done = len(journal.reports())
-            model = self._model(done, journal)
+            model = self._model(done)
+            check_inputs(self.config, model, self._test)
             for iteration in range(done + 1, self.config.loop.iterations + 1):
                 batch = self._batch(journal, iteration, model)
                 if not batch:
                     break  # the pool is used up
                 self._label(journal, labeler, batch)
+                self._write_labelled(journal)
                 model = self._learn(journal, iteration, model)
             reports = journal.reports()
             self._write_outputs(journal, reports, finished=True)
@@ -149,19 +153,27 @@ class ActiveLoop:
         journal_file = self.directory / "journal.db"
         asked: list[Asked] = []
         done = 0
+        begun = False
         if journal_file.exists():
             with Journal(journal_file) as journal:
-                asked, done = journal.asked(), len(journal.reports())
+                begun = self._begun(journal)
+                if begun:
+                    asked, done = journal.asked(), len(journal.reports())
         file = self._model_file(done)
-        if file.exists():
+        if begun and file.exists():
             model = load_model(file, baseline=self.config.model.baseline)
         elif self.config.model.file is not None:
             model = load_model(self.config.model.file, baseline=self.config.model.baseline)
         else:
             model = None
+        if self._labeler is None:
+            make_labeler(self.config.labeler)
+        test = read_test(self.config)
+        if model is not None:
+            check_inputs(self.config, model, test)
         number = done if self.config.pool.refresh else 0
         note = ""
-        if self.config.pool.sample and not self._pool_file(number).exists():
+        if self.config.pool.sample and not (begun and self._pool_file(number).exists()):
             frames = self._pool_files()
             wanted = self.config.pool.n * len(self.config.pool.sample)
             note = f"up to {wanted} structures would be sampled first"
@@ -170,6 +182,8 @@ class ActiveLoop:
         known = {a.key for a in asked}
         left = [a for a in frames if structure_key(a) not in known]
         picked = [a.atoms for a in asked if a.iteration == done + 1]
+        if model is not None:
+            check_pool(self.config, model, left)
         foreign = 0
         if model is None:
             note = note or "the first model would be trained first"
@@ -181,26 +195,49 @@ class ActiveLoop:
         stds, novelties = _said_of(model, picked)
         return Plan(done + 1, len(left), foreign, picked, stds, novelties, note)
 
-    def _same_configuration(self, journal: Journal) -> None:
-        identity = self.config.identity()
-        kept = journal.fact("configuration")
-        if kept is None:
-            journal.set_fact("configuration", json.dumps(identity, sort_keys=True))
+    def _go_on(self, journal: Journal) -> None:
+        """Take up what the directory holds, or begin anew where :meth:`_begun` allows it."""
+        configuration = json.dumps(self.config.identity(), sort_keys=True)
+        if self._begun(journal):
+            journal.set_fact("configuration", configuration)
             return
-        before = json.loads(kept)
-        for table, values in identity.items():
-            for key, value in values.items():
-                if before.get(table, {}).get(key) != value:
-                    raise SettingsError(
-                        f"{table}.{key} is {value!r}, but {self.directory} was begun with "
-                        f"{before.get(table, {}).get(key)!r}: restore it, or give another "
-                        "loop.directory"
-                    )
+        for pattern in ("model*.h5", "pool-*.extxyz"):
+            for file in self.directory.glob(pattern):
+                file.unlink()
+        journal.begin(configuration)
+
+    def _begun(self, journal: Journal) -> bool:
+        """Whether the directory holds the beginning of this loop.
+
+        Without a label nothing of worth is there: with another configuration it begins anew. Later
+        on, what may change are the data, settings and tests that the next model is made with, the
+        files of the pool, and how long, how much and by what strategy.
+
+        Raises
+        ------
+        SettingsError
+            If something else changed.
+        """
+        identity = self.config.identity()
+        kept = json.loads(journal.fact("configuration") or "null")
+        if kept == identity:
+            return True
+        if kept is None or not any(a.labelled for a in journal.asked()):
+            return False
+        for table, key in _fixed(identity):
+            before, now = kept.get(table, {}).get(key), identity[table][key]
+            if before != now:
+                raise SettingsError(
+                    f"{table}.{key} is {now!r}, but {self.directory} was begun with "
+                    f"{before!r}: restore it, or give another loop.directory (the labels of "
+                    "this one are in its labelled.extxyz, as training.data has it)"
+                )
+        return True
 
     def _model_file(self, iteration: int) -> Path:
         return self.directory / f"model-{iteration:03d}.h5"
 
-    def _model(self, iteration: int, journal: Journal) -> KNNModel:
+    def _model(self, iteration: int) -> KNNModel:
         """Model after an iteration; the first one is made if it is not there."""
         baseline = self.config.model.baseline
         file = self._model_file(iteration)
@@ -214,7 +251,7 @@ class ActiveLoop:
         if self.config.model.file is not None:
             model = load_model(self.config.model.file, baseline=baseline)
         else:
-            model = train_model([], self.config, self.baseline_cache)
+            model = train_model(None, [], self.config, self.baseline_cache)
         save_model(model, file)
         return load_model(file, baseline=baseline)
 
@@ -228,7 +265,13 @@ class ActiveLoop:
         for atoms in read_structures(self.config.pool.files):
             copy = Atoms(atoms.numbers, atoms.positions)
             copy.info = {"name": str(atoms.info["name"]), "composition": composition_label(atoms)}
-            copy.info["charge"], copy.info["multiplicity"] = resolve_charge(atoms)
+            try:
+                check_structure(atoms)
+                copy.info["charge"], copy.info["multiplicity"] = resolve_charge(atoms)
+            except StructureError as e:
+                raise SettingsError(
+                    f"pool.files: {copy.info['name']} of {atoms.info['source']}: {e}"
+                ) from e
             frames.append(copy)
         return frames
 
@@ -274,6 +317,7 @@ class ActiveLoop:
         before = journal.asked()
         keys = {a.key for a in before}
         left = [a for a in self._pool(iteration) if structure_key(a) not in keys]
+        check_pool(self.config, model, left)
         choice = self._chooser.choose(model, left, [a.atoms for a in before], iteration)
         journal.add_batch(iteration, [left[i] for i in choice.places])
         return journal.asked(iteration)
@@ -296,6 +340,18 @@ class ActiveLoop:
             time_limit=self.config.labeler.time_limit,
             on_result=keep,
         )
+        asked = journal.asked()
+        if not any(a.labelled for a in asked):
+            raise LabelerError(
+                f"no label succeeded, of {len(asked)} that were asked for; the first: "
+                f"{asked[0].atoms.info['name']}: {asked[0].reason}. With another [labeler] the "
+                "loop begins anew; with this one it goes on to other structures"
+            )
+
+    def _write_labelled(self, journal: Journal) -> None:
+        labelled = [a.atoms for a in journal.asked() if a.labelled]
+        if labelled:
+            write_frames(self.directory / "labelled.extxyz", labelled)
 
     def _learn(self, journal: Journal, iteration: int, model: KNNModel) -> KNNModel:
         batch = journal.asked(iteration)
@@ -337,12 +393,8 @@ class ActiveLoop:
 
     def _tested(self, model: KNNModel) -> dict[str, float | None]:
         """Errors on the test set."""
-        table = self.config.test
-        if not table.files:
+        if not self._test:
             return {}
-        if self._test is None:
-            keys = KeyMap(reference_energy=table.reference_key, baseline_energy=table.baseline_key)
-            self._test = list(read_dataset(table.files, keys=keys).frames)
         frames = [a for a in self._test if covered(model, a)]
         energies = baseline_energies(model, frames, self.baseline_cache, self.config.loop.jobs)
         pairs = [(a, e) for a, e in zip(frames, energies, strict=True) if e is not None]
@@ -378,15 +430,22 @@ class ActiveLoop:
         for old in range(max(0, len(reports) - 1)):
             with suppress(OSError):
                 self._model_file(old).unlink()
-        labelled = [a.atoms for a in journal.asked() if a.labelled]
-        if labelled:
-            write_frames(self.directory / "labelled.extxyz", labelled)
         # A plot takes half a second, which a loop with a fast oracle should not spend each time.
         now = time.monotonic()
         plot = finished or now - self._plotted > _PLOT_INTERVAL
         if plot:
             self._plotted = now
         write_report(self.directory, reports, plot=plot)
+
+
+def _fixed(identity: dict[str, Any]) -> list[tuple[str, str]]:
+    """Keys that labels, or files that are not made again, depend on."""
+    return [
+        ("loop", "seed"),
+        ("model", "file"),
+        *(("labeler", key) for key in identity["labeler"] if key != "files"),
+        *(("pool", key) for key in identity["pool"] if key != "files"),
+    ]
 
 
 def _said_of(

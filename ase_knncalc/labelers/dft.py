@@ -32,6 +32,8 @@ from ase_knncalc.structure import check_structure, resolve_charge, structure_lab
 
 FloatArray = np.ndarray
 
+_LIBXC_WB97XD = "HYB_GGA_XC_WB97X_D"
+
 
 class PySCFLabeler:
     """Density functional theory with PySCF; by default ωB97X-D/6-31++G(d,p).
@@ -121,6 +123,29 @@ class PySCFLabeler:
             shifts = ", ".join(f"{k} {v:+g} eV" for k, v in sorted(self.element_shifts.items()))
             self.method += f" (shifted: {shifts})"
 
+    def check(self) -> None:
+        """Make sure, without a calculation, that PySCF is there and knows functional and basis.
+
+        Raises
+        ------
+        LabelerError
+            If PySCF is not installed.
+        SettingsError
+            If it knows no such functional or basis set.
+        """
+        try:
+            from pyscf import dft, gto
+        except ImportError as e:
+            raise _missing() from e
+        try:
+            dft.libxc.parse_xc(_LIBXC_WB97XD if _is_wb97xd(self.xc) else self.xc)
+        except Exception as e:
+            raise SettingsError(f"xc={self.xc!r}: PySCF knows no such functional ({e})") from e
+        try:
+            gto.basis.load(self.basis, "H")
+        except Exception as e:
+            raise SettingsError(f"basis={self.basis!r}: PySCF knows no such basis set ({e})") from e
+
     def label(self, atoms: Atoms) -> Label:
         """Energy and forces of a molecule or cluster; charge and multiplicity from its frame."""
         start = time.perf_counter()
@@ -129,9 +154,7 @@ class PySCFLabeler:
         try:
             from pyscf import lib
         except ImportError as e:
-            raise LabelerError(
-                'PySCF is not installed: pip install "ase_knncalc[label]", or use another labeler'
-            ) from e
+            raise _missing() from e
         deadline = None if self.time_limit is None else start + self.time_limit
         try:
             with lib.with_omp_threads(self.threads):
@@ -153,8 +176,8 @@ class PySCFLabeler:
 
         # Dispersion first: an element that it does not know should not cost an SCF.
         functional, dispersion, gradient = self.xc, 0.0, np.zeros((len(atoms), 3))
-        if re.sub(r"[-_\s]", "", self.xc.lower()).replace("ω", "w") == "wb97xd":
-            functional = "HYB_GGA_XC_WB97X_D"
+        if _is_wb97xd(self.xc):
+            functional = _LIBXC_WB97XD
             dispersion, gradient = chai_head_gordon_dispersion(atoms.numbers, atoms.positions)
         mol = gto.M(
             atom=list(zip(atoms.symbols, atoms.positions.tolist(), strict=True)),
@@ -212,6 +235,16 @@ class PySCFLabeler:
             )
         # Converged Newton objects have gradients only through the mean-field class below them.
         return mf.undo_soscf() if hasattr(mf, "undo_soscf") else mf
+
+
+def _is_wb97xd(name: str) -> bool:
+    return re.sub(r"[-_\s]", "", name.lower()).replace("ω", "w") == "wb97xd"
+
+
+def _missing() -> LabelerError:
+    return LabelerError(
+        'PySCF is not installed: pip install "ase_knncalc[label]", or use another labeler'
+    )
 
 
 def _check_deadline(deadline: float | None, where: str) -> None:
