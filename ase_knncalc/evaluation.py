@@ -256,6 +256,8 @@ def learning_curve(
     list of dict
         ``size``, ``mae``, ``mae_sd`` (over repeats), ``rmse`` in eV, ``spearman``, ``coverage``.
     """
+    if repeats < 1:
+        raise SettingsError(f"a learning curve needs at least 1 repeat, got {repeats}")
     n_test = max(1, round(test_fraction * len(data)))
     largest = len(data) - n_test
     bad = [s for s in sizes if not 2 <= s <= largest]

@@ -8,12 +8,20 @@ doing, nothing else.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from ase_knncalc.errors import SettingsError
+from ase_knncalc.settingcheck import is_integer
 
 T = TypeVar("T")
+
+_ADDRESS = re.compile(r"inproc://\S+|([a-z]+://)?([^\s/:]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}")
+_START = (
+    "start one with `dask scheduler` and give the address that it prints, such as "
+    "tcp://10.0.0.1:8786"
+)
 
 
 def run(
@@ -33,10 +41,38 @@ def run(
     jobs, total
         Arguments, taken only when a process is free for them; and how many there are.
     n_jobs
-        Processes as joblib counts them (−1: all cores, or all of the cluster). 1 runs here.
+        Processes (−1: all cores, or all of the cluster). 1 runs here.
     ordered
         Whether results come in the order of the jobs; otherwise as they are ready.
+
+    Raises
+    ------
+    SettingsError
+        If ``n_jobs`` is neither positive nor −1.
     """
+    check_jobs(n_jobs)
+    return _run(function, jobs, total, n_jobs, ordered)
+
+
+def check_jobs(n_jobs: int) -> None:
+    """Make sure that a number of processes is one.
+
+    Raises
+    ------
+    SettingsError
+        If it is neither positive nor −1.
+    """
+    if not is_integer(n_jobs) or n_jobs < -1 or n_jobs == 0:
+        raise SettingsError(f"n_jobs={n_jobs!r}: expected a positive number, or -1 for all cores")
+
+
+def _run(
+    function: Callable[..., T],
+    jobs: Iterable[tuple[Any, ...]],
+    total: int,
+    n_jobs: int,
+    ordered: bool,
+) -> Iterator[T]:
     if n_jobs == 1 or total < 2:
         for job in jobs:
             yield function(*job)
@@ -82,6 +118,8 @@ def cluster(address: str | None) -> Iterator[None]:
     if address is None:
         yield
         return
+    if not _ADDRESS.fullmatch(address):
+        raise SettingsError(f"{address!r} is no address of a Dask scheduler; {_START}")
     try:
         from distributed import Client
     except ImportError:
@@ -94,8 +132,7 @@ def cluster(address: str | None) -> Iterator[None]:
         client = Client(address, timeout=10, set_as_default=False)
     except (OSError, ValueError) as e:
         raise SettingsError(
-            f"no Dask scheduler answers at {address!r} ({e}); start one with `dask scheduler` and "
-            "give the address that it prints, such as tcp://10.0.0.1:8786"
+            f"no Dask scheduler answers at {address} ({e or type(e).__name__}); {_START}"
         ) from e
     with client, parallel_config(backend="dask", client=client):
         yield

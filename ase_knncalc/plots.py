@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ase_knncalc.errors import SettingsError
+from ase_knncalc.files import replacing
 
 if TYPE_CHECKING:
     from ase_knncalc.evaluation import Held
@@ -18,15 +20,32 @@ KCAL_PER_MOL = 23.060547830619026
 
 
 def _figure(columns: int = 1) -> tuple[Any, Any]:
+    # No pyplot: no window system, no state shared with the user's own figures.
+    figure = _matplotlib().Figure(figsize=(4.6 * columns, 4.0), layout="constrained", dpi=150)
+    return figure, figure.subplots(1, columns)
+
+
+def _matplotlib() -> Any:
     try:
-        from matplotlib.figure import Figure
+        import matplotlib.figure
     except ImportError as e:
         raise SettingsError(
             'plots need matplotlib: pip install "ase_knncalc[plot]", or leave out --plot'
         ) from e
-    # No pyplot: no window system, no state shared with the user's own figures.
-    figure = Figure(figsize=(4.6 * columns, 4.0), layout="constrained", dpi=150)
-    return figure, figure.subplots(1, columns)
+    return matplotlib.figure
+
+
+def check_plot(path: str | os.PathLike[str]) -> None:
+    """Make sure that a plot can be drawn in the format that the file's name asks for.
+
+    Raises
+    ------
+    SettingsError
+        Without matplotlib, or if the format is unknown.
+    """
+    known = _matplotlib().Figure().canvas.get_supported_filetypes()
+    if Path(path).suffix.lower().removeprefix(".") not in known:
+        raise SettingsError(f"{os.fspath(path)}: plots are written as .png, .pdf, .svg, …")
 
 
 def plot_held_out(
@@ -183,7 +202,6 @@ def plot_strategies(
 
 
 def _save(figure: Any, path: str | os.PathLike[str]) -> None:
-    try:
-        figure.savefig(path)
-    except (OSError, ValueError) as e:
-        raise SettingsError(f"cannot write plot {os.fspath(path)}: {e}") from e
+    check_plot(path)
+    with replacing(path, SettingsError) as temporary:
+        figure.savefig(temporary)

@@ -130,6 +130,8 @@ def prepare(
         # At a stationary point of the reference its forces are known without computing them.
         for a in frames:
             a.arrays.setdefault("reference_forces", np.zeros((len(a), 3)))
+    if method.library == "none":
+        _require_none(frames)
     with stage("baseline labels"):
         errors = complete_baseline(frames, method, cache=cache, n_jobs=n_jobs, progress=progress)
     omitted += [
@@ -200,19 +202,22 @@ def complete_baseline(
 ) -> list[str]:
     """Fill in missing baseline energies, and forces where there are reference forces.
 
-    Returns an error text for each frame, empty where all is well.
+    Returns an error text for each frame, empty where all is well. Without a baseline, energies of
+    one that frames brought along are left out: what is learned or judged is the reference alone.
 
     Raises
     ------
     BaselineError
         If energies that the frames brought along are not those of the baseline.
     """
+    if baseline.library == "none":
+        for atoms in frames:
+            atoms.info.pop("baseline_energy", None)
+            atoms.arrays.pop("baseline_forces", None)
     forces = ["reference_forces" in a.arrays and "baseline_forces" not in a.arrays for a in frames]
     missing = [i for i, a in enumerate(frames) if "baseline_energy" not in a.info or forces[i]]
     brought = [i for i, a in enumerate(frames) if "baseline_energy" in a.info]
-    if baseline.library == "none":
-        _require_none([frames[i] for i in brought])
-    elif brought and baseline.library not in ("given", "ase"):
+    if brought and baseline.library not in ("none", "given", "ase"):
         _spot_check([frames[i] for i in brought], baseline)
     errors = [""] * len(frames)
     # A baseline without a calculation costs less than looking it up.
@@ -239,7 +244,7 @@ def complete_baseline(
 def _require_none(frames: Sequence[Atoms]) -> None:
     """Who wants no baseline shall not get a model of the difference to one."""
     for atoms in frames:
-        energy = float(atoms.info["baseline_energy"])
+        energy = float(atoms.info.get("baseline_energy", 0.0))
         if energy != 0:
             raise BaselineError(
                 f"{atoms.info['name']}: the data give a baseline energy of {energy:.6f} eV, and "

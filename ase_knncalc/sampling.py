@@ -27,6 +27,7 @@ from ase_knncalc.molecules import (
     is_one_cluster,
     pack,
 )
+from ase_knncalc.parallel import check_jobs
 from ase_knncalc.progress import track
 from ase_knncalc.settingcheck import flag, one_of, positive, seed, settle, several, whole
 from ase_knncalc.settings import PRESETS
@@ -421,6 +422,7 @@ def _outcomes(
     n_jobs: int,
 ) -> Iterator[list[Atoms] | str]:
     """Results of the runs in their order, computed as far as they are asked for."""
+    check_jobs(n_jobs)
     if isinstance(engine, Calculator) or n_jobs == 1:
         calculator = make_engine(engine)
         for run in range(runs):

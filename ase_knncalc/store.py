@@ -62,15 +62,21 @@ def find_model(name: str | os.PathLike[str]) -> Path:
     ModelFileError
         If there is none; lists the shipped models.
     """
-    given = Path(name).expanduser()
-    if given.is_file():
-        return given
+    try:
+        given = Path(name).expanduser()
+        if given.is_file():
+            return given
+        is_folder = given.is_dir()
+    except RuntimeError as e:  # the home of a user that is not there
+        raise ModelFileError(f"no model {str(name)!r}: {e}") from e
+    except OSError as e:
+        raise ModelFileError(f"cannot read model {str(name)!r}: {e.strerror}") from e
     if given.suffix == "" and given.name == str(name):
         for folder in _MODEL_DIRS:
             candidate = folder / f"{given.name}.h5"
             if candidate.is_file():
                 return candidate
-    if given.is_dir():
+    if is_folder:
         raise ModelFileError(f"{given} is a folder, expected a model file (*.h5)")
     shipped = ", ".join(list_models()) or "none"
     raise ModelFileError(

@@ -34,6 +34,12 @@ def test_results_come_in_the_order_of_the_jobs() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*tasks:UserWarning")
+@pytest.mark.parametrize("n_jobs", [0, -2, 1.0, True])
+def test_what_is_no_number_of_processes_is_refused_at_once(n_jobs) -> None:
+    with pytest.raises(SettingsError, match="positive number, or -1"):
+        run(pow, [(2, 2)], total=1, n_jobs=n_jobs)
+
+
 def test_jobs_are_taken_when_they_are_needed() -> None:
     taken = []
 
@@ -220,11 +226,11 @@ def test_folds_and_labels_on_a_cluster(known, dask_cluster) -> None:
 
 def test_no_scheduler_is_told() -> None:
     pytest.importorskip("distributed", reason="dask.distributed is not installed")
-    with pytest.raises(SettingsError, match="no Dask scheduler answers"), cluster("nonsense://x"):
+    with pytest.raises(SettingsError, match="no Dask scheduler answers"), cluster("nonsense://x:1"):
         pass
     command = [sys.executable, "-c", "from ase_knncalc.cli import main; main()"]
     called = subprocess.run(
-        [*command, "check", "any.xyz", "--dask", "nonsense://x"], capture_output=True, text=True
+        [*command, "check", "any.xyz", "--dask", "nonsense://x:1"], capture_output=True, text=True
     )
     assert called.returncode == 1
-    assert called.stderr.startswith("knncalc: error: no Dask scheduler answers at 'nonsense://x'")
+    assert called.stderr.startswith("knncalc: error: no Dask scheduler answers at nonsense://x:1")

@@ -11,16 +11,18 @@ from ase_knncalc.cli.common import (
     KCAL_PER_MOL,
     BaselineKey,
     BaselineOption,
+    CacheOption,
     JobsOption,
     JsonOption,
     ModelOption,
     QuietOption,
     ReferenceKey,
+    SeedOption,
+    check_outputs,
     print_json,
     print_table,
 )
 
-SeedOption = Annotated[int, typer.Option(help="Of all random choices.")]
 OutputOption = Annotated[
     Path, typer.Option("--output", "-o", help="extxyz, xyz(.gz) or traj to write.")
 ]
@@ -32,7 +34,7 @@ def sample(
         typer.Argument(help="NAME:COUNT (sa, b, w, am, amp, ma, dma, tma) or FILE.xyz:COUNT."),
     ],
     output: OutputOption,
-    n: Annotated[int, typer.Option("-n", "--n", help="Structures wanted.")] = 100,
+    n: Annotated[int, typer.Option("-n", "--n", min=1, help="Structures wanted.")] = 100,
     methods: Annotated[
         str,
         typer.Option(help="Comma-separated: packing, monte-carlo, basin-hopping, md."),
@@ -55,10 +57,15 @@ def sample(
     Example: knncalc sample sa:2 am:2 --n 200 -o pool.extxyz
     """
     from ase_knncalc.data import write_frames
+    from ase_knncalc.data.frames import frame_writer
     from ase_knncalc.molecules import parse_ingredients
     from ase_knncalc.sampling import SamplingSettings
     from ase_knncalc.sampling import sample as run
 
+    read = [Path(text.rpartition(":")[0]) for text in molecules]
+    if engine.startswith("model:"):
+        read.append(Path(engine.removeprefix("model:")))
+    check_outputs(read, ("--output", output, frame_writer))
     frames = run(
         parse_ingredients(molecules),
         n,
@@ -93,7 +100,7 @@ def _numbers(option: str, text: str) -> tuple[float, ...]:
 
 def select(
     pool: Annotated[list[Path], typer.Argument(help="Structures to choose from.")],
-    n: Annotated[int, typer.Option("-n", "--n", help="Structures to choose.")] = 20,
+    n: Annotated[int, typer.Option("-n", "--n", min=1, help="Structures to choose.")] = 20,
     model: ModelOption = "saw-wb97xd",
     output: Annotated[
         Optional[Path],  # noqa: UP045 - typer reads it at run time
@@ -120,9 +127,13 @@ def select(
     Example: knncalc select pool.extxyz -n 20 -m saw-wb97xd -o chosen.extxyz
     """
     from ase_knncalc.data import read_structures, write_frames
-    from ase_knncalc.selection import select_frames
-    from ase_knncalc.store import load_model
+    from ase_knncalc.data.frames import frame_writer
+    from ase_knncalc.selection import STRATEGIES, select_frames
+    from ase_knncalc.settingcheck import one_of
+    from ase_knncalc.store import find_model, load_model
 
+    one_of(STRATEGIES)("strategy", strategy)
+    check_outputs([*pool, find_model(model)], ("--output", output, frame_writer))
     loaded = load_model(model, baseline=None if energy_window is None else baseline)
     frames = read_structures(pool)
     chosen, found = select_frames(
@@ -165,10 +176,7 @@ def append(
         str, typer.Option(help="Where the labels come from; kept with each addition.")
     ] = "",
     baseline: BaselineOption = "auto",
-    cache: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Label cache (HDF5) of baseline energies."),
-    ] = None,
+    cache: CacheOption = None,
     jobs: JobsOption = -1,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -182,6 +190,7 @@ def append(
     from ase_knncalc.appending import append_to_file, needs_retraining
     from ase_knncalc.data import KeyMap
 
+    check_outputs([*data, model], ("--cache", cache, None))
     outcome = append_to_file(
         model,
         data,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 import traceback
 import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from ase_knncalc.cli import (
     active,
@@ -37,7 +40,28 @@ knncalc report my.h5 --data test.extxyz -r my_dft_energy
 knncalc COMMAND --help tells each command's options and an example.
 """
 
+
+class _Program(TyperGroup):
+    """The group of commands; what typer would end without a word, or with another exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print("knncalc: interrupted; labels in a cache are kept", file=sys.stderr)
+            raise typer.Exit(130) from None
+        except BrokenPipeError:
+            _nobody_reads()
+            raise typer.Exit from None
+
+
+def _nobody_reads() -> None:
+    """Whoever read the output, such as ``head``, has enough: the interpreter's last flush too."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 app = typer.Typer(
+    cls=_Program,
     name="knncalc",
     help="Correct GFN1-xTB to a reference level with k nearest neighbours, and know the error.",
     no_args_is_help=True,
@@ -99,20 +123,26 @@ command = typer.main.get_command(app)
 
 
 def main() -> None:
-    """Run the program; errors of this package end in one line and exit code 1."""
+    """Run the program; errors of this package, or of files, end in one line and exit code 1."""
     warnings.showwarning = _print_warning
+    for stream in (sys.stdout, sys.stderr):
+        # Names of files are any bytes, and a terminal may know few letters.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        command()
-    except KNNCalcError as e:
+        try:
+            command()
+        finally:
+            if sys.stdout is not None:  # closed by the shell
+                sys.stdout.flush()
+    except BrokenPipeError:
+        _nobody_reads()
+        raise SystemExit(0) from None
+    except (KNNCalcError, OSError) as e:
         if _state["verbose"]:
             traceback.print_exc()
         print(f"knncalc: error: {e}", file=sys.stderr)
         raise SystemExit(1) from None
-    except KeyboardInterrupt:
-        print("knncalc: interrupted; finished labels are kept", file=sys.stderr)
-        raise SystemExit(130) from None
-    except BrokenPipeError:
-        raise SystemExit(0) from None
 
 
 def _print_warning(

@@ -12,11 +12,14 @@ from ase_knncalc.cli.common import (
     KCAL_PER_MOL,
     BaselineKey,
     BaselineOption,
+    CacheOption,
     DaskOption,
     JobsOption,
     JsonOption,
     QuietOption,
     ReferenceKey,
+    SeedOption,
+    check_outputs,
     print_json,
     print_table,
 )
@@ -36,11 +39,8 @@ def check(
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with code 1 if a label is wrong for certain.")
     ] = False,
-    cache: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Label cache (HDF5) of baseline energies."),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of all random choices.")] = 0,
+    cache: CacheOption = None,
+    seed: SeedOption = 0,
     jobs: JobsOption = -1,
     dask: DaskOption = None,
     as_json: JsonOption = False,
@@ -52,7 +52,9 @@ def check(
     """
     from ase_knncalc.checking import check_files, leave_out
     from ase_knncalc.data import KeyMap, write_frames
+    from ase_knncalc.data.frames import frame_writer
 
+    check_outputs(data, ("--output", output, frame_writer), ("--cache", cache, None))
     prepared, suspects = check_files(
         data,
         baseline=baseline,

@@ -13,6 +13,7 @@ from ase_knncalc.cli.common import (
     JsonOption,
     LowOption,
     ReferenceKey,
+    check_outputs,
     print_json,
     unit_or_factor,
 )
@@ -37,7 +38,9 @@ def convert(
     Example: knncalc convert sa-w_DFT.pkl --low sa-w_XTB.pkl -o sa-w.extxyz
     """
     from ase_knncalc.data import KeyMap, read_dataset, read_pair, write_frames
+    from ase_knncalc.data.frames import frame_writer
 
+    check_outputs([*data, *(low or [])], ("--output", output, frame_writer))
     keys = KeyMap(
         reference_energy=reference_key,
         baseline_energy=baseline_key,

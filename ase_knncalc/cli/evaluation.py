@@ -12,11 +12,14 @@ from ase_knncalc.cli.common import (
     KCAL_PER_MOL,
     BaselineKey,
     BaselineOption,
+    CacheOption,
     DaskOption,
     JobsOption,
     JsonOption,
     QuietOption,
     ReferenceKey,
+    SeedOption,
+    check_outputs,
     print_json,
     print_table,
 )
@@ -28,11 +31,11 @@ if TYPE_CHECKING:
 
 Data = Annotated[list[Path], typer.Argument(help="Labelled structures.")]
 TrendOption = Annotated[str, typer.Option(help="Trend: sparse, linear or none.")]
-KOption = Annotated[int, typer.Option("-k", help="Number of neighbours.")]
+KOption = Annotated[int, typer.Option("-k", min=1, help="Number of neighbours.")]
 WeightsOption = Annotated[
     str, typer.Option(help="auto, distance (1/d), uniform, kernel or kriging.")
 ]
-FoldsOption = Annotated[int, typer.Option(help="Parts of the cross-validation.")]
+FoldsOption = Annotated[int, typer.Option(min=2, help="Parts of the cross-validation.")]
 SplitOption = Annotated[
     str, typer.Option(help="random, or composition (no composition in both parts).")
 ]
@@ -40,11 +43,6 @@ PlotOption = Annotated[
     Optional[Path],  # noqa: UP045 - typer reads it at run time
     typer.Option("--plot", help="Write a plot (png, pdf, svg)."),
 ]
-CacheOption = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option(help="Label cache (HDF5) of baseline energies."),
-]
-SeedOption = Annotated[int, typer.Option(help="Of all random choices.")]
 
 
 def cv(
@@ -73,6 +71,7 @@ def cv(
     from ase_knncalc.settings import TrainingSettings
 
     settings = TrainingSettings(trend=trend, k=k, weights=weights, seed=seed)
+    _check_outputs(data, plot, cache)
     known = _load(data, reference_key, baseline_key, baseline, settings, cache, jobs, quiet)
     held = cross_validate(
         known, settings, split=split, folds=folds, n_jobs=jobs, progress=not quiet
@@ -107,16 +106,22 @@ def compare(
     from ase_knncalc.evaluation import cross_validate
     from ase_knncalc.settings import TrainingSettings
 
-    found = {}
-    known: dict[str, TrainingData] = {}
+    wanted = {}
     for name in methods.split(","):
         trend, _, weights = name.strip().partition("/")
-        settings = TrainingSettings(trend=trend, k=k, weights=weights or "auto", seed=seed)
+        wanted[name.strip()] = TrainingSettings(
+            trend=trend, k=k, weights=weights or "auto", seed=seed
+        )
+    _check_outputs(data, None, cache)
+    found = {}
+    known: dict[str, TrainingData] = {}
+    for name, settings in wanted.items():
+        trend = settings.trend
         if trend not in known:
             known[trend] = _load(
                 data, reference_key, baseline_key, baseline, settings, cache, jobs, quiet
             )
-        found[name.strip()] = cross_validate(
+        found[name] = cross_validate(
             known[trend], settings, split=split, folds=folds, n_jobs=jobs, progress=not quiet
         )
     _show(found, as_json)
@@ -130,7 +135,7 @@ def learning_curve(
     baseline: BaselineOption = "auto",
     trends: Annotated[str, typer.Option(help="Comma-separated trends.")] = "sparse",
     k: KOption = 10,
-    repeats: Annotated[int, typer.Option(help="Random splits a size.")] = 3,
+    repeats: Annotated[int, typer.Option(min=1, help="Random splits a size.")] = 3,
     cache: CacheOption = None,
     plot: PlotOption = None,
     seed: SeedOption = 0,
@@ -151,11 +156,12 @@ def learning_curve(
         numbers = [int(s) for s in sizes.split(",")]
     except ValueError:
         raise SettingsError(f"--sizes takes whole numbers such as 100,200, got {sizes!r}") from None
+    wanted = [TrainingSettings(trend=t.strip(), k=k, seed=seed) for t in trends.split(",")]
+    _check_outputs(data, plot, cache)
     curves = {}
-    for trend in (t.strip() for t in trends.split(",")):
-        settings = TrainingSettings(trend=trend, k=k, seed=seed)
+    for settings in wanted:
         known = _load(data, reference_key, baseline_key, baseline, settings, cache, jobs, quiet)
-        curves[trend] = run(
+        curves[settings.trend] = run(
             known, settings, sizes=numbers, repeats=repeats, n_jobs=jobs, progress=not quiet
         )
     if plot is not None:
@@ -217,6 +223,7 @@ def tune(
         for sigma in length_scales.split(",")
         for m in environments.split(",")
     }
+    _check_outputs(data, None, cache)
     known = _load(data, reference_key, baseline_key, baseline, base, cache, jobs, quiet)
     best, table = run(known, candidates, folds=folds, n_jobs=jobs, progress=not quiet)
     if as_json:
@@ -227,6 +234,12 @@ def tune(
         ["settings", *next(iter(table.values()))],
         [[n, *(f"{KCAL_PER_MOL * x:.3f}" for x in row.values())] for n, row in table.items()],
     )
+
+
+def _check_outputs(data: list[Path], plot: Path | None, cache: Path | None) -> None:
+    from ase_knncalc.plots import check_plot
+
+    check_outputs(data, ("--plot", plot, check_plot), ("--cache", cache, None))
 
 
 def _load(

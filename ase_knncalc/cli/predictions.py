@@ -17,6 +17,7 @@ from ase_knncalc.cli.common import (
     ModelOption,
     QuietOption,
     Structures,
+    check_outputs,
     csv_text,
     print_json,
     print_table,
@@ -24,8 +25,6 @@ from ase_knncalc.cli.common import (
 
 if TYPE_CHECKING:
     from ase import Atoms
-
-    from ase_knncalc.prediction import Prediction
 
 CsvOption = Annotated[
     Optional[Path],  # noqa: UP045
@@ -61,7 +60,20 @@ def predict(
 
     Example: knncalc predict clusters.xyz -m saw-wb97xd -o predicted.extxyz
     """
-    frames, found = _run(structures, model, baseline, allow_other_baseline, charge, jobs, quiet)
+    from ase_knncalc.data import read_structures
+    from ase_knncalc.data.frames import frame_writer
+    from ase_knncalc.ranking import predict_frames
+    from ase_knncalc.store import find_model, load_model
+
+    check_outputs(
+        [*structures, find_model(model)],
+        ("--output", output, frame_writer),
+        ("--csv", csv, None),
+    )
+    loaded = load_model(model, baseline=baseline, allow_other_baseline=allow_other_baseline)
+    loaded.calibration.multiple(coverage)  # raises before the baseline is run
+    frames = read_structures(structures)
+    found = predict_frames(loaded, frames, charge=charge, n_jobs=jobs, progress=not quiet)
     low, high = found.energy_interval(coverage)
     columns = ["name", "energy_eV", "energy_std_eV", "low_eV", "high_eV", "novelty", "nearest"]
     rows = [
@@ -89,7 +101,7 @@ def rank(
     structures: Structures,
     model: ModelOption = "saw-wb97xd",
     csv: CsvOption = None,
-    top: Annotated[int, typer.Option(help="Show the lowest N only (0: all).")] = 0,
+    top: Annotated[int, typer.Option(min=0, help="Show the lowest N only (0: all).")] = 0,
     baseline: BaselineOption = "auto",
     allow_other_baseline: AllowOther = False,
     charge: ChargeOption = None,
@@ -104,15 +116,15 @@ def rank(
     """
     import numpy as np
 
-    from ase_knncalc.errors import StructureError
+    from ase_knncalc.data import read_structures
+    from ase_knncalc.ranking import predict_frames
+    from ase_knncalc.store import find_model, load_model
 
-    frames, found = _run(structures, model, baseline, allow_other_baseline, charge, jobs, quiet)
-    formulas = sorted({a.get_chemical_formula() for a in frames})
-    if len(formulas) > 1:
-        raise StructureError(
-            f"conformers of one composition are ranked, but the files hold {len(formulas)}: "
-            f"{', '.join(formulas[:5])}; rank each on its own"
-        )
+    check_outputs([*structures, find_model(model)], ("--csv", csv, None))
+    loaded = load_model(model, baseline=baseline, allow_other_baseline=allow_other_baseline)
+    frames = read_structures(structures)
+    species = _species(frames, charge)
+    found = predict_frames(loaded, frames, charge=charge, n_jobs=jobs, progress=not quiet)
     order = np.argsort(found.energy, kind="stable")
     lowest = found.energy[order[0]]
     columns = [
@@ -136,25 +148,27 @@ def rank(
         ]
         for i in order
     ]
-    _show(f"{formulas[0]}, {len(rows)} conformers", columns, rows, csv, as_json, top)
+    _show(f"{species}, {len(rows)} conformers", columns, rows, csv, as_json, top)
 
 
-def _run(
-    paths: list[Path],
-    model_name: str,
-    baseline: str,
-    allow_other_baseline: bool,
-    charge: int | None,
-    jobs: int,
-    quiet: bool,
-) -> tuple[list[Atoms], Prediction]:
-    from ase_knncalc.data import read_structures
-    from ase_knncalc.ranking import predict_frames
-    from ase_knncalc.store import load_model
+def _species(frames: list[Atoms], charge: int | None) -> str:
+    """Formula and charge that all conformers share."""
+    from ase_knncalc.errors import StructureError
+    from ase_knncalc.structure import resolve_charge
 
-    model = load_model(model_name, baseline=baseline, allow_other_baseline=allow_other_baseline)
-    frames = read_structures(paths)
-    return frames, predict_frames(model, frames, charge=charge, n_jobs=jobs, progress=not quiet)
+    totals = [resolve_charge(a, charge)[0] for a in frames]
+    species = sorted(
+        {
+            a.get_chemical_formula() + (f" ({total:+d})" if total else "")
+            for a, total in zip(frames, totals, strict=True)
+        }
+    )
+    if len(species) > 1:
+        raise StructureError(
+            f"conformers of one composition and charge are ranked, but the files hold "
+            f"{len(species)}: {', '.join(species[:5])}; rank each on its own"
+        )
+    return species[0]
 
 
 def _show(

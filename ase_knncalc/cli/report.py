@@ -11,10 +11,12 @@ from ase_knncalc.cli.common import (
     KCAL_PER_MOL,
     BaselineKey,
     BaselineOption,
+    CacheOption,
     JobsOption,
     JsonOption,
     QuietOption,
     ReferenceKey,
+    check_outputs,
     print_json,
     print_table,
 )
@@ -44,10 +46,7 @@ def report(
     reference_key: ReferenceKey = "reference_energy",
     baseline_key: BaselineKey = "baseline_energy",
     baseline: BaselineOption = "auto",
-    cache: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Label cache (HDF5) of baseline energies."),
-    ] = None,
+    cache: CacheOption = None,
     jobs: JobsOption = -1,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -58,12 +57,19 @@ def report(
     """
     from ase_knncalc.data import KeyMap
     from ase_knncalc.report import read_curves, write_report
-    from ase_knncalc.store import load_model
+    from ase_knncalc.store import find_model, load_model
 
-    name = Path(model).stem
+    file = find_model(model)
+    name = file.stem
+    output = output or Path(f"{name}.report.html")
+    check_outputs(
+        [file, *(data or []), *(training or []), curve],
+        ("--output", output, None),
+        ("--cache", cache, None),
+    )
     needs_baseline = bool(data or training)
     outcome = write_report(
-        output or Path(f"{name}.report.html"),
+        output,
         load_model(model, baseline=baseline if needs_baseline else None),
         name=name,
         data=data or None,

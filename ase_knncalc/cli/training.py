@@ -18,6 +18,8 @@ from ase_knncalc.cli.common import (
     LowOption,
     QuietOption,
     ReferenceKey,
+    SeedOption,
+    check_outputs,
     print_json,
     print_table,
     unit_or_factor,
@@ -50,11 +52,11 @@ def train(
     ] = "",
     baseline: BaselineOption = "auto",
     trend: Annotated[str, typer.Option(help="Trend: sparse, linear or none.")] = "sparse",
-    k: Annotated[int, typer.Option("-k", help="Number of neighbours.")] = 10,
+    k: Annotated[int, typer.Option("-k", min=1, help="Number of neighbours.")] = 10,
     weights: Annotated[
         str, typer.Option(help="auto, distance (1/d), uniform, kernel or kriging.")
     ] = "auto",
-    components: Annotated[int, typer.Option(help="Dimensions of the learned metric.")] = 50,
+    components: Annotated[int, typer.Option(min=1, help="Dimensions of the learned metric.")] = 50,
     cache: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Label cache (default: <output>.labels.h5); an interrupted run resumes."),
@@ -74,15 +76,15 @@ def train(
         ),
     ] = False,
     environments: Annotated[
-        int, typer.Option(help="Inducing environments of an element (sparse trend).")
+        int, typer.Option(min=1, help="Inducing environments of an element (sparse trend).")
     ] = SparseSettings.environments,
     length_scale: Annotated[
         float, typer.Option(help="Length scale of the kernel (sparse trend).")
     ] = SparseSettings.length_scale,
     metric_samples: Annotated[
-        int, typer.Option(help="Most structures that MLKR learns from.")
+        int, typer.Option(min=2, help="Most structures that MLKR learns from.")
     ] = TrainingSettings.metric_samples,
-    seed: Annotated[int, typer.Option(help="Of all random choices.")] = 0,
+    seed: SeedOption = 0,
     scratch: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
@@ -123,6 +125,12 @@ def train(
         baseline_energy=baseline_key,
         force_unit=unit_or_factor(force_unit),
     )
+    cache = cache or Path(f"{output}.labels.h5")
+    check_outputs(
+        [p for paths in (data, low, monomers, low_monomers) for p in paths or []],
+        ("--output", output, None),
+        ("--cache", cache, None),
+    )
     source, zero, keys = pair_sources(
         data, low or None, monomers or None, low_monomers or None, keys
     )
@@ -136,7 +144,7 @@ def train(
             minima=minima,
             check_labels=check,
             settings=settings,
-            cache=cache or output.with_name(f"{output.name}.labels.h5"),
+            cache=cache,
             n_jobs=jobs,
             progress=not quiet,
             scratch=scratch,

@@ -14,7 +14,7 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from ase_knncalc.data.duplicates import DuplicateFinder
-from ase_knncalc.data.frames import enumerate_frames, file_stem, is_jkqc
+from ase_knncalc.data.frames import enumerate_frames, file_stem, is_jkqc, printable
 from ase_knncalc.data.keys import LEVELS, KeyMap, label_keys
 from ase_knncalc.data.unitcheck import check_units
 from ase_knncalc.errors import ChargeError, DataError, KNNCalcError, SettingsError, StructureError
@@ -266,13 +266,14 @@ def iter_sources(
                 f"data should be files or ase.Atoms, but there is {type(part).__name__} among them"
             )
         path = Path(part)
-        stem = file_stem(path)
+        file = printable(path.name)
+        stem = file_stem(Path(file))
         # The reader of JKQC databases has converted them to eV already.
         used = replace(keys, energy_unit="eV", force_unit=None) if is_jkqc(path) else keys
         frames = enumerate_frames(path, index, text_keys=keys.text_keys, on_error=on_error)
         for number, atoms in frames:
             name = _text(atoms.info.get(keys.name), f"{stem}-{number}")
-            yield atoms, used, name, f"{path.name}#{number}"
+            yield atoms, used, name, f"{file}#{number}"
 
 
 def _text(value: Any, default: str) -> str:

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.io.formats import string2index
+from ase.io.formats import UnknownFileTypeError, string2index
 
 from ase_knncalc.data.extxyz import TEXT_KEYS, count_extxyz, iter_extxyz
 from ase_knncalc.errors import DataError, SettingsError
@@ -41,6 +41,11 @@ _ORCA_CHARGE = re.compile(r"^\s*Total Charge\s+Charge\s+\.{3,}\s+(-?\d+)", re.MU
 _ORCA_MULTIPLICITY = re.compile(r"^\s*Multiplicity\s+Mult\s+\.{3,}\s+(\d+)", re.MULTILINE)
 _GAUSSIAN_CHARGE = re.compile(r"^\s*Charge\s*=\s*(-?\d+)\s+Multiplicity\s*=\s*(\d+)", re.MULTILINE)
 
+_KNOWN_FORMATS = (
+    "known are .xyz and .extxyz (plain or .gz), .traj, .db, JKQC .pkl, folders of ORCA or Gaussian "
+    "outputs, and what else ase.io.read knows by name or content"
+)
+
 _QUOTED_BY_ASE = re.compile(r"""[ "'{}\[\]]""")
 
 
@@ -53,6 +58,11 @@ def file_stem(path: Path) -> str:
     """The file's name without its (double) suffix: ``clusters`` of ``clusters.extxyz.gz``."""
     name = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
     return Path(name).stem or path.name
+
+
+def printable(name: str) -> str:
+    """A file's name as text that every file can hold: bytes that are no UTF-8 become "�"."""
+    return os.fsencode(name).decode("utf-8", errors="replace")
 
 
 def is_jkqc(path: str | os.PathLike[str]) -> bool:
@@ -114,10 +124,13 @@ def enumerate_frames(
     """As :func:`iter_frames`, with the number that each frame has in its file."""
     path = Path(path)
     frames = _as_slice(index)
-    if not path.exists():
-        raise DataError(f"{path}: no such file or folder")
-    if path.is_file() and path.stat().st_size == 0:
-        raise DataError(f"{path}: the file is empty")
+    try:
+        if not path.exists():
+            raise DataError(f"{path}: no such file or folder")
+        if path.is_file() and path.stat().st_size == 0:
+            raise DataError(f"{path}: the file is empty")
+    except OSError as e:
+        raise DataError(f"{path}: cannot be read: {e.strerror}") from e
     given = 0
     try:
         for number, atoms in _open_frames(path, frames, text_keys, on_error):
@@ -125,6 +138,11 @@ def enumerate_frames(
             yield number, atoms
     except (DataError, SettingsError, GeneratorExit):
         raise
+    except UnknownFileTypeError as e:
+        raise DataError(f"{path}: its format is not known; {_KNOWN_FORMATS}") from e
+    except OSError as e:
+        detail = e.strerror or str(e)
+        raise DataError(f"{path}: cannot be read after {given} frames: {detail}") from e
     except Exception as e:  # ASE's readers raise anything from KeyError to AssertionError
         detail = str(e) or type(e).__name__
         raise DataError(f"{path}: cannot be read after {given} frames: {detail}") from e
@@ -236,10 +254,15 @@ def _from_row(row: Any, path: Path) -> Atoms:
     return atoms
 
 
+def output_files(folder: Path) -> list[Path]:
+    """Outputs of ORCA or Gaussian in a folder and its subfolders, in the order of their names."""
+    return sorted(p for p in folder.rglob("*") if p.is_file() and has_suffix(p, _OUTPUT_SUFFIXES))
+
+
 def _iter_outputs(
     path: Path, frames: slice, on_error: ErrorHandler | None
 ) -> Iterator[tuple[int, Atoms]]:
-    files = sorted(p for p in path.rglob("*") if p.is_file() and has_suffix(p, _OUTPUT_SUFFIXES))
+    files = output_files(path)
     if not files:
         raise DataError(f"{path}: the folder holds no output files (*.out, *.log)")
     times = Counter(file_stem(file) for file in files)
@@ -249,8 +272,9 @@ def _iter_outputs(
             # One folder for each structure, with files that all have the same name.
             inside = file.relative_to(path)
             stem = file_stem(file)
-            atoms.info.setdefault("name", stem if times[stem] == 1 else str(inside.parent / stem))
-            atoms.info.setdefault("source", str(inside))
+            name = stem if times[stem] == 1 else str(inside.parent / stem)
+            atoms.info.setdefault("name", printable(name))
+            atoms.info.setdefault("source", printable(str(inside)))
         except DataError as e:
             if on_error is None:
                 raise
@@ -327,20 +351,30 @@ def write_frames(path: str | os.PathLike[str], frames: Iterable[Atoms]) -> None:
     frames = list(frames)
     if not frames:
         raise DataError(f"{path}: there are no frames to write")
-    if has_suffix(path, _XYZ_SUFFIXES):
-        write = _write_extxyz
-    elif has_suffix(path, (".traj",)):
-        write = _write_trajectory
-    elif has_suffix(path, (".db",)):
-        write = _write_database
-    elif has_suffix(path, (".csv",)):
-        write = _write_csv
-    else:
-        raise DataError(
-            f"{path}: frames are written as .extxyz, .xyz (plain or .gz), .traj, .db or .csv"
-        )
+    write = frame_writer(path)
     with replacing(path, DataError) as temporary:
         write(temporary, frames)
+
+
+def frame_writer(path: Path) -> Callable[[Path, Sequence[Atoms]], None]:
+    """What writes frames in the format that the file's name asks for.
+
+    Raises
+    ------
+    DataError
+        Unknown suffix.
+    """
+    if has_suffix(path, _XYZ_SUFFIXES):
+        return _write_extxyz
+    if has_suffix(path, (".traj",)):
+        return _write_trajectory
+    if has_suffix(path, (".db",)):
+        return _write_database
+    if has_suffix(path, (".csv",)):
+        return _write_csv
+    raise DataError(
+        f"{path}: frames are written as .extxyz, .xyz (plain or .gz), .traj, .db or .csv"
+    )
 
 
 def _write_extxyz(path: Path, frames: Sequence[Atoms]) -> None:

@@ -12,7 +12,7 @@ from ase import Atoms
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.labelers.base import Label, Labeler
 from ase_knncalc.labelers.workers import attempt, in_workers
-from ase_knncalc.parallel import on_cluster, run
+from ase_knncalc.parallel import check_jobs, on_cluster, run
 from ase_knncalc.structure import resolve_charge
 
 
@@ -81,8 +81,7 @@ def label_frames(
     SettingsError
         For ``n_jobs`` or ``time_limit`` out of range, or a labeler that no process can be given.
     """
-    if n_jobs == 0 or n_jobs < -1:
-        raise SettingsError(f"n_jobs={n_jobs}: expected a positive number, or -1 for all cores")
+    check_jobs(n_jobs)
     if time_limit is not None and not time_limit > 0:
         raise SettingsError(f"time_limit={time_limit!r}: expected seconds, or None for no limit")
     cores = os.cpu_count() or 1
