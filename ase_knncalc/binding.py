@@ -84,6 +84,7 @@ def binding_energy(
     molecules: str | None = None,
     charge: int | None = None,
     multiplicity: int | None = None,
+    baseline_energy: float | None = None,
 ) -> Binding:
     """Binding energy of a cluster relative to its molecules in their lowest known structures.
 
@@ -97,7 +98,7 @@ def binding_energy(
         Further monomers, as in ``model.info.monomers``; they go before those of the model.
     molecules
         What the cluster is made of, e.g. ``"2sa1am"``, where it is not to be recognised.
-    charge, multiplicity
+    charge, multiplicity, baseline_energy
         As for :meth:`KNNModel.predict`.
 
     Raises
@@ -112,7 +113,9 @@ def binding_energy(
     known: dict[str, Mapping[str, Any]] = {**model.info.monomers, **own}
     total = model.check(atoms, charge, multiplicity)
     parts = _given(molecules, atoms, total, known) if molecules else recognise(atoms, total, known)
-    prediction = model.predict(atoms, charge=charge, multiplicity=multiplicity)
+    prediction = model.predict(
+        atoms, charge=charge, multiplicity=multiplicity, baseline_energy=baseline_energy
+    )
     apart = monomer_sum(parts, known)
     energy = float(prediction.energy)
     # Copies of one monomer have one error, different monomers errors of their own.
@@ -129,7 +132,10 @@ def binding_energy(
 
 
 def read_monomers(
-    data: Any, reference_key: str = "reference_energy", model: KNNModel | None = None
+    data: Any,
+    reference_key: str = "reference_energy",
+    model: KNNModel | None = None,
+    baseline_key: str = "baseline_energy",
 ) -> dict[str, dict[str, Any]]:
     """Monomers from file(s) or frames, by their names.
 
@@ -142,6 +148,8 @@ def read_monomers(
         Of their energies.
     model
         Predicts the energies of monomers that have none; ``energy_std`` then says how well.
+    baseline_key
+        Of the baseline energies that a model with ``baseline="given"`` needs for that.
 
     Raises
     ------
@@ -149,15 +157,17 @@ def read_monomers(
         If they cannot be read, or one has no energy and there is no model.
     """
     from ase_knncalc.data import KeyMap, read_dataset
+    from ase_knncalc.labelling import brought_energy
 
-    keys = KeyMap(reference_energy=reference_key)
+    keys = KeyMap(reference_energy=reference_key, baseline_energy=baseline_key)
     frames = read_dataset(data, keys=keys, require_reference=model is None).frames
     found = {}
     for atoms in frames:
         record = {}
         if "reference_energy" not in atoms.info:
             assert model is not None
-            prediction = model.predict(atoms)
+            brought = brought_energy(model.baseline, atoms)
+            prediction = model.predict(atoms, baseline_energy=brought)
             atoms.info["reference_energy"] = float(prediction.energy)
             record["energy_std"] = float(prediction.energy_std)
         found[_monomer_name(atoms)] = _record(atoms) | record

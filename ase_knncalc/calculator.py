@@ -26,7 +26,7 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.outputs import Properties, all_outputs
 
 from ase_knncalc.baselines import Baseline, NoBaseline, baseline_of, make_baseline
-from ase_knncalc.errors import NoveltyError, SettingsError
+from ase_knncalc.errors import BaselineError, NoveltyError, SettingsError
 from ase_knncalc.model import KNNModel
 from ase_knncalc.store import load_model
 from ase_knncalc.structure import structure_label
@@ -97,7 +97,8 @@ class KNNCalculator(Calculator):
     SettingsError
         If an option makes no sense.
     BaselineError
-        If the baseline is not installed or not the model's.
+        If the baseline is not installed or not the model's, or it is ``"given"``: a calculator
+        cannot take energies from ``info``, which would be wrong as soon as atoms move.
     """
 
     implemented_properties = ["energy", "free_energy"]  # noqa: RUF012 - ASE's convention
@@ -353,12 +354,21 @@ def _resolve_model(
     if not isinstance(given, KNNModel):
         # None is for load_model no baseline at all; here it is the baseline whose energy is zero.
         chosen = NoBaseline() if baseline is None else baseline
-        return load_model(given, baseline=chosen, allow_other_baseline=allow_other)
-    if not (isinstance(baseline, str) and baseline == "auto"):
-        return given.with_baseline(make_baseline(baseline), allow_other=allow_other)
-    if given.baseline is not None:
-        return given
-    return given.with_baseline(baseline_of(given.info.baseline))
+        model = load_model(given, baseline=chosen, allow_other_baseline=allow_other)
+    elif not (isinstance(baseline, str) and baseline == "auto"):
+        model = given.with_baseline(make_baseline(baseline), allow_other=allow_other)
+    elif given.baseline is not None:
+        model = given
+    else:
+        model = given.with_baseline(baseline_of(given.info.baseline))
+    if model.baseline is not None and model.baseline.library == "given":
+        raise BaselineError(
+            "the model's baseline='given' computes no energy, so that a calculator has none where "
+            "atoms move to. Use model.predict(atoms, baseline_energy=…) or predict_frames; or name "
+            "an ASE calculator of the same method, KNNCalculator(…, baseline=calculator, "
+            "allow_other_baseline=True)"
+        )
+    return model
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -10,11 +10,12 @@ import numpy as np
 from ase import Atoms
 
 from ase_knncalc.baselines import Baseline, make_baseline
-from ase_knncalc.errors import BaselineError
+from ase_knncalc.data import KeyMap
+from ase_knncalc.errors import BaselineError, DataError
 from ase_knncalc.labelcache import CachedLabel, LabelCache, label_key
 from ase_knncalc.parallel import run
 from ase_knncalc.progress import track
-from ase_knncalc.structure import resolve_charge
+from ase_knncalc.structure import resolve_charge, structure_label
 
 FloatArray = np.ndarray
 
@@ -94,6 +95,46 @@ def baseline_labels(
 
 
 _Job = tuple[str, Atoms, int, int, bool]
+
+
+def brought_energy(
+    baseline: Baseline | None, atoms: Atoms, keys: KeyMap | None = None
+) -> float | None:
+    """Energy that a structure brings along for the baseline ``"given"``, eV; None for any other.
+
+    Parameters
+    ----------
+    baseline
+        Of the model.
+    atoms
+        As it was read: nothing tells whether its atoms have moved since.
+    keys
+        Where structures keep their energies.
+
+    Raises
+    ------
+    BaselineError
+        If it has none.
+    DataError
+        If it is no finite number.
+    """
+    if baseline is None or baseline.library != "given":
+        return None
+    keys = keys or KeyMap()
+    label = structure_label(atoms)
+    try:
+        energy = keys.energy(atoms, "baseline")
+    except DataError as e:
+        raise DataError(f"{label}: {e}") from None
+    if energy is None:
+        raise BaselineError(
+            f"{label} has no baseline energy under {keys.baseline_energy!r}, and the model's "
+            "baseline='given' computes none: put it (eV) into info['baseline_energy'] of each "
+            "structure, or name where it is with KeyMap(baseline_energy=…), --baseline-key"
+        )
+    if not np.isfinite(energy):
+        raise DataError(f"{label}: the baseline energy {keys.baseline_energy!r} is {energy}")
+    return energy
 
 
 def _run(jobs: list[_Job], baseline: Baseline, n_jobs: int) -> Iterator[tuple[str, CachedLabel]]:

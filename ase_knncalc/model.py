@@ -7,7 +7,7 @@ any particular baseline: a baseline is handed to it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from ase_knncalc.errors import BaselineError, ChargeError, SettingsError
 from ase_knncalc.kernel_map import KernelMap
 from ase_knncalc.neighbors import KNNEstimate, KNNTerm
 from ase_knncalc.prediction import Neighbor, Prediction
+from ase_knncalc.settingcheck import instance, numbers
 from ase_knncalc.structure import check_structure, resolve_charge
 from ase_knncalc.threads import one_blas_thread
 from ase_knncalc.trend import ForceVariance, Trend, TrendEstimate
@@ -274,7 +275,8 @@ class KNNModel:
             Of every structure; by default each structure's own
             (:func:`ase_knncalc.structure.resolve_charge`).
         baseline_energy
-            Baseline energies in eV where they are known already: they are not computed again.
+            Baseline energy of each structure in eV where they are known already: they are not
+            computed again. Where the model's baseline is ``"given"``, they are needed.
         forces
             Whether to add forces (needs a smooth k-NN term).
         forces_std
@@ -293,20 +295,19 @@ class KNNModel:
         BaselineError
             If the baseline fails for a structure.
         SettingsError
-            If the model has no forces, or no standard deviation of them.
+            If the model has no forces, or no standard deviation of them; or ``baseline_energy``
+            is not one finite number for each structure.
         """
-        if isinstance(structures, Atoms):
-            known = None if baseline_energy is None else float(np.asarray(baseline_energy).item())
-            return self._predict_one(structures, charge, multiplicity, known, forces, forces_std)
-        frames = list(structures)
-        energies = [None] * len(frames) if baseline_energy is None else list(baseline_energy)  # type: ignore[arg-type]
-        if len(energies) != len(frames):
-            raise SettingsError(f"{len(energies)} baseline energies for {len(frames)} structures")
+        one = isinstance(structures, Atoms)
+        frames = [structures] if one else list(instance(Iterable)("structures", structures))
+        energies: Sequence[float | None] = [None] * len(frames)
+        if baseline_energy is not None:
+            energies = numbers(len(frames))("baseline_energy", baseline_energy).tolist()
         single = [
             self._predict_one(atoms, charge, multiplicity, energy, forces, forces_std)
             for atoms, energy in zip(frames, energies, strict=True)
         ]
-        return Prediction.stack(single, self.calibration)
+        return single[0] if one else Prediction.stack(single, self.calibration)
 
     def _predict_one(
         self,
@@ -460,5 +461,6 @@ class KNNModel:
 
 def label_bytes(labels: Sequence[str]) -> np.ndarray:
     """Names as fixed-width UTF-8, the form in which the model keeps them, shape (n,)."""
-    encoded = [label.encode("utf-8") for label in labels]
+    # Names may hold what no UTF-8 has, such as bytes of old file names.
+    encoded = [label.encode("utf-8", "backslashreplace") for label in labels]
     return np.array(encoded, dtype=f"S{max([1, *map(len, encoded)])}")

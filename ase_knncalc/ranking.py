@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 from ase import Atoms
 
+from ase_knncalc.data import KeyMap
 from ase_knncalc.descriptors import featurize
 from ase_knncalc.errors import BaselineError
-from ase_knncalc.labelling import baseline_labels
+from ase_knncalc.labelling import baseline_labels, brought_energy
 from ase_knncalc.model import KNNModel
 from ase_knncalc.parallel import run
 from ase_knncalc.prediction import Prediction
 from ase_knncalc.progress import track
+from ase_knncalc.settingcheck import instance, numbers
 from ase_knncalc.threads import one_blas_thread
 
 # Structures that are corrected at a time.
@@ -24,9 +26,11 @@ _BLOCK = 256
 
 def predict_frames(
     model: KNNModel,
-    frames: Sequence[Atoms],
+    frames: Iterable[Atoms],
     *,
     charge: int | None = None,
+    baseline_energy: Sequence[float] | np.ndarray | None = None,
+    keys: KeyMap | None = None,
     cache: str | os.PathLike[str] | None = None,
     n_jobs: int = -1,
     progress: bool = False,
@@ -43,9 +47,13 @@ def predict_frames(
     model
         With its baseline attached.
     frames
-        Structures.
+        Structures. With ``baseline="given"`` each holds its baseline energy, as in training.
     charge
         Of every structure; by default each structure's own.
+    baseline_energy
+        Baseline energies in eV where they are known already, shape (n,): no baseline is run.
+    keys
+        Where structures keep the energies of ``baseline="given"``.
     cache
         HDF5 file of baseline labels.
     n_jobs
@@ -58,11 +66,18 @@ def predict_frames(
     StructureError
         If the model does not cover a structure: before any baseline is run.
     BaselineError
-        If the model has no baseline, or it fails for a structure.
+        If the model has no baseline, it fails for a structure, or a structure does not bring the
+        energy that ``baseline="given"`` needs.
+    SettingsError
+        If ``baseline_energy`` is not one finite number for each structure.
     """
-    if model.baseline is None:
+    instance(KNNModel)("model", model)
+    frames = [frames] if isinstance(frames, Atoms) else list(instance(Iterable)("frames", frames))
+    if baseline_energy is not None:
+        energies = numbers(len(frames))("baseline_energy", baseline_energy)
+    elif model.baseline is None:
         raise BaselineError("the model has no baseline attached: load_model(..., baseline='auto')")
-    if not len(frames):
+    if not frames:
         return model.predict([])
     charged = []
     for atoms in frames:
@@ -70,7 +85,10 @@ def predict_frames(
         copy = atoms.copy()
         copy.info["charge"] = total
         charged.append(copy)
-    energies = baseline_of(model, charged, cache=cache, n_jobs=n_jobs, progress=progress)
+    if baseline_energy is None:
+        energies = baseline_of(
+            model, frames, charged, keys=keys, cache=cache, n_jobs=n_jobs, progress=progress
+        )
     bare = model.with_baseline(None)
     blocks = [charged[i : i + _BLOCK] for i in range(0, len(charged), _BLOCK)]
     parts = run(
@@ -86,15 +104,23 @@ def predict_frames(
 def baseline_of(
     model: KNNModel,
     frames: Sequence[Atoms],
+    charged: Sequence[Atoms],
     *,
+    keys: KeyMap | None = None,
     cache: str | os.PathLike[str] | None = None,
     n_jobs: int = -1,
     progress: bool = False,
 ) -> np.ndarray:
-    """Baseline energies in eV, shape (n,); arguments and errors as for :func:`predict_frames`."""
+    """Baseline energies in eV, shape (n,); arguments and errors as for :func:`predict_frames`.
+
+    ``charged`` are copies of ``frames`` with their total charge in ``info``.
+    """
     if model.baseline is None:
         raise BaselineError("the model has no baseline attached: load_model(..., baseline='auto')")
-    labels = baseline_labels(frames, model.baseline, cache=cache, n_jobs=n_jobs, progress=progress)
+    brought = [brought_energy(model.baseline, atoms, keys) for atoms in frames]
+    if brought and brought[0] is not None:
+        return np.array(brought, dtype=np.float64)
+    labels = baseline_labels(charged, model.baseline, cache=cache, n_jobs=n_jobs, progress=progress)
     failed = [text for text in labels.errors if text]
     if failed:
         raise BaselineError(failed[0])

@@ -35,12 +35,13 @@ import numpy as np
 
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.errors import SettingsError
-from ase_knncalc.settingcheck import not_negative, one_of, whole
+from ase_knncalc.settingcheck import not_negative, one_of, optional, whole
 from ase_knncalc.structure import composition_label
 
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from ase_knncalc.data import KeyMap
     from ase_knncalc.model import KNNModel
     from ase_knncalc.sparse import SparseSettings
 
@@ -196,10 +197,13 @@ def select_frames(
     *,
     seed: int = 0,
     energy_window: float | None = None,
+    keys: KeyMap | None = None,
     n_jobs: int = -1,
     progress: bool = False,
 ) -> tuple[IntArray, Pool]:
     """Structures to label, and what the model says of all of them; see :func:`select`.
+
+    ``keys`` say where structures keep the energies of ``baseline="given"``, for an energy window.
 
     Raises
     ------
@@ -211,6 +215,10 @@ def select_frames(
     from ase_knncalc.preparation import compute_features
     from ase_knncalc.ranking import baseline_of
 
+    frames = list(frames)
+    one_of(STRATEGIES)("strategy", strategy)
+    n = whole(0)("n", n)
+    optional(not_negative)("energy_window", energy_window)
     charged = []
     for atoms in frames:
         copy = atoms.copy()
@@ -220,7 +228,7 @@ def select_frames(
         raise SettingsError("there are no structures to choose from")
     energies = None
     if energy_window is not None:
-        energies = baseline_of(model, charged, n_jobs=n_jobs, progress=progress)
+        energies = baseline_of(model, frames, charged, keys=keys, n_jobs=n_jobs, progress=progress)
     pool = survey(
         model,
         compute_features(model.descriptor, charged, n_jobs=n_jobs, progress=progress),

@@ -91,6 +91,26 @@ def several(check: Checker) -> Checker:
     return check_all
 
 
+def numbers(n: int) -> Checker:
+    """As many finite numbers, kept as an array of floats of shape (n,); one may be without list."""
+
+    def check(name: str, values: Any) -> np.ndarray:
+        try:
+            array = np.asarray(values)
+        except ValueError:  # rows of different lengths
+            array = np.array(None)
+        if n == 1:
+            array = array.reshape(-1)
+        if array.dtype.kind not in "iuf" or array.shape != (n,) or not np.isfinite(array).all():
+            raise SettingsError(
+                f"{name} must be {n} finite number{'s' * (n != 1)}, one for each structure, got "
+                f"{_short(values)}"
+            )
+        return array.astype(np.float64)
+
+    return check
+
+
 def optional(check: Checker) -> Checker:
     """None, or what passes a check."""
     return lambda name, value: None if value is None else check(name, value)

@@ -64,7 +64,10 @@ class NoBaseline:
 class GivenBaseline:
     """A baseline that nothing here can compute: its energies come with the data.
 
-    Training takes them from the frames; a prediction needs them as ``baseline_energy``.
+    What takes frames (training, appending, :func:`ase_knncalc.predict_frames`, the commands) takes
+    them from each frame's ``info``. ``model.predict`` and ``binding_energy`` need them as
+    ``baseline_energy``, and :class:`ase_knncalc.KNNCalculator` refuses such a model: what ``info``
+    says is wrong as soon as atoms move.
     """
 
     method: ClassVar[str] = "given"
@@ -74,15 +77,20 @@ class GivenBaseline:
         """Raises :class:`BaselineError`, always."""
         name = atoms.info.get("name") or atoms.get_chemical_formula()
         raise BaselineError(
-            f"no baseline energy (or forces) of {name} came with this call, and baseline='given' "
-            "computes none. Training takes them from its frames (KeyMap(baseline_energy=…), "
-            "--baseline-key); a prediction needs model.predict(atoms, baseline_energy=…), "
-            "whatever the structure holds"
+            f"no baseline energy of {name} came with this call, and baseline='given' computes "
+            "none. Frames hold theirs in info['baseline_energy'], or where "
+            "KeyMap(baseline_energy=…), --baseline-key, says; model.predict and binding_energy "
+            "need baseline_energy=…, whatever the structure holds"
         )
 
     def energy_and_forces(self, atoms: Atoms, charge: int, multiplicity: int) -> NoReturn:
         """Raises :class:`BaselineError`, always."""
-        self.energy(atoms, charge, multiplicity)
+        name = atoms.info.get("name") or atoms.get_chemical_formula()
+        raise BaselineError(
+            f"no baseline forces of {name} came with this call, and baseline='given' computes "
+            "none. Training takes them from arrays['baseline_forces']; for a prediction, add "
+            "model.correct(numbers, positions, charge, forces=True).delta_forces to them"
+        )
 
     def spec(self) -> dict[str, str]:
         """Method and library, both ``"given"``."""

@@ -117,6 +117,7 @@ def select(
         typer.Option(help="Only structures this far above the lowest of their composition, eV."),
     ] = None,
     baseline: BaselineOption = "auto",
+    baseline_key: BaselineKey = "baseline_energy",
     seed: SeedOption = 0,
     jobs: JobsOption = -1,
     as_json: JsonOption = False,
@@ -126,7 +127,7 @@ def select(
 
     Example: knncalc select pool.extxyz -n 20 -m saw-wb97xd -o chosen.extxyz
     """
-    from ase_knncalc.data import read_structures, write_frames
+    from ase_knncalc.data import KeyMap, read_structures, write_frames
     from ase_knncalc.data.frames import frame_writer
     from ase_knncalc.selection import STRATEGIES, select_frames
     from ase_knncalc.settingcheck import one_of
@@ -143,6 +144,7 @@ def select(
         strategy,
         seed=seed,
         energy_window=energy_window,
+        keys=KeyMap(baseline_energy=baseline_key),
         n_jobs=jobs,
         progress=not quiet,
     )

@@ -25,7 +25,7 @@ BaselineOption = Annotated[
     typer.Option(
         "--baseline",
         "-b",
-        help="auto, GFN1-xTB, GFN2-xTB, tblite, xtb, tblite:GFN2-xTB, none, given (training only).",
+        help="auto, GFN1-xTB, GFN2-xTB, tblite, xtb, tblite:GFN2-xTB, none, given (with the data).",
     ),
 ]
 

@@ -9,6 +9,7 @@ import typer
 
 from ase_knncalc.cli.common import (
     KCAL_PER_MOL,
+    BaselineKey,
     BaselineOption,
     ChargeOption,
     JsonOption,
@@ -130,6 +131,7 @@ def binding(
     ] = None,
     reference_key: ReferenceKey = "reference_energy",
     baseline: BaselineOption = "auto",
+    baseline_key: BaselineKey = "baseline_energy",
     charge: ChargeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -138,14 +140,23 @@ def binding(
     Example: knncalc binding cluster.xyz -m multibase-wb97xd
     """
     from ase_knncalc.binding import binding_energy, read_monomers
-    from ase_knncalc.data import read_structures
+    from ase_knncalc.data import KeyMap, read_structures
+    from ase_knncalc.labelling import brought_energy
     from ase_knncalc.store import load_model
 
     loaded = load_model(model, baseline=baseline)
-    more = read_monomers(monomers, reference_key, loaded) if monomers else {}
+    more = read_monomers(monomers, reference_key, loaded, baseline_key) if monomers else {}
     frames = read_structures(structures)
+    keys = KeyMap(baseline_energy=baseline_key)
     found = [
-        binding_energy(loaded, atoms, monomers=more, molecules=molecules, charge=charge)
+        binding_energy(
+            loaded,
+            atoms,
+            monomers=more,
+            molecules=molecules,
+            charge=charge,
+            baseline_energy=brought_energy(loaded.baseline, atoms, keys),
+        )
         for atoms in frames
     ]
     if as_json:

@@ -9,6 +9,7 @@ import typer
 
 from ase_knncalc.cli.common import (
     KCAL_PER_MOL,
+    BaselineKey,
     BaselineOption,
     ChargeOption,
     DaskOption,
@@ -50,6 +51,7 @@ def predict(
     coverage: Annotated[float, typer.Option(help="Of the interval.")] = 0.9,
     baseline: BaselineOption = "auto",
     allow_other_baseline: AllowOther = False,
+    baseline_key: BaselineKey = "baseline_energy",
     charge: ChargeOption = None,
     jobs: JobsOption = -1,
     dask: DaskOption = None,
@@ -60,7 +62,7 @@ def predict(
 
     Example: knncalc predict clusters.xyz -m saw-wb97xd -o predicted.extxyz
     """
-    from ase_knncalc.data import read_structures
+    from ase_knncalc.data import KeyMap, read_structures
     from ase_knncalc.data.frames import frame_writer
     from ase_knncalc.ranking import predict_frames
     from ase_knncalc.store import find_model, load_model
@@ -73,7 +75,14 @@ def predict(
     loaded = load_model(model, baseline=baseline, allow_other_baseline=allow_other_baseline)
     loaded.calibration.multiple(coverage)  # raises before the baseline is run
     frames = read_structures(structures)
-    found = predict_frames(loaded, frames, charge=charge, n_jobs=jobs, progress=not quiet)
+    found = predict_frames(
+        loaded,
+        frames,
+        charge=charge,
+        keys=KeyMap(baseline_energy=baseline_key),
+        n_jobs=jobs,
+        progress=not quiet,
+    )
     low, high = found.energy_interval(coverage)
     columns = ["name", "energy_eV", "energy_std_eV", "low_eV", "high_eV", "novelty", "nearest"]
     rows = [
@@ -104,6 +113,7 @@ def rank(
     top: Annotated[int, typer.Option(min=0, help="Show the lowest N only (0: all).")] = 0,
     baseline: BaselineOption = "auto",
     allow_other_baseline: AllowOther = False,
+    baseline_key: BaselineKey = "baseline_energy",
     charge: ChargeOption = None,
     jobs: JobsOption = -1,
     dask: DaskOption = None,
@@ -116,7 +126,7 @@ def rank(
     """
     import numpy as np
 
-    from ase_knncalc.data import read_structures
+    from ase_knncalc.data import KeyMap, read_structures
     from ase_knncalc.ranking import predict_frames
     from ase_knncalc.store import find_model, load_model
 
@@ -124,7 +134,14 @@ def rank(
     loaded = load_model(model, baseline=baseline, allow_other_baseline=allow_other_baseline)
     frames = read_structures(structures)
     species = _species(frames, charge)
-    found = predict_frames(loaded, frames, charge=charge, n_jobs=jobs, progress=not quiet)
+    found = predict_frames(
+        loaded,
+        frames,
+        charge=charge,
+        keys=KeyMap(baseline_energy=baseline_key),
+        n_jobs=jobs,
+        progress=not quiet,
+    )
     order = np.argsort(found.energy, kind="stable")
     lowest = found.energy[order[0]]
     columns = [
