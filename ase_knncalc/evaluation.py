@@ -18,6 +18,7 @@ from ase_knncalc.errors import DataError, SettingsError
 from ase_knncalc.parallel import run
 from ase_knncalc.preparation import TrainingData
 from ase_knncalc.progress import track
+from ase_knncalc.settingcheck import one_of
 from ase_knncalc.settings import TrainingSettings
 from ase_knncalc.training import fit_model
 
@@ -160,6 +161,9 @@ def evaluate_split(
     )
 
 
+SPLITS = ("random", "composition")
+
+
 def splits(data: TrainingData, kind: str, folds: int, seed: int) -> list[tuple[IntArray, IntArray]]:
     """Folds of the data.
 
@@ -181,8 +185,7 @@ def splits(data: TrainingData, kind: str, folds: int, seed: int) -> list[tuple[I
 
     n_groups = len(set(data.groups))
     available = len(data) if kind == "random" else n_groups
-    if kind not in ("random", "composition"):
-        raise SettingsError(f"split must be random or composition, got {kind!r}")
+    one_of(SPLITS)("split", kind)
     if not 2 <= folds <= available:
         raise SettingsError(
             f"{folds} folds asked for; between 2 and {available} are possible for a {kind} split"

@@ -51,7 +51,7 @@ def run(
         If ``n_jobs`` is neither positive nor −1.
     """
     check_jobs(n_jobs)
-    return _run(function, jobs, total, n_jobs, ordered)
+    return _run(function, jobs, total, min(n_jobs, max(total, 1)), ordered)
 
 
 def check_jobs(n_jobs: int) -> None:

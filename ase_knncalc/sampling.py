@@ -430,6 +430,7 @@ def _outcomes(
         return
     from joblib import Parallel, delayed, effective_n_jobs
 
+    n_jobs = min(n_jobs, runs)
     with Parallel(n_jobs=n_jobs) as parallel:
         block = 4 * max(1, effective_n_jobs(n_jobs))
         for first in range(0, runs, block):

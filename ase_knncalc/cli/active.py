@@ -19,6 +19,7 @@ from ase_knncalc.cli.common import (
     ReferenceKey,
     SeedOption,
     check_outputs,
+    numbers,
     print_json,
     print_table,
 )
@@ -73,7 +74,7 @@ def sample(
         settings=SamplingSettings(
             methods=tuple(m.strip() for m in methods.split(",")),
             relax=relax,
-            temperatures=_numbers("--temperatures", temperatures),
+            temperatures=numbers("--temperatures", temperatures, float),
             seed=seed,
         ),
         n_jobs=jobs,
@@ -87,15 +88,6 @@ def sample(
         return
     less = "" if len(frames) >= n else f" (no more than these were found, {n} were asked for)"
     print(f"{len(frames)} distinct structures over {spread:.1f} kcal/mol in {output}{less}")
-
-
-def _numbers(option: str, text: str) -> tuple[float, ...]:
-    from ase_knncalc.errors import SettingsError
-
-    try:
-        return tuple(float(x) for x in text.split(","))
-    except ValueError:
-        raise SettingsError(f"{option} {text!r}: expected numbers, as in 200,300") from None
 
 
 def select(
@@ -114,7 +106,9 @@ def select(
     ] = "combined",
     energy_window: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(help="Only structures this far above the lowest of their composition, eV."),
+        typer.Option(
+            help="Only structures up to this far above the lowest of their composition, eV."
+        ),
     ] = None,
     baseline: BaselineOption = "auto",
     baseline_key: BaselineKey = "baseline_energy",

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, Optional, TypeVar
 
 import numpy as np
 import typer
@@ -94,6 +94,7 @@ ForceUnit = Annotated[
 ]
 
 
+Number = TypeVar("Number", int, float)
 Output = tuple[str, Path | None, Callable[[Path], object] | None]
 
 
@@ -181,6 +182,23 @@ def unit_or_factor(text: str) -> str | float:
         return float(text)
     except ValueError:
         return text
+
+
+def numbers(option: str, text: str, kind: type[Number]) -> tuple[Number, ...]:
+    """Comma-separated numbers, each of them once.
+
+    Raises
+    ------
+    SettingsError
+        If one is no number.
+    """
+    from ase_knncalc.errors import SettingsError
+
+    try:
+        return tuple(dict.fromkeys(kind(x) for x in text.split(",")))
+    except ValueError:
+        what, example = ("whole numbers", "100,200") if kind is int else ("numbers", "0.5,200")
+        raise SettingsError(f"{option} {text!r}: expected {what}, as in {example}") from None
 
 
 def print_json(value: Any) -> None:

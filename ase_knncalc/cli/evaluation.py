@@ -20,6 +20,7 @@ from ase_knncalc.cli.common import (
     ReferenceKey,
     SeedOption,
     check_outputs,
+    numbers,
     print_json,
     print_table,
 )
@@ -67,10 +68,12 @@ def cv(
 
     Example: knncalc cv clusters.extxyz.gz -r wb97xd_energy --split composition --plot cv.png
     """
-    from ase_knncalc.evaluation import cross_validate
+    from ase_knncalc.evaluation import SPLITS, cross_validate
+    from ase_knncalc.settingcheck import one_of
     from ase_knncalc.settings import TrainingSettings
 
     settings = TrainingSettings(trend=trend, k=k, weights=weights, seed=seed)
+    one_of(SPLITS)("split", split)
     _check_outputs(data, plot, cache)
     known = _load(data, reference_key, baseline_key, baseline, settings, cache, jobs, quiet)
     held = cross_validate(
@@ -103,9 +106,11 @@ def compare(
 
     Example: knncalc compare clusters.extxyz.gz -r wb97xd_energy --methods sparse,none/distance
     """
-    from ase_knncalc.evaluation import cross_validate
+    from ase_knncalc.evaluation import SPLITS, cross_validate
+    from ase_knncalc.settingcheck import one_of
     from ase_knncalc.settings import TrainingSettings
 
+    one_of(SPLITS)("split", split)
     wanted = {}
     for name in methods.split(","):
         trend, _, weights = name.strip().partition("/")
@@ -148,21 +153,17 @@ def learning_curve(
 
     Example: knncalc learning-curve data.extxyz.gz --sizes 100,200,400,800 --plot curve.png
     """
-    from ase_knncalc.errors import SettingsError
     from ase_knncalc.evaluation import learning_curve as run
     from ase_knncalc.settings import TrainingSettings
 
-    try:
-        numbers = [int(s) for s in sizes.split(",")]
-    except ValueError:
-        raise SettingsError(f"--sizes takes whole numbers such as 100,200, got {sizes!r}") from None
+    wanted_sizes = numbers("--sizes", sizes, int)
     wanted = [TrainingSettings(trend=t.strip(), k=k, seed=seed) for t in trends.split(",")]
     _check_outputs(data, plot, cache)
     curves = {}
     for settings in wanted:
         known = _load(data, reference_key, baseline_key, baseline, settings, cache, jobs, quiet)
         curves[settings.trend] = run(
-            known, settings, sizes=numbers, repeats=repeats, n_jobs=jobs, progress=not quiet
+            known, settings, sizes=wanted_sizes, repeats=repeats, n_jobs=jobs, progress=not quiet
         )
     if plot is not None:
         from ase_knncalc.plots import plot_learning_curves
@@ -216,12 +217,11 @@ def tune(
 
     base = TrainingSettings(trend="sparse", seed=seed)
     candidates = {
-        f"σ={sigma} m={m}": replace(
-            base,
-            sparse=replace(base.sparse, length_scale=float(sigma), environments=int(m)),
+        f"σ={sigma:g} m={m}": replace(
+            base, sparse=replace(base.sparse, length_scale=sigma, environments=m)
         )
-        for sigma in length_scales.split(",")
-        for m in environments.split(",")
+        for sigma in numbers("--length-scales", length_scales, float)
+        for m in numbers("--environments", environments, int)
     }
     _check_outputs(data, None, cache)
     known = _load(data, reference_key, baseline_key, baseline, base, cache, jobs, quiet)

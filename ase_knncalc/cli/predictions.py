@@ -48,7 +48,7 @@ def predict(
         typer.Option("--output", "-o", help="Structures with predictions: extxyz, traj, db, csv."),
     ] = None,
     csv: CsvOption = None,
-    coverage: Annotated[float, typer.Option(help="Of the interval.")] = 0.9,
+    coverage: Annotated[float, typer.Option(help="Of the interval, 0.5 to 0.99.")] = 0.9,
     baseline: BaselineOption = "auto",
     allow_other_baseline: AllowOther = False,
     baseline_key: BaselineKey = "baseline_energy",

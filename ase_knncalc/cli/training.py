@@ -108,7 +108,7 @@ def train(
     """
     from ase_knncalc.data import KeyMap, pair_sources
     from ase_knncalc.profiling import profiling
-    from ase_knncalc.store import save_model
+    from ase_knncalc.store import check_replaceable, save_model
     from ase_knncalc.training import train as run
 
     settings = TrainingSettings(
@@ -128,7 +128,7 @@ def train(
     cache = cache or Path(f"{output}.labels.h5")
     check_outputs(
         [p for paths in (data, low, monomers, low_monomers) for p in paths or []],
-        ("--output", output, None),
+        ("--output", output, check_replaceable),
         ("--cache", cache, None),
     )
     source, zero, keys = pair_sources(
