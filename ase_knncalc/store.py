@@ -91,6 +91,9 @@ def list_models() -> list[str]:
     )
 
 
+_START = b"ase_knncalc model "
+
+
 def check_replaceable(path: Path) -> None:
     """Refuse to write a model in the place of a file of another kind.
 
@@ -99,16 +102,16 @@ def check_replaceable(path: Path) -> None:
     Raises
     ------
     ModelFileError
-        If there is a file that is neither empty nor HDF5.
+        If there is a file that is neither empty nor a model.
     """
     try:
         with open(path, "rb") as handle:
-            start = handle.read(8)
+            start = handle.read(len(_START))
     except FileNotFoundError:
         return
     except OSError as e:
         raise ModelFileError(f"cannot read {path}, which is there already: {e.strerror}") from e
-    if start not in (b"", b"\x89HDF\r\n\x1a\n"):
+    if start not in (b"", _START):
         raise ModelFileError(
             f"{path} is there already, and is no model file; name another, or remove it first"
         )

@@ -174,6 +174,16 @@ def test_an_output_that_cannot_be_written_is_told_before_any_work(
     assert len(err.splitlines()) == 1
 
 
+def test_a_model_takes_the_place_of_an_older_one_or_of_nothing(call, files) -> None:
+    before = (files / "tiny.h5").read_bytes()
+    for name, start in (("old.h5", before), ("blank.h5", b"")):
+        (files / name).write_bytes(start)
+        code, _, err = call("train", "data.extxyz", "-b", "none", "--trend", "none", "-o", name,
+                            "--components", 2, "-k", 2, "-q", "-j", 1)  # fmt: skip
+        assert code == 0, err
+        assert load_model(files / name, baseline=None).trend.kind == "none"
+
+
 def test_a_folder_without_permission_is_told(call, no_work, files) -> None:
     if os.geteuid() == 0:
         pytest.skip("root may write everywhere")

@@ -136,5 +136,5 @@ def test_plots_are_written_or_the_reason_told(data, tmp_path) -> None:
     rows = [{"size": 10, "mae": 0.1, "mae_sd": 0.01}, {"size": 20, "mae": 0.05, "mae_sd": 0.01}]
     plot_learning_curves(tmp_path / "b.pdf", {"x": rows})
     assert (tmp_path / "b.pdf").read_bytes().startswith(b"%PDF")
-    with pytest.raises(SettingsError, match="cannot write plot"):
+    with pytest.raises(SettingsError, match="plots are written as"):
         plot_learning_curves(tmp_path / "b.nonsense", {"x": rows})
