@@ -40,6 +40,7 @@ def files(tmp_path_factory, water_frames, tiny_model) -> Path:
     (folder / "outputs").mkdir()
     (folder / "outputs" / "a.out").write_text("an output")
     (folder / "empty.extxyz").touch()
+    os.mkfifo(folder / "pipe")
     (folder / "odd.foo").write_text("not a structure\n")
     return folder
 
@@ -253,6 +254,7 @@ def test_a_model_that_cannot_be_found_is_one_line(call, name, message) -> None:
         ("x" * 5000, "File name too long"),
         ("outputs", "a.out: cannot be read"),
         ("missing.xyz", "no such file"),
+        ("pipe", "a pipe does not tell its format"),
     ],
 )
 def test_structures_that_cannot_be_read_are_one_line(call, name, message) -> None:
@@ -357,6 +359,22 @@ def test_interruption_is_one_line_and_exit_code_130(files) -> None:
     assert process.returncode == 130
     assert err.splitlines() == [b"knncalc: interrupted; labels in a cache are kept"]
     assert not (files / "pool.extxyz").exists()
+
+
+def test_names_are_shown_as_they_are(call, files) -> None:
+    """Brackets and colons are markup of the library that draws tables."""
+    names = ["[/x]", "[red]a[/red]", ":smile:", "ä☃"]
+    frames = read(files / "conformers.extxyz", ":4")
+    for atoms, name in zip(frames, names, strict=True):
+        atoms.info = {"name": name}
+    write(files / "[b].extxyz", frames)
+    code, out, err = call("rank", "[b].extxyz", *MODEL, "-q", "-j", "1")
+    assert (code, err) == (0, "")
+    assert all(f"│ {name} " in out for name in names)
+    (files / "[red].h5").write_bytes((files / "tiny.h5").read_bytes())
+    code, out, err = call("info", "[red].h5")
+    assert (code, err) == (0, "")
+    assert out.startswith("[red].h5")
 
 
 def test_names_that_are_no_text_are_read_and_written(files, tmp_path) -> None:

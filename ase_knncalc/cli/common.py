@@ -222,12 +222,14 @@ def print_table(
     """A table; the first column to the left, numbers to the right."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left")
+    # Text and not str, in which [brackets] and :colons: of names would be markup.
+    table = Table(title=Text(title), title_justify="left")
     for i, column in enumerate(columns):
-        table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+        table.add_column(Text(column), justify="left" if i == 0 else "right", overflow="fold")
     for row in rows:
-        table.add_row(*[str(x) for x in row])
+        table.add_row(*[Text(str(x)) for x in row])
     stream = sys.stderr if to_stderr else sys.stdout
     if stream is None:  # closed by the shell
         return

@@ -182,6 +182,8 @@ def _open_frames(
         from ase_knncalc.data.jkqc import read_jkqc
 
         return iter(list(enumerate(read_jkqc(path)))[frames])
+    if path.is_fifo():
+        raise DataError(f"{path}: a pipe does not tell its format; write a file, and name that")
     return _iter_other(path, frames)
 
 
