@@ -48,6 +48,33 @@ def package_versions() -> dict[str, str]:
     return found
 
 
+_KINDS = {"model": "model file", "labels": "label cache"}
+
+
+def check_replaceable(path: str | os.PathLike[str], kind: str) -> None:
+    """Refuse to write a container in the place of a file of another kind.
+
+    ``train -o *.extxyz`` names a file of structures as the output, before any word of it.
+
+    Raises
+    ------
+    ModelFileError
+        If there is a file that is neither empty nor of that kind.
+    """
+    start = f"ase_knncalc {kind} ".encode("ascii")
+    try:
+        with open(path, "rb") as handle:
+            found = handle.read(len(start))
+    except FileNotFoundError:
+        return
+    except OSError as e:
+        raise ModelFileError(f"cannot read {path}, which is there already: {e.strerror}") from e
+    if found not in (b"", start):
+        raise ModelFileError(
+            f"{path} is there already, and is no {_KINDS[kind]}; name another, or remove it first"
+        )
+
+
 def write_container(
     path: str | os.PathLike[str],
     kind: str,

@@ -91,32 +91,6 @@ def list_models() -> list[str]:
     )
 
 
-_START = b"ase_knncalc model "
-
-
-def check_replaceable(path: Path) -> None:
-    """Refuse to write a model in the place of a file of another kind.
-
-    ``train -o *.extxyz`` names a file of structures as the output, before any word of it.
-
-    Raises
-    ------
-    ModelFileError
-        If there is a file that is neither empty nor a model.
-    """
-    try:
-        with open(path, "rb") as handle:
-            start = handle.read(len(_START))
-    except FileNotFoundError:
-        return
-    except OSError as e:
-        raise ModelFileError(f"cannot read {path}, which is there already: {e.strerror}") from e
-    if start not in (b"", _START):
-        raise ModelFileError(
-            f"{path} is there already, and is no model file; name another, or remove it first"
-        )
-
-
 _HELD_OUT = {
     "errors": np.float32,
     "stds": np.float32,

@@ -18,6 +18,7 @@ from ase_knncalc.cli.common import (
     QuietOption,
     ReferenceKey,
     SeedOption,
+    cache_place,
     check_outputs,
     numbers,
     print_json,
@@ -186,7 +187,7 @@ def append(
     from ase_knncalc.appending import append_to_file, needs_retraining
     from ase_knncalc.data import KeyMap
 
-    check_outputs([*data, model], ("--cache", cache, None))
+    check_outputs([*data, model], ("--cache", cache, cache_place))
     outcome = append_to_file(
         model,
         data,

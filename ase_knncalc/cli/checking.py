@@ -19,6 +19,7 @@ from ase_knncalc.cli.common import (
     QuietOption,
     ReferenceKey,
     SeedOption,
+    cache_place,
     check_outputs,
     print_json,
     print_table,
@@ -54,7 +55,7 @@ def check(
     from ase_knncalc.data import KeyMap, write_frames
     from ase_knncalc.data.frames import frame_writer
 
-    check_outputs(data, ("--output", output, frame_writer), ("--cache", cache, None))
+    check_outputs(data, ("--output", output, frame_writer), ("--cache", cache, cache_place))
     prepared, suspects = check_files(
         data,
         baseline=baseline,

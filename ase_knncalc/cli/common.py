@@ -135,6 +135,35 @@ def check_outputs(inputs: Iterable[Path | None], *outputs: Output) -> None:
             raise SettingsError(f"{option} and {other} are one file, {path}; name two")
 
 
+def model_place(path: Path) -> None:
+    """Check of :func:`check_outputs` that a model takes the place of no other kind of file."""
+    from ase_knncalc.container import check_replaceable
+
+    check_replaceable(path, "model")
+
+
+def cache_place(path: Path) -> None:
+    """Check of :func:`check_outputs` that a label cache takes the place of no other file."""
+    from ase_knncalc.container import check_replaceable
+
+    check_replaceable(path, "labels")
+
+
+def check_folder(option: str, path: Path | None) -> None:
+    """Refuse before any work a folder that is not there or cannot be written to.
+
+    Raises
+    ------
+    SettingsError
+        If so.
+    """
+    problem = "" if path is None else _unwritable(path / "x")
+    if problem:
+        from ase_knncalc.errors import SettingsError
+
+        raise SettingsError(f"{option} {path}: {problem}")
+
+
 def _files_of(path: Path) -> list[Path]:
     """A file; or the outputs in a folder, which are read in its place."""
     from ase_knncalc.data.frames import output_files

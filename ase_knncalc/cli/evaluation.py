@@ -19,6 +19,7 @@ from ase_knncalc.cli.common import (
     QuietOption,
     ReferenceKey,
     SeedOption,
+    cache_place,
     check_outputs,
     numbers,
     print_json,
@@ -239,7 +240,7 @@ def tune(
 def _check_outputs(data: list[Path], plot: Path | None, cache: Path | None) -> None:
     from ase_knncalc.plots import check_plot
 
-    check_outputs(data, ("--plot", plot, check_plot), ("--cache", cache, None))
+    check_outputs(data, ("--plot", plot, check_plot), ("--cache", cache, cache_place))
 
 
 def _load(

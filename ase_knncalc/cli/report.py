@@ -16,6 +16,7 @@ from ase_knncalc.cli.common import (
     JsonOption,
     QuietOption,
     ReferenceKey,
+    cache_place,
     check_outputs,
     print_json,
     print_table,
@@ -65,7 +66,7 @@ def report(
     check_outputs(
         [file, *(data or []), *(training or []), curve],
         ("--output", output, None),
-        ("--cache", cache, None),
+        ("--cache", cache, cache_place),
     )
     needs_baseline = bool(data or training)
     outcome = write_report(

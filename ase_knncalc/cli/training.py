@@ -19,7 +19,10 @@ from ase_knncalc.cli.common import (
     QuietOption,
     ReferenceKey,
     SeedOption,
+    cache_place,
+    check_folder,
     check_outputs,
+    model_place,
     print_json,
     print_table,
     unit_or_factor,
@@ -108,7 +111,7 @@ def train(
     """
     from ase_knncalc.data import KeyMap, pair_sources
     from ase_knncalc.profiling import profiling
-    from ase_knncalc.store import check_replaceable, save_model
+    from ase_knncalc.store import save_model
     from ase_knncalc.training import train as run
 
     settings = TrainingSettings(
@@ -128,9 +131,10 @@ def train(
     cache = cache or Path(f"{output}.labels.h5")
     check_outputs(
         [p for paths in (data, low, monomers, low_monomers) for p in paths or []],
-        ("--output", output, check_replaceable),
-        ("--cache", cache, None),
+        ("--output", output, model_place),
+        ("--cache", cache, cache_place),
     )
+    check_folder("--scratch", scratch)
     source, zero, keys = pair_sources(
         data, low or None, monomers or None, low_monomers or None, keys
     )
