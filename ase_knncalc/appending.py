@@ -42,6 +42,9 @@ FloatArray = np.ndarray
 _PRIOR = 50
 # A normalised error beyond this is a bad label, or so new that the metric must be learned again.
 _LARGEST = 6.0
+# What all additions have in common beyond this (eV) is another level of theory: models that leave
+# what they know are wrong by less, and in both directions.
+_SHIFT = 1.0
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ def append(
     keys: KeyMap | None = None,
     source: str = "",
     cache: str | os.PathLike[str] | None = None,
+    check_labels: bool = True,
     n_jobs: int = 1,
     progress: bool = False,
 ) -> Appended:
@@ -98,6 +102,9 @@ def append(
         frame's own ``reference_method`` and ``source``.
     cache
         HDF5 file of baseline labels.
+    check_labels
+        Whether to refuse labels of another level of theory: those whose median error lies more
+        than 1 eV, and six standard deviations, from zero.
     n_jobs, progress
         For baseline labels.
 
@@ -107,7 +114,8 @@ def append(
         If a structure holds an element, or has a charge, that the trend never saw: train again
         with these structures.
     DataError
-        If no frame has a label, or the labels are in another unit than eV beyond doubt.
+        If no frame has a label, or the labels are in another unit than eV, or of another level of
+        theory than the model's, beyond doubt.
     BaselineError
         If a baseline energy is needed and the model has no baseline.
     """
@@ -129,7 +137,7 @@ def append(
     if not fresh:
         return _nothing(model, omitted)
     frames, batch = [frames[i] for i in fresh], batch.select(fresh)
-    return _extend(model, frames, batch, omitted, source)
+    return _extend(model, frames, batch, omitted, source, check_labels)
 
 
 def _check_covered(model: KNNModel, atoms: Atoms) -> None:
@@ -201,6 +209,7 @@ def _extend(
     batch: FeatureBatch,
     omitted: list[Omission],
     source: str,
+    check_labels: bool,
 ) -> Appended:
     delta = np.array([a.info["reference_energy"] - a.info["baseline_energy"] for a in frames])
     before = model.correct_features(batch)
@@ -212,6 +221,15 @@ def _extend(
             f"the reference energies look like {unit}, not eV: they are "
             f"{float(np.median(reference / (reference + errors))):.4g} times what the model "
             f"predicts; say so with KeyMap(energy_unit={unit!r}), or convert them"
+        )
+    shift = float(np.median(errors))
+    if check_labels and abs(shift) > max(_SHIFT, _LARGEST * float(np.median(stds))):
+        raise DataError(
+            f"the reference energies of the {len(frames)} new structures lie {abs(shift):.4g} eV "
+            f"{'below' if shift > 0 else 'above'} what the model predicts (median; its standard "
+            f"deviation is {float(np.median(stds)):.2g} eV), as those of another level of theory "
+            f"than {model.info.reference!r} do: label them as the model's own data, train a model "
+            "on them, or, if they are right, give check_labels=False (--no-check)"
         )
     scale = 1.4826 * float(np.median(np.abs(model.knn.residuals)))
     # A label that is wrong must not decide what its neighbours get; what is new may be far off.

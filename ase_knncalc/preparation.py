@@ -131,7 +131,7 @@ def prepare(
         for a in frames:
             a.arrays.setdefault("reference_forces", np.zeros((len(a), 3)))
     if method.library == "none":
-        _require_none(frames)
+        require_none(frames)
     with stage("baseline labels"):
         errors = complete_baseline(frames, method, cache=cache, n_jobs=n_jobs, progress=progress)
     omitted += [
@@ -241,7 +241,7 @@ def complete_baseline(
     return errors
 
 
-def _require_none(frames: Sequence[Atoms]) -> None:
+def require_none(frames: Sequence[Atoms]) -> None:
     """Who wants no baseline shall not get a model of the difference to one."""
     for atoms in frames:
         energy = float(atoms.info.get("baseline_energy", 0.0))

@@ -13,7 +13,8 @@ from loops import SETTINGS, Oracle, read_labelled, write_config
 from ase_knncalc import TrainingSettings, load_model, save_model, train
 from ase_knncalc.active import ActiveLoop, Journal, read_config, run_loop
 from ase_knncalc.data import write_frames
-from ase_knncalc.errors import KNNCalcError, LabelerError, SettingsError
+from ase_knncalc.errors import DataError, KNNCalcError, LabelerError, SettingsError
+from ase_knncalc.labelers import Label
 
 
 @pytest.mark.parametrize(
@@ -173,6 +174,22 @@ def test_a_labeler_that_always_fails_stops_the_loop_and_can_be_mended(folder) ->
     assert [(r["iteration"], r["labels"], r["failed"]) for r in reports] == [(1, 5, 0)]
     with Journal(folder / "work" / "journal.db") as journal:
         assert {a.key for a in journal.asked()} == set(asked)
+
+
+@pytest.mark.parametrize("retrain", ["auto", "always"])
+def test_a_labeler_of_another_level_stops_the_loop(folder, retrain) -> None:
+    class Other(Oracle):
+        def label(self, atoms):
+            found = super().label(atoms)
+            return Label(found.energy - 20.0 * len(atoms), None, 0.0, "another level")
+
+    oracle = Other(folder / "calls")
+    path = folder / "config.toml"
+    text = path.read_text().replace("check_labels = false", "")
+    path.write_text(text.replace("batch = 5", f'batch = 5\nretrain = "{retrain}"'))
+    with pytest.raises(DataError, match=r"below what the model .*another level of theory"):
+        run_loop(read_config(folder / "config.toml"), labeler=oracle)
+    assert len(oracle.calls.read_text().split()) == 5
 
 
 def test_labels_are_in_their_file_before_they_are_learned(folder, monkeypatch) -> None:

@@ -131,9 +131,20 @@ def test_wrong_additions_widen_the_uncertainty_and_call_for_training(tiny_model,
 def test_a_wild_label_does_not_reach_its_neighbours(tiny_model, more) -> None:
     wild = more[0].copy()
     wild.info["reference_energy"] += 500.0
-    grown = tiny_model.append([wild])
+    grown = tiny_model.append([*more[1:3], wild])
     std = float(tiny_model.predict(wild).energy_std)
     assert abs(grown.knn.residuals[-1]) <= 6.01 * max(std, np.abs(tiny_model.knn.residuals).max())
+
+
+@pytest.mark.parametrize("per_atom", [-30.0, 2.0])
+def test_labels_of_another_level_are_refused(tiny_model, more, per_atom: float) -> None:
+    other = [a.copy() for a in more[:8]]
+    for atoms in other:
+        atoms.info["reference_energy"] += per_atom * len(atoms)
+    for frames in (other, other[:1]):
+        with pytest.raises(DataError, match="another level of theory than 'pairs'"):
+            append(tiny_model, frames)
+    assert len(append(tiny_model, other, check_labels=False).added) == 8
 
 
 def test_what_is_not_covered_is_refused(tiny_model, more, tmp_path) -> None:

@@ -11,6 +11,7 @@ from ase_knncalc.active.learning import baseline_energies, training_frames
 from ase_knncalc.data import KeyMap, read_dataset
 from ase_knncalc.errors import KNNCalcError, SettingsError, StructureError
 from ase_knncalc.model import KNNModel
+from ase_knncalc.preparation import require_none
 
 
 def read_test(config: LoopConfig) -> list[Atoms]:
@@ -48,6 +49,8 @@ def check_inputs(config: LoopConfig, model: KNNModel, test: Sequence[Atoms]) -> 
     for table, frames in (("training.data", data), ("test.files", test)):
         brought = [a for a in frames if "baseline_energy" in a.info]
         try:
+            if frames is data and model.baseline.library == "none":
+                require_none(data)
             baseline_energies(model, brought, None, config.loop.jobs)
         except KNNCalcError as e:
             raise type(e)(f"{table}: {e}") from e

@@ -64,15 +64,20 @@ def learn(
     ------
     SettingsError
         If the batch holds what the model does not cover, and it may not be trained again.
+    DataError
+        If labels are of another level of theory than the model's, unless ``check_labels`` is off.
     """
     mode = config.loop.retrain
+    known = [a.copy() for a in batch if covered(model, a)]
+    # Where the model is trained anew, too, for its look at the labels.
+    check = config.training.check_labels
+    outcome = append(model, known, cache=cache, check_labels=check) if known else None
     if mode == "always":
         return _trained(model, batch, labelled, config, cache, ["retrain = 'always'"])
-    foreign = [a for a in batch if not covered(model, a)]
-    if foreign:
-        reasons = [f"{len(foreign)} structures hold elements or charges that the model never saw"]
+    foreign = len(batch) - len(known)
+    if foreign or outcome is None:
+        reasons = [f"{foreign} structures hold elements or charges that the model never saw"]
     else:
-        outcome = append(model, [a.copy() for a in batch], cache=cache)
         advice = needs_retraining(outcome.model, growth=config.loop.growth)
         reasons = advice.reasons
         if not advice.needed or mode == "never" or not config.training.data:

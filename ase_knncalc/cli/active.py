@@ -174,6 +174,10 @@ def append(
     ] = "",
     baseline: BaselineOption = "auto",
     cache: CacheOption = None,
+    check: Annotated[
+        bool,
+        typer.Option("--check/--no-check", help="Refuse labels of another level of theory."),
+    ] = True,
     jobs: JobsOption = -1,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -195,6 +199,7 @@ def append(
         source=source,
         baseline=baseline,
         cache=cache,
+        check_labels=check,
         n_jobs=jobs,
         progress=not quiet,
     )
