@@ -13,6 +13,7 @@ energies stay the same, and what is gained are neighbours, novelty and uncertain
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -129,7 +130,7 @@ def append(
     if not frames:
         return _nothing(model, omitted)
     batch = compute_features(model.descriptor, frames, n_jobs=1)
-    fresh = _new_ones(model, frames, batch)
+    fresh = new_ones(model, frames, batch)
     omitted += [
         _omission(i, frames[i], "the model has this structure already", "duplicate")
         for i in sorted(set(range(len(frames))) - set(fresh))
@@ -192,8 +193,8 @@ def _omission(index: int, atoms: Atoms, reason: str, category: str) -> Omission:
     )
 
 
-def _new_ones(model: KNNModel, frames: list[Atoms], batch: FeatureBatch) -> list[int]:
-    """Which frames the model does not have yet."""
+def new_ones(model: KNNModel, frames: Sequence[Atoms], batch: FeatureBatch) -> list[int]:
+    """Which frames the model does not have yet: in its training data, or added later."""
     fresh = []
     for i, z in enumerate(model.place(batch)):
         distances, indices = model.knn.index.query(z, 5)

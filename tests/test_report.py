@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import warnings
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -169,6 +170,16 @@ def test_what_is_not_covered_is_counted_not_fatal(model, test_frames, tmp_path) 
     with pytest.raises(DataError, match="odd"):
         write_report(tmp_path / "b.html", model, data=[odd])
     assert not (tmp_path / "b.html").exists()
+
+
+def test_data_that_the_model_was_trained_on_are_told(tiny_model, water_frames, tmp_path) -> None:
+    fresh = water_clusters(4, seed=9)
+    seen = [a.copy() for a in water_frames[:5]]
+    with pytest.warns(UserWarning, match="5 of 9 structures of the data are in the model's train"):
+        write_report(tmp_path / "a.html", tiny_model, data=[*seen, *fresh], n_jobs=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        write_report(tmp_path / "a.html", tiny_model, data=fresh, n_jobs=1)
 
 
 def test_data_need_a_baseline(tiny_model, test_frames, tmp_path) -> None:

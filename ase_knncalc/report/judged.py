@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from ase_knncalc.appending import new_ones
 from ase_knncalc.data import KeyMap, read_dataset
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.errors import DataError, StructureError
@@ -124,6 +126,11 @@ def judge_data(
     keys, cache, n_jobs, progress
         As for :func:`ase_knncalc.train`.
 
+    Warns
+    -----
+    UserWarning
+        If structures are in the model's training data.
+
     Raises
     ------
     DataError
@@ -156,6 +163,14 @@ def judge_data(
     batch: FeatureBatch = compute_features(
         model.descriptor, frames, n_jobs=n_jobs, progress=progress
     )
+    known = len(frames) - len(new_ones(model, frames, batch))
+    if known:
+        warnings.warn(
+            f"{known} of {len(frames)} structures of the data are in the model's training data: "
+            "their errors say nothing of new structures",
+            UserWarning,
+            stacklevel=2,
+        )
     found = model.correct_features(batch)
     delta = np.array([a.info["reference_energy"] - a.info["baseline_energy"] for a in frames])
     return Judged(
