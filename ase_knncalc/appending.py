@@ -29,6 +29,7 @@ from ase_knncalc.files import only_writer
 from ase_knncalc.model import HeldOutErrors, KNNModel, label_bytes
 from ase_knncalc.neighbors import KNNTerm, NeighborIndex
 from ase_knncalc.preparation import complete_baseline, compute_features
+from ase_knncalc.settingcheck import instance
 from ase_knncalc.sources import extended_sources
 from ase_knncalc.structure import resolve_charge
 from ase_knncalc.trend import composition_columns
@@ -120,6 +121,7 @@ def append(
     BaselineError
         If a baseline energy is needed and the model has no baseline.
     """
+    instance(str)("source", source)
     dataset = read_dataset(data, keys=keys)
     frames, omitted = list(dataset.frames), list(dataset.omitted)
     for atoms in frames:

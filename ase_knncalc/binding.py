@@ -25,11 +25,13 @@ from ase import Atoms
 from ase.data import covalent_radii
 from ase.symbols import Symbols
 
-from ase_knncalc.errors import StructureError
+from ase_knncalc.errors import SettingsError, StructureError
+from ase_knncalc.model import KNNModel
+from ase_knncalc.modelcheck import is_monomers
+from ase_knncalc.settingcheck import instance, optional
 from ase_knncalc.structure import structure_label
 
 if TYPE_CHECKING:
-    from ase_knncalc.model import KNNModel
     from ase_knncalc.prediction import Prediction
 
 FloatArray = np.ndarray
@@ -109,6 +111,13 @@ def binding_energy(
     BaselineError
         If the baseline fails.
     """
+    instance(KNNModel)("model", model)
+    optional(instance(str))("molecules", molecules)
+    if not is_monomers(optional(instance(Mapping))("monomers", monomers) or {}):
+        raise SettingsError(
+            "monomers must hold, by name, numbers, charge and reference_energy of each, as "
+            "read_monomers makes them of structures"
+        )
     own = {name: {**record, "own": True} for name, record in (monomers or {}).items()}
     known: dict[str, Mapping[str, Any]] = {**model.info.monomers, **own}
     total = model.check(atoms, charge, multiplicity)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from ase import Atoms
@@ -28,6 +28,7 @@ from ase.outputs import Properties, all_outputs
 from ase_knncalc.baselines import Baseline, NoBaseline, baseline_of, make_baseline
 from ase_knncalc.errors import BaselineError, NoveltyError, SettingsError
 from ase_knncalc.model import KNNModel
+from ase_knncalc.settingcheck import flag, instance, is_real, one_of, optional
 from ase_knncalc.store import load_model
 from ase_knncalc.structure import structure_label
 
@@ -131,6 +132,7 @@ class KNNCalculator(Calculator):
         allow_other_baseline: bool = False,
         atoms: Atoms | None = None,
     ) -> None:
+        optional(instance(Atoms))("atoms", atoms)
         self.model: KNNModel
         self._warned = False
         self._with_forces = False
@@ -161,12 +163,10 @@ class KNNCalculator(Calculator):
                 f"unknown parameter {unknown[0]!r}; known are {', '.join(self.default_parameters)}"
             )
         wanted = {**self.parameters, **kwargs}
-        if wanted["on_novelty"] not in ("warn", "raise", "ignore"):
-            raise SettingsError(
-                f"on_novelty must be 'warn', 'raise' or 'ignore', got {wanted['on_novelty']!r}"
-            )
+        one_of(get_args(OnNovelty))("on_novelty", wanted["on_novelty"])
+        flag("allow_other_baseline", wanted["allow_other_baseline"])
         for name in ("novelty_threshold", "std_threshold"):
-            if wanted[name] is not None and not wanted[name] > 0:
+            if wanted[name] is not None and not (is_real(wanted[name]) and wanted[name] > 0):
                 raise SettingsError(f"{name} must be positive or None, got {wanted[name]!r}")
         model_keys = ("model", "baseline", "allow_other_baseline")
         reload = not hasattr(self, "model") or any(

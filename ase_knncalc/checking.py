@@ -30,7 +30,7 @@ from ase import Atoms
 from ase_knncalc import contradictions
 from ase_knncalc.data import KeyMap, Omission, mixed_units, read_structures
 from ase_knncalc.data.frames import is_jkqc
-from ase_knncalc.data.keys import LEVELS
+from ase_knncalc.data.keys import LEVELS, key_map
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.errors import DataError, KNNCalcError
 from ase_knncalc.preparation import Prepared, TrainingData, prepare
@@ -315,7 +315,7 @@ def check_files(
     BaselineError
         If baseline energies in the data are not those of the baseline.
     """
-    keys = keys or KeyMap()
+    keys = key_map(keys)
 
     def run(source: Any) -> Prepared:
         return prepare(
@@ -365,7 +365,7 @@ def screen_units(
     omitted : list of Omission
         With the category ``"suspect"``.
     """
-    keys = keys or KeyMap()
+    keys = key_map(keys)
     elements = np.unique(np.concatenate([np.zeros(0, int), *(a.numbers for a in frames)]))
     counts = np.array([[np.sum(a.numbers == z) for z in elements] for a in frames], dtype=float)
     reasons: dict[int, str] = {}

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
-from ase_knncalc.errors import SettingsError, UnknownElementError
+from ase_knncalc.errors import SettingsError, StructureError, UnknownElementError
 from ase_knncalc.rowstore import DiskRows, Rows
 from ase_knncalc.settingcheck import is_integer, is_real
 
@@ -145,20 +145,13 @@ class FCHL19:
 
         Raises
         ------
-        UnknownElementError
-            If an atom is of an element outside ``elements``.
+        StructureError, UnknownElementError
+            See :func:`require_atoms`.
         """
         from qmllib.representations import generate_fchl19
 
-        # qmllib reads out of bounds for an element that it was not told of.
-        require_elements(numbers, self.elements)
-        return np.asarray(
-            generate_fchl19(
-                np.asarray(numbers, dtype=np.int32),
-                np.ascontiguousarray(positions, dtype=np.float64),
-                **self._options(),
-            )
-        )
+        atoms = require_atoms(numbers, positions, self.elements)
+        return np.asarray(generate_fchl19(*atoms, **self._options()))
 
     def local_with_gradient(
         self, numbers: IntArray, positions: FloatArray
@@ -173,13 +166,8 @@ class FCHL19:
         """
         from qmllib.representations import generate_fchl19
 
-        require_elements(numbers, self.elements)
-        rows, gradient = generate_fchl19(
-            np.asarray(numbers, dtype=np.int32),
-            np.ascontiguousarray(positions, dtype=np.float64),
-            gradients=True,
-            **self._options(),
-        )
+        atoms = require_atoms(numbers, positions, self.elements)
+        rows, gradient = generate_fchl19(*atoms, gradients=True, **self._options())
         return np.asarray(rows), np.asarray(gradient)
 
     def to_dict(self) -> dict[str, Any]:
@@ -238,10 +226,8 @@ class SLATM:
         """Rows of all atoms, shape (n_atoms, n_features); see :meth:`FCHL19.local`."""
         from qmllib.representations import generate_slatm
 
-        require_elements(numbers, self.elements)
         rows = generate_slatm(
-            np.asarray(numbers),
-            np.ascontiguousarray(positions, dtype=np.float64),
+            *require_atoms(numbers, positions, self.elements),
             self._types(),
             local=True,
             rcut=self.rcut,
@@ -316,6 +302,31 @@ def descriptor_from_dict(settings: dict[str, Any]) -> Descriptor:
         return DESCRIPTORS[kind](**{**options, "elements": tuple(options["elements"])})
     except (TypeError, KeyError) as e:
         raise SettingsError(f"descriptor {kind!r}: {e}") from e
+
+
+def require_atoms(
+    numbers: IntArray, positions: FloatArray, elements: Sequence[int]
+) -> tuple[IntArray, FloatArray]:
+    """Numbers and positions as arrays that qmllib can read without leaving them.
+
+    Raises
+    ------
+    StructureError
+        If they are no atoms: of other shapes than (n_atoms,) and (n_atoms, 3), or no numbers.
+    UnknownElementError
+        If an element is not among ``elements``.
+    """
+    try:
+        numbers, positions = np.asarray(numbers), np.asarray(positions, dtype=np.float64)
+    except (TypeError, ValueError):
+        numbers, positions = np.zeros(0), np.zeros(0)
+    if numbers.dtype.kind not in "iu" or numbers.ndim != 1 or positions.shape != (len(numbers), 3):
+        raise StructureError(
+            "atoms are whole numbers of shape (n_atoms,) with positions of shape (n_atoms, 3), "
+            f"got {numbers.dtype} {numbers.shape} and {positions.shape}"
+        )
+    require_elements(numbers, elements)
+    return numbers.astype(np.int32), np.ascontiguousarray(positions)
 
 
 def require_elements(numbers: IntArray, elements: Sequence[int]) -> None:

@@ -23,6 +23,7 @@ from ase import Atoms
 from ase_knncalc.container import read_container, write_container
 from ase_knncalc.errors import DataError, ModelFileError
 from ase_knncalc.files import append_durably, open_locked
+from ase_knncalc.settingcheck import file_name
 
 FloatArray = np.ndarray
 
@@ -63,7 +64,9 @@ class LabelCache:
     """
 
     def __init__(self, path: str | os.PathLike[str] | None) -> None:
-        self.path = None if path is None else Path(path)
+        self.path = None if path is None else Path(file_name("cache", path))
+        if self.path is not None and not self.path.name:
+            raise ModelFileError(f"cache {str(path)!r} is a folder, expected the name of a file")
         self._labels: dict[str, CachedLabel] = {}
         self._journal: FileIO | None = None
         if self.path is None:

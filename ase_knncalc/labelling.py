@@ -10,7 +10,7 @@ import numpy as np
 from ase import Atoms
 
 from ase_knncalc.baselines import Baseline, make_baseline
-from ase_knncalc.data import KeyMap
+from ase_knncalc.data.keys import KeyMap, key_map
 from ase_knncalc.errors import BaselineError, DataError
 from ase_knncalc.labelcache import CachedLabel, LabelCache, label_key
 from ase_knncalc.parallel import run
@@ -120,7 +120,7 @@ def brought_energy(
     """
     if baseline is None or baseline.library != "given":
         return None
-    keys = keys or KeyMap()
+    keys = key_map(keys)
     label = structure_label(atoms)
     try:
         energy = keys.energy(atoms, "baseline")

@@ -10,10 +10,11 @@ from ase import Atoms
 
 from ase_knncalc.descriptors import featurize
 from ase_knncalc.errors import ChargeError, UnknownElementError
+from ase_knncalc.model import KNNModel
+from ase_knncalc.settingcheck import instance
 from ase_knncalc.structure import check_structure, composition_label, resolve_charge
 
 if TYPE_CHECKING:
-    from ase_knncalc.model import KNNModel
     from ase_knncalc.prediction import Neighbor
 
 # Shift of each atom, root mean square in Å, by which the metric's sensitivity is measured, and up
@@ -109,6 +110,7 @@ def find_in_training(model: KNNModel, atoms: Atoms, *, charge: int | None = None
     >>> find_in_training(model, molecule("NH3")).answer
     'no: ...'
     """
+    instance(KNNModel)("model", model)
     check_structure(atoms)
     resolve_charge(atoms, charge)
     composition = composition_label(atoms)

@@ -16,12 +16,18 @@ import numpy as np
 from ase import Atoms
 
 from ase_knncalc.baselines import Baseline, baseline_difference
-from ase_knncalc.descriptors import Descriptor, FeatureBatch, featurize, require_elements
+from ase_knncalc.descriptors import (
+    Descriptor,
+    FeatureBatch,
+    featurize,
+    require_atoms,
+    require_elements,
+)
 from ase_knncalc.errors import BaselineError, ChargeError, SettingsError
 from ase_knncalc.kernel_map import KernelMap
 from ase_knncalc.neighbors import KNNEstimate, KNNTerm
 from ase_knncalc.prediction import Neighbor, Prediction
-from ase_knncalc.settingcheck import instance, numbers
+from ase_knncalc.settingcheck import instance, numbers, optional
 from ase_knncalc.structure import check_structure, resolve_charge
 from ase_knncalc.threads import one_blas_thread
 from ase_knncalc.trend import ForceVariance, Trend, TrendEstimate
@@ -200,9 +206,13 @@ class KNNModel:
 
         Raises
         ------
+        SettingsError
+            If it is no :class:`Baseline`, such as :func:`~ase_knncalc.baselines.make_baseline`
+            makes from names and calculators.
         BaselineError
             If it is not the baseline that the model corrects, unless ``allow_other`` is set.
         """
+        optional(instance(Baseline))("baseline", baseline)
         if baseline is not None and not allow_other:
             difference = baseline_difference(self.info.baseline, baseline)
             if difference:
@@ -355,8 +365,9 @@ class KNNModel:
         forces_std
             Whether to add the gradient and its standard deviation.
         """
+        atoms = require_atoms(numbers, positions, self.elements)
         with one_blas_thread():
-            return self._correct(np.asarray(numbers), positions, charge, forces, forces_std)
+            return self._correct(*atoms, charge, forces, forces_std)
 
     def _correct(
         self,

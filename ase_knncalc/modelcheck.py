@@ -7,7 +7,7 @@ gives finite numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -142,6 +142,17 @@ _PROVENANCE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "trained_scale": (is_real, "a number"),
     "trained_structures": (_whole, "a whole number"),
 }
+
+
+def is_monomers(value: Mapping[str, Any]) -> bool:
+    """Whether these are monomers by name; other than a model's, they may lack baseline energies."""
+    return all(
+        isinstance(m, Mapping)
+        and _MONOMER(
+            {"baseline_energy": 0.0, **m, "numbers": np.asarray(m.get("numbers")).tolist()}
+        )
+        for m in value.values()
+    )
 
 
 def check_info(info: ModelInfo) -> None:

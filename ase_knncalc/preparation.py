@@ -12,6 +12,7 @@ from ase import Atoms
 
 from ase_knncalc.baselines import LIBRARIES, Baseline, make_baseline
 from ase_knncalc.data import KeyMap, Omission, check_spread, check_units, read_dataset
+from ase_knncalc.data.keys import key_map
 from ase_knncalc.descriptors import Descriptor, FeatureBatch, featurize
 from ase_knncalc.errors import BaselineError, DataError
 from ase_knncalc.forces import ForceLabels
@@ -116,7 +117,7 @@ def prepare(
     BaselineError
         If baseline energies in the data are not those of the baseline.
     """
-    keys = keys or KeyMap()
+    keys = key_map(keys)
     method = make_baseline(baseline)
     with stage("reading"):
         dataset = read_dataset(data, keys=keys)

@@ -14,7 +14,7 @@ from ase_knncalc.descriptors import featurize
 from ase_knncalc.errors import BaselineError
 from ase_knncalc.labelling import baseline_labels, brought_energy
 from ase_knncalc.model import KNNModel
-from ase_knncalc.parallel import run
+from ase_knncalc.parallel import check_jobs, run
 from ase_knncalc.prediction import Prediction
 from ase_knncalc.progress import track
 from ase_knncalc.settingcheck import instance, numbers
@@ -72,6 +72,7 @@ def predict_frames(
         If ``baseline_energy`` is not one finite number for each structure.
     """
     instance(KNNModel)("model", model)
+    check_jobs(n_jobs)
     frames = [frames] if isinstance(frames, Atoms) else list(instance(Iterable)("frames", frames))
     if baseline_energy is not None:
         energies = numbers(len(frames))("baseline_energy", baseline_energy)

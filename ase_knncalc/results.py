@@ -15,6 +15,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.prediction import Prediction
+from ase_knncalc.settingcheck import instance
 
 _SCALARS = ("energy_std", "novelty", "baseline_energy", "delta")
 
@@ -55,6 +56,7 @@ def snapshot(atoms: Atoms, *, per_atom: Literal["arrays", "info"] = "arrays") ->
 
     Of dynamics: ``dyn.attach(lambda: trajectory.write(snapshot(atoms)), interval=10)``.
     """
+    instance(Atoms)("atoms", atoms)
     if not isinstance(atoms.calc, BaseCalculator):
         raise SettingsError("the structure has no calculator: set atoms.calc, or nothing is known")
     calculator = atoms.calc

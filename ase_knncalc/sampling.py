@@ -29,7 +29,7 @@ from ase_knncalc.molecules import (
 )
 from ase_knncalc.parallel import check_jobs
 from ase_knncalc.progress import track
-from ase_knncalc.settingcheck import flag, one_of, positive, seed, settle, several, whole
+from ase_knncalc.settingcheck import flag, instance, one_of, positive, seed, settle, several, whole
 from ase_knncalc.settings import PRESETS
 from ase_knncalc.structure import resolve_charge
 
@@ -389,6 +389,8 @@ def sample(
     """
     settings = settings or SamplingSettings()
     n = whole(1)("n", n)
+    several(instance(Ingredient))("ingredients", ingredients)
+    check_jobs(n_jobs)
     composition = composition_of(ingredients)
     per_round = sum(1 if m == "packing" else settings.chain for m in settings.methods)
     runs = settings.attempts * len(settings.methods) * -(-n // per_round)

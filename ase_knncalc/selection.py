@@ -27,7 +27,7 @@ References
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -35,7 +35,7 @@ import numpy as np
 
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.errors import SettingsError
-from ase_knncalc.settingcheck import not_negative, one_of, optional, whole
+from ase_knncalc.settingcheck import instance, not_negative, one_of, optional, whole
 from ase_knncalc.structure import composition_label
 
 if TYPE_CHECKING:
@@ -215,14 +215,15 @@ def select_frames(
     from ase_knncalc.preparation import compute_features
     from ase_knncalc.ranking import baseline_of
 
-    frames = list(frames)
+    frames = list(instance(Iterable)("frames", frames))
     one_of(STRATEGIES)("strategy", strategy)
     n = whole(0)("n", n)
     optional(not_negative)("energy_window", energy_window)
     charged = []
     for atoms in frames:
+        total = model.check(atoms)
         copy = atoms.copy()
-        copy.info["charge"] = model.check(atoms)
+        copy.info["charge"] = total
         charged.append(copy)
     if not charged:
         raise SettingsError("there are no structures to choose from")

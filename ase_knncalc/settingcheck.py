@@ -7,6 +7,7 @@ raises :class:`SettingsError` with the name in it: in the first line of a call, 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -126,6 +127,14 @@ def instance(*kinds: type) -> Checker:
         return value
 
     return check
+
+
+def file_name(name: str, value: Any) -> Any:
+    """Names of files: ``str``, or what ``os.fspath`` makes a ``str`` of."""
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(text, str) or "\0" in text:
+        raise SettingsError(f"{name} must be the name of a file, got {_short(value)}")
+    return value
 
 
 def settle(settings: Any, **checks: Checker) -> None:

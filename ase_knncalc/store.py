@@ -46,6 +46,7 @@ from ase_knncalc.kernel_map import KernelMap
 from ase_knncalc.model import HeldOutErrors, KNNModel, ModelInfo
 from ase_knncalc.modelcheck import check_magnitude, check_model, check_sizes
 from ase_knncalc.neighbors import KNNSettings, KNNTerm, NeighborIndex
+from ase_knncalc.settingcheck import file_name, instance
 from ase_knncalc.trendfit import trend_class
 from ase_knncalc.uncertainty import Calibration, ForceCalibration
 
@@ -106,8 +107,11 @@ def save_model(model: KNNModel, path: str | os.PathLike[str]) -> None:
     ------
     ModelFileError
         If it cannot be written.
+    SettingsError
+        If ``model`` is no model, or ``path`` no name of a file.
     """
-    with only_writer(path):
+    instance(KNNModel)("model", model)
+    with only_writer(file_name("path", path)):
         write_model(model, path)
 
 
@@ -171,11 +175,13 @@ def load_model(
     ------
     ModelFileError, ModelFileVersionError
         If the file is missing, damaged, incomplete or too new.
+    SettingsError
+        If ``name`` is no name of a file, or ``baseline`` describes no baseline.
     BaselineError
         If the baseline's library is not installed, or it is not the baseline that the model
         corrects.
     """
-    path = find_model(name)
+    path = find_model(file_name("name", name))
     metadata, arrays = read_container(path, "model")
     try:
         model = _build_model(metadata, _Items(arrays))

@@ -188,6 +188,12 @@ def check_structure(atoms: Atoms, *, min_distance_factor: float = 0.5) -> None:
         )
     if len(atoms) == 0:
         raise StructureError("the structure has no atoms; expected at least one")
+    unknown = np.flatnonzero(atoms.numbers >= len(chemical_symbols))
+    if unknown.size:  # they have no name that a label could be made of
+        raise StructureError(
+            f"atomic number {atoms.numbers[unknown[0]]} of {_indices(unknown[:1])} is that of no "
+            f"element; the last is {len(chemical_symbols) - 1}"
+        )
     label = structure_label(atoms)
     if atoms.pbc.any():
         raise StructureError(
@@ -334,7 +340,12 @@ def _check_overlap(atoms: Atoms, factor: float, label: str) -> None:
 def _info_text(atoms: Atoms, key: str) -> str:
     value = atoms.info.get(key)
     # Names such as 0001 come back from extended XYZ as integers.
-    return "" if value is None else str(value).strip()
+    return "" if value is None else plain_text(value).strip()
+
+
+def plain_text(value: Any) -> str:
+    """A value as text that every file can hold: what has no UTF-8 (lone surrogates) is escaped."""
+    return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _indices(indices: np.ndarray, limit: int = 5) -> str:

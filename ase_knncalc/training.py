@@ -7,11 +7,12 @@ memory; :func:`train` all of it, keeping account of every frame that it leaves o
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -20,15 +21,16 @@ import numpy as np
 from ase_knncalc.binding import lone_molecules, monomer_records
 from ase_knncalc.checking import find_suspects, leave_out
 from ase_knncalc.data import KeyMap, report_omissions
-from ase_knncalc.errors import TrainingError
+from ase_knncalc.errors import SettingsError, TrainingError
 from ase_knncalc.kernel_map import KernelMap, fit_kernel_map
 from ase_knncalc.metricfit import LinearMetric, fit_metric, metric_rows
 from ase_knncalc.model import HeldOutErrors, KNNModel, ModelInfo, label_bytes
 from ase_knncalc.neighbors import KNNSettings, KNNTerm, NeighborIndex
-from ase_knncalc.parallel import run
+from ase_knncalc.parallel import check_jobs, run
 from ase_knncalc.preparation import Prepared, TrainingData, prepare
 from ase_knncalc.profiling import stage
 from ase_knncalc.progress import track
+from ase_knncalc.settingcheck import file_name, flag, instance
 from ase_knncalc.settings import TrainingSettings
 from ase_knncalc.sources import source_table
 from ase_knncalc.trend import Trend, TrendFit, composition_columns
@@ -377,7 +379,8 @@ def train(
         Leave out structures whose labels are wrong beyond doubt
         (:func:`ase_knncalc.checking.find_suspects`).
     settings
-        How the model is made; ``options`` are fields of :class:`TrainingSettings`, for short.
+        How the model is made; ``options`` are fields of :class:`TrainingSettings`, for short, and
+        go before those of ``settings``.
     cache
         HDF5 file of baseline labels: an interrupted run goes on where it was.
     n_jobs
@@ -406,7 +409,20 @@ def train(
     UserWarning
         Once, if frames were left out.
     """
-    settings = settings or TrainingSettings(**options)
+    known = [f.name for f in fields(TrainingSettings)]
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"settings are {', '.join(known)}"
+            raise SettingsError(f"train has no argument {name!r}; {hint}")
+    chosen = TrainingSettings() if settings is None else settings
+    settings = replace(instance(TrainingSettings)("settings", chosen), **options)
+    instance(str)("reference", reference)
+    flag("minima", minima)
+    flag("check_labels", check_labels)
+    check_jobs(n_jobs)
+    if scratch is not None:
+        file_name("scratch", scratch)
     prepared = prepare(
         data,
         settings=settings,

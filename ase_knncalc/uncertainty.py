@@ -20,6 +20,7 @@ import numpy as np
 
 from ase_knncalc.errors import SettingsError, TrainingError
 from ase_knncalc.neighbors import KNNEstimate
+from ase_knncalc.settingcheck import is_real
 
 FloatArray = np.ndarray
 IntArray = np.ndarray
@@ -165,7 +166,7 @@ class Calibration:
 
     def multiple(self, coverage: float) -> float:
         """Half-width of the interval of the given coverage in standard deviations."""
-        if not self.coverages[0] <= coverage <= self.coverages[-1]:
+        if not is_real(coverage) or not self.coverages[0] <= coverage <= self.coverages[-1]:
             raise SettingsError(
                 f"coverage must lie between {self.coverages[0]:g} and {self.coverages[-1]:g}, "
                 f"got {coverage!r}"

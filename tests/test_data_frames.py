@@ -448,7 +448,7 @@ def test_force_units() -> None:
     assert forces[0, 2] == pytest.approx(2.0 * Hartree / Bohr)
     with pytest.raises(SettingsError, match=r"unit of the forces 'reference_forces'.*force_unit"):
         KeyMap(energy_unit="Hartree").forces(atoms, "reference")
-    with pytest.raises(SettingsError, match=r"energy_unit='Ry'.*eV, Hartree"):
+    with pytest.raises(SettingsError, match=r"energy_unit must be one of eV, Hartree.*'Ry'"):
         KeyMap(energy_unit="Ry")
     with pytest.raises(SettingsError, match=r"force_unit='N'.*Hartree/Bohr"):
         KeyMap(force_unit="N")

@@ -52,6 +52,7 @@ REFUSED = {
     "X": (lambda a: a.append("X"), StructureError, "ghost or dummy atoms"),
     "unknown element": (lambda a: a.numbers.__setitem__(0, 17), UnknownElementError, "Cl not cov"),
     "beyond the table": (lambda a: a.extend(Atoms("Og", [[9, 9, 9]])), UnknownElementError, "Og"),
+    "no element": (lambda a: a.numbers.__setitem__(0, 300), StructureError, "that of no element"),
     "periodic": (lambda a: a.set_pbc([True, False, False]), StructureError, "periodic"),
     "crystal": (
         lambda a: (a.set_cell([9, 9, 9]), a.set_pbc(True)), StructureError, "atoms.pbc = False",

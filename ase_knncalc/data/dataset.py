@@ -15,10 +15,11 @@ from ase.data import chemical_symbols
 
 from ase_knncalc.data.duplicates import DuplicateFinder
 from ase_knncalc.data.frames import enumerate_frames, file_stem, is_jkqc, printable
-from ase_knncalc.data.keys import LEVELS, KeyMap, label_keys
+from ase_knncalc.data.keys import LEVELS, KeyMap, key_map, label_keys
 from ase_knncalc.data.unitcheck import check_units
 from ase_knncalc.errors import ChargeError, DataError, KNNCalcError, SettingsError, StructureError
-from ase_knncalc.structure import check_structure, composition_label, resolve_charge
+from ase_knncalc.settingcheck import not_negative
+from ase_knncalc.structure import check_structure, composition_label, plain_text, resolve_charge
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 Source: TypeAlias = "PathLike | Atoms | Iterable[PathLike | Atoms]"
@@ -172,7 +173,7 @@ def read_structures(
         A file cannot be read.
     """
     frames = []
-    for atoms, _, name, source in iter_sources(data, index, keys or KeyMap(), None):
+    for atoms, _, name, source in iter_sources(data, index, key_map(keys), None):
         atoms.info["name"] = name
         atoms.info.setdefault("source", source)
         frames.append(atoms)
@@ -221,7 +222,7 @@ def read_dataset(
     SettingsError
         The unit of forces is needed and not known.
     """
-    keys = keys or KeyMap()
+    keys = key_map(keys)
     unreadable: list[tuple[Path, DataError]] = []
     builder = _Builder(keys, require_reference, require_baseline, tolerance)
     sources = iter_sources(data, index, keys, unreadable)
@@ -245,6 +246,8 @@ def iter_sources(
     """Yield (frame, its key map, name, source) of files and structures."""
     parts: Iterable[PathLike | Atoms]
     parts = [data] if isinstance(data, (str, os.PathLike, Atoms)) else data
+    if not isinstance(parts, Iterable):
+        raise DataError(f"data should be files or ase.Atoms, got {type(data).__name__}")
 
     def note(path: Path, error: DataError) -> None:
         assert unreadable is not None
@@ -278,7 +281,7 @@ def iter_sources(
 
 def _text(value: Any, default: str) -> str:
     """A name as text. Empty and missing ones are replaced."""
-    return default if value is None or str(value) == "" else str(value)
+    return plain_text(value) if value is not None and str(value) else default
 
 
 class _Left(Exception):
@@ -295,8 +298,7 @@ class _Builder:
     def __init__(
         self, keys: KeyMap, require_reference: bool, require_baseline: bool, tolerance: float
     ) -> None:
-        if not tolerance >= 0.0:
-            raise SettingsError(f"tolerance={tolerance} should be a length in Å, 0 or more")
+        not_negative("tolerance", tolerance)
         self.keys = keys
         self.required = {"reference": require_reference, "baseline": require_baseline}
         self.frames: list[Atoms] = []
@@ -308,7 +310,7 @@ class _Builder:
     def add(self, atoms: Atoms, keys: KeyMap, name: str, source: str) -> None:
         if len(self.examples) < 2:
             self.examples.append(atoms)
-        source = str(atoms.info.get("source", source))
+        source = _text(atoms.info.get("source"), source)
         try:
             clean = self._clean(atoms, keys)
             clean.info = {"name": name, **clean.info, "source": source}

@@ -27,6 +27,7 @@ from ase.io.formats import UnknownFileTypeError, string2index
 from ase_knncalc.data.extxyz import TEXT_KEYS, count_extxyz, iter_extxyz
 from ase_knncalc.errors import DataError, SettingsError
 from ase_knncalc.files import replacing
+from ase_knncalc.structure import plain_text
 
 ErrorHandler = Callable[[Path, DataError], None]
 
@@ -399,7 +400,7 @@ def _writable(value: Any) -> Any:
     """Text as ASE's comment line can hold it: on one line, and escaped where ASE does not."""
     if not isinstance(value, str):
         return value
-    text = " ".join(value.splitlines()).replace("\\", "\\\\")
+    text = " ".join(plain_text(value).splitlines()).replace("\\", "\\\\")
     # Within quotes "=" means nothing; without, ASE swallows it at either end of a value.
     return text if _QUOTED_BY_ASE.search(text) else text.replace("=", "\\=")
 
@@ -446,7 +447,7 @@ def _write_csv(path: Path, frames: Sequence[Atoms]) -> None:
     first = ["name", "composition", "charge", "multiplicity"]
     found = {key for atoms in frames for key, v in atoms.info.items() if isinstance(v, scalars)}
     columns = [*(key for key in first if key in found), *sorted(found - set(first))]
-    with open(path, "w", encoding="utf-8", newline="") as handle:
+    with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as handle:
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerow(["formula", "n_atoms", *columns])
         for atoms in frames:

@@ -11,6 +11,7 @@ from ase import Atoms, units
 from ase.calculators.calculator import BaseCalculator, PropertyNotImplementedError
 
 from ase_knncalc.errors import DataError, SettingsError
+from ase_knncalc.settingcheck import instance, is_real, one_of
 
 ENERGY_UNITS: dict[str, float] = {
     "eV": 1.0,
@@ -73,20 +74,18 @@ class KeyMap:
     force_unit: str | float | None = None
 
     def __post_init__(self) -> None:
-        if self.energy_unit not in ENERGY_UNITS:
-            raise SettingsError(
-                f"energy_unit={self.energy_unit!r} is unknown; choose {_choices(ENERGY_UNITS)}"
-            )
+        for field in self.__dataclass_fields__:
+            key = getattr(self, field)
+            if not field.endswith("_unit") and not instance(str)(field, key):
+                raise SettingsError(f"{field} is an empty key; leave it out for the default")
+        one_of(tuple(ENERGY_UNITS))("energy_unit", self.energy_unit)
         unit = self.force_unit
-        known = unit in FORCE_UNITS if isinstance(unit, str) else unit is None or 0 < unit < np.inf
-        if not known:
+        named = isinstance(unit, str) and unit in FORCE_UNITS
+        if not (named or unit is None or (is_real(unit) and float(unit) > 0)):
             raise SettingsError(
                 f"force_unit={self.force_unit!r} is unknown; choose {_choices(FORCE_UNITS)}, or "
                 "give the number that turns the forces into eV/Å"
             )
-        for field in self.__dataclass_fields__:
-            if field != "force_unit" and not getattr(self, field):
-                raise SettingsError(f"{field} is an empty key; leave it out for the default")
 
     @property
     def text_keys(self) -> tuple[str, ...]:
@@ -158,6 +157,11 @@ class KeyMap:
         """Keys of a file that become canonical ones."""
         keys = {getattr(self, f) for f in self.__dataclass_fields__ if not f.endswith("_unit")}
         return keys | {key for level in LEVELS if (key := self.forces_key(level)) is not None}
+
+
+def key_map(keys: KeyMap | None) -> KeyMap:
+    """The keys that were given, or the default names."""
+    return KeyMap() if keys is None else instance(KeyMap)("keys", keys)
 
 
 LEVELS = ("reference", "baseline")

@@ -17,7 +17,7 @@ from ase import Atoms
 from ase_knncalc.data.dataset import CONFLICT_KEY, Source, iter_sources
 from ase_knncalc.data.duplicates import DuplicateFinder
 from ase_knncalc.data.frames import file_stem
-from ase_knncalc.data.keys import LEVELS, KeyMap, label_keys
+from ase_knncalc.data.keys import LEVELS, KeyMap, key_map, label_keys
 from ase_knncalc.errors import DataError
 
 # Shift of an atom up to which a geometry is the same, and what it can change a distance by, Å.
@@ -115,7 +115,7 @@ def read_pair(high: Source, low: Source, *, keys: KeyMap | None = None) -> Paire
     DataError
         A file cannot be read, the low level has no energies, or nothing matches.
     """
-    keys = keys or KeyMap()
+    keys = key_map(keys)
     pairs = PairedFrames()
     ours = _read(high, keys, pairs)
     theirs = _read(low, keys, pairs, low=True)
