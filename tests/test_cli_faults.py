@@ -40,6 +40,7 @@ def files(tmp_path_factory, water_frames, tiny_model) -> Path:
     (folder / "outputs").mkdir()
     (folder / "outputs" / "a.out").write_text("an output")
     (folder / "empty.extxyz").touch()
+    (folder / "loop").symlink_to("loop")
     os.mkfifo(folder / "pipe")
     (folder / "odd.foo").write_text("not a structure\n")
     return folder
@@ -257,11 +258,12 @@ def test_a_model_that_cannot_be_found_is_one_line(call, name, message) -> None:
         ("x" * 5000, "File name too long"),
         ("outputs", "a.out: cannot be read"),
         ("missing.xyz", "no such file"),
+        ("loop", "no such file"),
         ("pipe", "a pipe does not tell its format"),
     ],
 )
 def test_structures_that_cannot_be_read_are_one_line(call, name, message) -> None:
-    code, _, err = call("predict", name, *MODEL)
+    code, _, err = call("predict", name, *MODEL, "--csv", "out.csv")
     assert code == 1
     assert message in err
     assert "after 0 frames: h5" not in err

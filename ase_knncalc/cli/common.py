@@ -178,7 +178,7 @@ def _same(first: Path, second: Path) -> bool:
     try:
         return os.path.samefile(first, second)
     except OSError:  # one is not there (yet)
-        return first.resolve() == second.resolve()
+        return os.path.realpath(first) == os.path.realpath(second)
 
 
 def _unwritable(path: Path) -> str:

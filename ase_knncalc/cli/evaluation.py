@@ -141,7 +141,7 @@ def learning_curve(
     baseline: BaselineOption = "auto",
     trends: Annotated[str, typer.Option(help="Comma-separated trends.")] = "sparse",
     k: KOption = 10,
-    repeats: Annotated[int, typer.Option(min=1, help="Random splits a size.")] = 3,
+    repeats: Annotated[int, typer.Option(min=1, max=1000, help="Random splits a size.")] = 3,
     cache: CacheOption = None,
     plot: PlotOption = None,
     seed: SeedOption = 0,
