@@ -89,6 +89,8 @@ BAD_INPUTS = {
     "functional": (
         'kind = "lookup"\nfiles = ["answers.extxyz"]', 'kind = "pyscf"\noptions = {xc = "wB97Q"}'
     ),
+    "tolerance": ('kind = "lookup"', 'kind = "lookup"\noptions = {tolerance = "x"}'),
+    "option of a lookup": ('kind = "lookup"', 'kind = "lookup"\noptions = {tolerence = 1}'),
     "calculator": (
         'kind = "lookup"\nfiles = ["answers.extxyz"]',
         'kind = "ase"\ncalculator = "nothing"\nmethod = "x"',
@@ -125,7 +127,7 @@ def test_no_label_is_paid_for_that_could_not_be_learned(folder, cluster_frames, 
     path.write_text(text.replace(*change, 1))
     oracle = Oracle(folder / "calls")
     config = read_config(path)
-    labeler = None if "answers" in change[0] else oracle
+    labeler = None if "answers" in change[0] or "lookup" in change[0] else oracle
     for act in (lambda: ActiveLoop(config, labeler=labeler).plan(),
                 lambda: run_loop(config, labeler=labeler)):  # fmt: skip
         with pytest.raises(KNNCalcError):
@@ -137,6 +139,23 @@ def test_no_label_is_paid_for_that_could_not_be_learned(folder, cluster_frames, 
         write_frames(folder / "pool.extxyz", pool[:-1])
     mended = read_config(write_config(folder, strategy="random", iterations=1))
     assert [r["labels"] for r in run_loop(mended, labeler=oracle)] == [5]
+
+
+@pytest.mark.parametrize("name", ["model.h5", "model-000.h5", "pool-000.extxyz", "labelled.extxyz"])
+def test_files_that_are_not_of_the_loop_stay(folder, name) -> None:
+    work = folder / "work"
+    work.mkdir()
+    (work / name).write_bytes(b"of somebody else")
+    config = read_config(folder / "config.toml")
+    for act in (lambda: ActiveLoop(config).plan(), lambda: run_loop(config)):
+        with pytest.raises(SettingsError, match=f"{name}, which no loop wrote"):
+            act()
+    assert (work / name).read_bytes() == b"of somebody else"
+    (work / name).rename(work / f"other-{name}")
+    assert len(run_loop(config)) == 3
+    write_config(folder).write_text((folder / "config.toml").read_text().replace('"work"', '"."'))
+    run_loop(read_config(folder / "config.toml"))  # beside the model that it starts from
+    assert load_model(folder / "first.h5", baseline="none")
 
 
 def test_the_first_model_follows_a_configuration_that_was_mended(folder) -> None:
@@ -169,7 +188,7 @@ def test_a_labeler_that_always_fails_stops_the_loop_and_can_be_mended(folder) ->
         run_loop(read_config(write_config(folder, iterations=2)), labeler=Useless(calls))
     assert len(set(calls.read_text().split())) == 10
     path = write_config(folder, iterations=1)
-    path.write_text(path.read_text().replace('"lookup"', '"lookup"\nenergies_only = true'))
+    path.write_text(path.read_text().replace('"lookup"', '"lookup"\noptions = {tolerance = 0.01}'))
     reports = run_loop(read_config(path))
     assert [(r["iteration"], r["labels"], r["failed"]) for r in reports] == [(1, 5, 0)]
     with Journal(folder / "work" / "journal.db") as journal:
@@ -235,6 +254,10 @@ def test_training_anew_keeps_the_baseline_and_the_reference_of_the_model(folder)
     [
         (("batch = 5", "bach = 5"), r"loop\.bach: unknown key; did you mean 'batch'"),
         (("batch = 5", "batch = 0"), r"loop\.batch: .*greater than 0, got 0"),
+        (("batch = 5", "batch = 5\njobs = 0"), r"loop\.jobs: .*positive number, or -1"),
+        (('"work"', '"known.extxyz"'), r"loop\.directory: .*known\.extxyz is a file"),
+        (('kind = "lookup"', 'kind = "lookup"\ncalculator = "orca"'), r"labeler\.calculator: only"),
+        (('kind = "lookup"\n', 'kind = "pyscf"\n'), r"labeler\.files: only with kind = 'lookup'"),
         (("batch = 5", 'batch = "many"'), r"loop\.batch: .*got 'many'"),
         (('strategy = "combined"', 'strategy = "best"'), r"loop\.strategy: .*'random'.*got 'best'"),
         (("k = 5", "kk = 5"), r"training\.settings\.kk: unknown key; did you mean 'k'"),

@@ -22,6 +22,7 @@ from pydantic import (
 
 from ase_knncalc.data import KeyMap
 from ase_knncalc.errors import SettingsError
+from ase_knncalc.parallel import check_jobs
 from ase_knncalc.sampling import SamplingSettings
 from ase_knncalc.selection import STRATEGIES
 from ase_knncalc.settings import TrainingSettings
@@ -269,6 +270,17 @@ def _check(config: LoopConfig) -> None:
         raise SettingsError("pool.files or pool.sample: one of them is needed")
     if config.pool.refresh and not config.pool.sample:
         raise SettingsError("pool.refresh: only with pool.sample")
+    try:
+        check_jobs(config.loop.jobs)
+    except SettingsError as e:
+        raise SettingsError(f"loop.jobs: {e}") from None
+    if config.loop.directory.is_file():
+        raise SettingsError(f"loop.directory: {config.loop.directory} is a file, not a directory")
+    only = {"files": "lookup", "reference_key": "lookup", "calculator": "ase", "method": "ase",
+            "energies_only": "ase", "charge_key": "ase", "multiplicity_key": "ase"}  # fmt: skip
+    for key, kind in only.items():
+        if key in config.labeler.model_fields_set and config.labeler.kind != kind:
+            raise SettingsError(f"labeler.{key}: only with kind = {kind!r}")
     if config.labeler.kind == "lookup" and not config.labeler.files:
         raise SettingsError("labeler.files: needed with kind = 'lookup'")
     if config.labeler.kind == "ase" and not (config.labeler.calculator and config.labeler.method):

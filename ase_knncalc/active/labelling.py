@@ -80,7 +80,11 @@ def make_labeler(table: LabelerTable) -> Labeler:
     """
     if table.kind == "lookup":
         keys = KeyMap(reference_energy=table.reference_key)
-        return LookupLabeler(read_dataset(table.files, keys=keys).frames)
+        frames = read_dataset(table.files, keys=keys).frames
+        try:
+            return LookupLabeler(frames, **table.options)
+        except (TypeError, SettingsError) as e:
+            raise SettingsError(f"labeler.options: {e}") from None
     if table.kind == "ase":
         factory = NamedCalculator(
             table.calculator, table.options, table.charge_key, table.multiplicity_key

@@ -16,7 +16,7 @@ What a kill costs is the calculation that was under way.
 
 from __future__ import annotations
 
-import json
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -30,6 +30,7 @@ from ase import Atoms
 
 from ase_knncalc.active.choice import Chooser
 from ase_knncalc.active.config import LoopConfig
+from ase_knncalc.active.directory import begun, take_up
 from ase_knncalc.active.inputs import check_inputs, check_pool, read_test
 from ase_knncalc.active.journal import Asked, Journal, structure_key
 from ase_knncalc.active.labelling import make_labeler
@@ -133,7 +134,7 @@ class ActiveLoop:
         with Journal(self.directory / "journal.db") as journal:
             labeler = self._labeler or make_labeler(self.config.labeler)
             self._test = read_test(self.config)
-            self._go_on(journal)
+            take_up(self.config, journal)
             done = len(journal.reports())
             model = self._model(done)
             check_inputs(self.config, model, self._test)
@@ -153,14 +154,15 @@ class ActiveLoop:
         journal_file = self.directory / "journal.db"
         asked: list[Asked] = []
         done = 0
-        begun = False
-        if journal_file.exists():
+        if os.path.exists(journal_file):
             with Journal(journal_file) as journal:
-                begun = self._begun(journal)
-                if begun:
+                here = begun(self.config, journal)
+                if here:
                     asked, done = journal.asked(), len(journal.reports())
+        else:
+            here = begun(self.config, None)
         file = self._model_file(done)
-        if begun and file.exists():
+        if here and file.exists():
             model = load_model(file, baseline=self.config.model.baseline)
         elif self.config.model.file is not None:
             model = load_model(self.config.model.file, baseline=self.config.model.baseline)
@@ -173,7 +175,7 @@ class ActiveLoop:
             check_inputs(self.config, model, test)
         number = done if self.config.pool.refresh else 0
         note = ""
-        if self.config.pool.sample and not (begun and self._pool_file(number).exists()):
+        if self.config.pool.sample and not (here and self._pool_file(number).exists()):
             frames = self._pool_files()
             wanted = self.config.pool.n * len(self.config.pool.sample)
             note = f"up to {wanted} structures would be sampled first"
@@ -194,45 +196,6 @@ class ActiveLoop:
             picked, foreign = [left[i] for i in choice.places], choice.not_covered
         stds, novelties = _said_of(model, picked)
         return Plan(done + 1, len(left), foreign, picked, stds, novelties, note)
-
-    def _go_on(self, journal: Journal) -> None:
-        """Take up what the directory holds, or begin anew where :meth:`_begun` allows it."""
-        configuration = json.dumps(self.config.identity(), sort_keys=True)
-        if self._begun(journal):
-            journal.set_fact("configuration", configuration)
-            return
-        for pattern in ("model*.h5", "pool-*.extxyz"):
-            for file in self.directory.glob(pattern):
-                file.unlink()
-        journal.begin(configuration)
-
-    def _begun(self, journal: Journal) -> bool:
-        """Whether the directory holds the beginning of this loop.
-
-        Without a label nothing of worth is there: with another configuration it begins anew. Later
-        on, what may change are the data, settings and tests that the next model is made with, the
-        files of the pool, and how long, how much and by what strategy.
-
-        Raises
-        ------
-        SettingsError
-            If something else changed.
-        """
-        identity = self.config.identity()
-        kept = json.loads(journal.fact("configuration") or "null")
-        if kept == identity:
-            return True
-        if kept is None or not any(a.labelled for a in journal.asked()):
-            return False
-        for table, key in _fixed(identity):
-            before, now = kept.get(table, {}).get(key), identity[table][key]
-            if before != now:
-                raise SettingsError(
-                    f"{table}.{key} is {now!r}, but {self.directory} was begun with "
-                    f"{before!r}: restore it, or give another loop.directory (the labels of "
-                    "this one are in its labelled.extxyz, as training.data has it)"
-                )
-        return True
 
     def _model_file(self, iteration: int) -> Path:
         return self.directory / f"model-{iteration:03d}.h5"
@@ -436,16 +399,6 @@ class ActiveLoop:
         if plot:
             self._plotted = now
         write_report(self.directory, reports, plot=plot)
-
-
-def _fixed(identity: dict[str, Any]) -> list[tuple[str, str]]:
-    """Keys that labels, or files that are not made again, depend on."""
-    return [
-        ("loop", "seed"),
-        ("model", "file"),
-        *(("labeler", key) for key in identity["labeler"] if key != "files"),
-        *(("pool", key) for key in identity["pool"] if key != "files"),
-    ]
 
 
 def _said_of(

@@ -10,6 +10,7 @@ from ase import Atoms
 
 from ase_knncalc.errors import DataError, LabelerError
 from ase_knncalc.labelers.base import Label
+from ase_knncalc.settingcheck import positive
 from ase_knncalc.structure import resolve_charge, structure_label
 
 FloatArray = np.ndarray
@@ -35,6 +36,8 @@ class LookupLabeler:
     ------
     DataError
         If a frame has no energy.
+    SettingsError
+        If the tolerance is no positive number.
     """
 
     in_process = True  # nothing to crash, and its frames need not travel to other processes
@@ -47,7 +50,7 @@ class LookupLabeler:
         tolerance: float = 1e-3,
     ) -> None:
         self.method = f"labels of {len(frames)} frames ({energy_key})"
-        self.tolerance = tolerance
+        self.tolerance = positive("tolerance", tolerance)
         self.provides_forces = bool(frames) and all(forces_key in a.arrays for a in frames)
         self._labels: list[tuple[float, FloatArray | None]] = []
         members: dict[tuple[int, bytes], list[int]] = {}

@@ -1,0 +1,82 @@
+"""Whether the working directory of a loop holds the beginning of this one, and what is in it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from ase_knncalc.active.config import LoopConfig
+from ase_knncalc.active.journal import Journal
+from ase_knncalc.errors import SettingsError
+
+# Files that a loop writes, and those of them that a new beginning must not find.
+_WRITTEN = r"(model(-\d{3,})?\.h5|pool-\d{3,}\.extxyz|labelled\.extxyz|report\.(csv|png))"
+_STALE = r"(model(-\d{3,})?\.h5|pool-\d{3,}\.extxyz)"
+
+
+def begun(config: LoopConfig, journal: Journal | None) -> bool:
+    """Whether a directory holds the beginning of this loop; without a journal it cannot.
+
+    Without a label nothing of worth is there: with another configuration the loop begins anew.
+    Later on, what may change are the data, settings and tests that the next model is made with, the
+    files of the pool, and how long, how much and by what strategy.
+
+    Raises
+    ------
+    SettingsError
+        If something else changed, or the directory holds files that are not of a loop but have the
+        names of its own.
+    """
+    directory = config.loop.directory
+    identity = config.identity()
+    kept = None if journal is None else json.loads(journal.fact("configuration") or "null")
+    if journal is None or kept is None:
+        others = _files(directory, _WRITTEN)
+        if others:
+            raise SettingsError(
+                f"loop.directory: {directory} holds {others[0].name}, which no loop wrote there "
+                "and this one would write over: give another directory"
+            )
+        return False
+    if kept == identity:
+        return True
+    if not any(a.labelled for a in journal.asked()):
+        return False
+    for table, key in _fixed(identity):
+        before, now = kept.get(table, {}).get(key), identity[table][key]
+        if before != now:
+            raise SettingsError(
+                f"{table}.{key} is {now!r}, but {directory} was begun with {before!r}: restore "
+                "it, or give another loop.directory (the labels of this one are in its "
+                "labelled.extxyz, as training.data has it)"
+            )
+    return True
+
+
+def take_up(config: LoopConfig, journal: Journal) -> None:
+    """Go on with what a directory holds, or begin anew, as :func:`begun` says."""
+    configuration = json.dumps(config.identity(), sort_keys=True)
+    if begun(config, journal):
+        journal.set_fact("configuration", configuration)
+        return
+    for file in _files(config.loop.directory, _STALE):
+        file.unlink()
+    journal.begin(configuration)
+
+
+def _files(directory: Path, pattern: str) -> list[Path]:
+    if not directory.is_dir():
+        return []
+    return sorted(f for f in directory.iterdir() if re.fullmatch(pattern, f.name))
+
+
+def _fixed(identity: dict[str, Any]) -> list[tuple[str, str]]:
+    """Keys that labels, or files that are not made again, depend on."""
+    return [
+        ("loop", "seed"),
+        ("model", "file"),
+        *(("labeler", key) for key in identity["labeler"] if key != "files"),
+        *(("pool", key) for key in identity["pool"] if key != "files"),
+    ]
