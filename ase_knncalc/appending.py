@@ -29,7 +29,7 @@ from ase_knncalc.files import only_writer
 from ase_knncalc.model import HeldOutErrors, KNNModel, label_bytes
 from ase_knncalc.neighbors import KNNTerm, NeighborIndex
 from ase_knncalc.preparation import complete_baseline, compute_features
-from ase_knncalc.settingcheck import instance
+from ase_knncalc.settingcheck import file_name, instance, positive
 from ase_knncalc.sources import extended_sources
 from ase_knncalc.structure import resolve_charge
 from ase_knncalc.trend import composition_columns
@@ -362,6 +362,9 @@ def needs_retraining(
     additions' errors fell outside the 90 % intervals too often to be chance: a one-sided binomial
     test with probability ``significance`` of a false alarm.
     """
+    instance(KNNModel)("model", model)
+    positive("growth", growth)
+    positive("significance", significance)
     additions = additions_of(model)
     n = len(additions)
     trained = int(model.info.provenance.get("trained_structures", model.info.n_structures))
@@ -401,8 +404,8 @@ def append_to_file(path: str | os.PathLike[str], data: Any, **options: Any) -> A
     """
     from ase_knncalc.store import load_model, write_model
 
-    target = Path(path)
-    if not target.is_file():
+    target = Path(file_name("path", path))
+    if not os.path.isfile(target):  # other than that of Path, it takes names of any length
         raise ModelFileError(
             f"{target} is not a model file; to extend a shipped model, copy it first"
         )

@@ -18,7 +18,8 @@ from ase_knncalc.errors import DataError, SettingsError
 from ase_knncalc.parallel import run
 from ase_knncalc.preparation import TrainingData
 from ase_knncalc.progress import track
-from ase_knncalc.settingcheck import one_of
+from ase_knncalc.settingcheck import instance, is_real, one_of, several, whole
+from ase_knncalc.settingcheck import seed as check_seed
 from ase_knncalc.settings import TrainingSettings
 from ase_knncalc.training import fit_model
 
@@ -183,6 +184,9 @@ def splits(data: TrainingData, kind: str, folds: int, seed: int) -> list[tuple[I
     """
     from sklearn.model_selection import GroupKFold, KFold
 
+    instance(TrainingData)("data", data)
+    folds = whole(1)("folds", folds)
+    check_seed("seed", seed)
     n_groups = len(set(data.groups))
     available = len(data) if kind == "random" else n_groups
     one_of(SPLITS)("split", kind)
@@ -209,6 +213,7 @@ def cross_validate(
 
     ``n_jobs`` folds are worked on at a time; each holds its own part of the data.
     """
+    instance(TrainingSettings)("settings", settings)
     jobs = [
         (data, train_rows, test_rows, settings)
         for train_rows, test_rows in splits(data, split, folds, settings.seed)
@@ -228,7 +233,8 @@ def compare(
 ) -> dict[str, Held]:
     """Cross-validate several methods on the same folds."""
     jobs, names = [], []
-    for name, settings in methods.items():
+    for name, settings in instance(Mapping)("methods", methods).items():
+        instance(TrainingSettings)("each of methods", settings)
         for train_rows, test_rows in splits(data, split, folds, settings.seed):
             jobs.append((data, train_rows, test_rows, settings))
             names.append(name)
@@ -259,12 +265,16 @@ def learning_curve(
     list of dict
         ``size``, ``mae``, ``mae_sd`` (over repeats), ``rmse`` in eV, ``spearman``, ``coverage``.
     """
-    if repeats < 1:
-        raise SettingsError(f"a learning curve needs at least 1 repeat, got {repeats}")
+    instance(TrainingData)("data", data)
+    instance(TrainingSettings)("settings", settings)
+    repeats = whole(1)("repeats", repeats)
+    sizes = several(whole(1))("training sizes", sizes)
+    if not is_real(test_fraction) or not 0 < test_fraction < 1:
+        raise SettingsError(f"test_fraction must lie between 0 and 1, got {test_fraction!r}")
     n_test = max(1, round(test_fraction * len(data)))
     largest = len(data) - n_test
     bad = [s for s in sizes if not 2 <= s <= largest]
-    if bad or not sizes:
+    if bad:
         raise SettingsError(
             f"training sizes must lie between 2 and {largest} ({n_test} structures are kept for "
             f"testing), got {list(sizes)}"
@@ -317,7 +327,8 @@ def tune(
     if n_groups >= 2:
         kinds["composition"] = min(folds, n_groups)
     jobs, owners = [], []
-    for name, settings in candidates.items():
+    for name, settings in instance(Mapping)("candidates", candidates).items():
+        instance(TrainingSettings)("each of candidates", settings)
         for kind, parts in kinds.items():
             for train_rows, test_rows in splits(data, kind, parts, settings.seed):
                 jobs.append((data, train_rows, test_rows, settings))

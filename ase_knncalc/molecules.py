@@ -17,6 +17,7 @@ from ase import Atoms
 from ase.data import vdw_radii
 
 from ase_knncalc.errors import DataError, SettingsError
+from ase_knncalc.settingcheck import instance
 
 FloatArray = np.ndarray
 
@@ -104,8 +105,8 @@ def parse_ingredients(texts: Sequence[str]) -> list[Ingredient]:
         If a file cannot be read.
     """
     counts: dict[str, int] = {}
-    for text in texts:
-        match = re.fullmatch(r"(.+?)(?::(\d+))?", text.strip())
+    for text in instance(list, tuple)("molecules", texts):
+        match = re.fullmatch(r"(.+?)(?::(\d+))?", instance(str)("each molecule", text).strip())
         if match is None or (match[2] is not None and int(match[2]) < 1):
             raise SettingsError(f"{text!r}: expected NAME:COUNT, as in sa:2, or FILE.xyz:COUNT")
         counts[match[1]] = counts.get(match[1], 0) + int(match[2] or 1)

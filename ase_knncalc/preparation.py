@@ -21,6 +21,7 @@ from ase_knncalc.parallel import run
 from ase_knncalc.profiling import stage
 from ase_knncalc.progress import track
 from ase_knncalc.rowstore import allocate
+from ase_knncalc.settingcheck import instance
 from ase_knncalc.settings import TrainingSettings
 
 FloatArray = np.ndarray
@@ -118,6 +119,7 @@ def prepare(
         If baseline energies in the data are not those of the baseline.
     """
     keys = key_map(keys)
+    instance(TrainingSettings)("settings", settings)
     method = make_baseline(baseline)
     with stage("reading"):
         dataset = read_dataset(data, keys=keys)

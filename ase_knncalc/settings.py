@@ -136,12 +136,13 @@ class TrainingSettings:
         SettingsError
             If a name is unknown: the model comes from another version.
         """
-        sparse: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values.get("sparse", {}).items()
-        }
         try:
+            sparse: dict[str, Any] = {
+                k: tuple(v) if isinstance(v, list) else v
+                for k, v in values.get("sparse", {}).items()
+            }
             return cls(**{**values, "sparse": SparseSettings(**sparse)})
-        except TypeError as e:
+        except (TypeError, AttributeError) as e:
             raise SettingsError(
                 f"these settings are of another version of ase_knncalc ({e}); train again"
             ) from e

@@ -178,6 +178,7 @@ def check_structure(atoms: Atoms, *, min_distance_factor: float = 0.5) -> None:
     """
     if not isinstance(atoms, Atoms):
         hint = "pass its frames one by one" if isinstance(atoms, list | tuple) else "convert it"
+        hint = "read files with ase.io.read first" if isinstance(atoms, str) else hint
         raise StructureError(
             f"expected one ase.Atoms object, got {type(atoms).__module__}."
             f"{type(atoms).__qualname__}; {hint}"

@@ -24,8 +24,10 @@ from ase_knncalc import (
     snapshot,
     train,
 )
-from ase_knncalc.data import write_frames
+from ase_knncalc.appending import append_to_file, needs_retraining
+from ase_knncalc.data import iter_frames, write_frames
 from ase_knncalc.errors import KNNCalcError, SettingsError
+from ase_knncalc.molecules import parse_ingredients
 from ase_knncalc.sampling import SamplingSettings, sample
 from ase_knncalc.selection import select_frames
 from ase_knncalc.sparse import SparseSettings
@@ -191,6 +193,15 @@ CALLS = {
     "select_frames, n": (lambda m, f, v: select_frames(m, f, v, n_jobs=1), ("number",)),
     "select_frames, strategy": (lambda m, f, v: select_frames(m, f, 2, v, n_jobs=1), ()),
     "sample": (lambda m, f, v: sample(v, 2, n_jobs=1), ()),
+    "append_to_file": (lambda m, f, v: append_to_file(v, f), ()),
+    "needs_retraining": (lambda m, f, v: needs_retraining(v), ("model",)),
+    "needs_retraining, growth": (lambda m, f, v: needs_retraining(m, growth=v), ("number",)),
+    "parse_ingredients": (lambda m, f, v: parse_ingredients(v), ()),
+    "iter_frames": (lambda m, f, v: list(iter_frames(v)), ()),
+    "write_frames": (lambda m, f, v: write_frames(v, f), ()),
+    "write_frames, frames": (lambda m, f, v: write_frames("never.extxyz", v), ()),
+    "from_dict": (lambda m, f, v: TrainingSettings.from_dict(v), ()),
+    "from_dict, sparse": (lambda m, f, v: TrainingSettings.from_dict({"sparse": v}), ()),
     "gibbs_energy": (lambda m, f, v: gibbs_energy(v), ()),
     **{
         f"KeyMap, {f.name}": (lambda m, f, v, name=f.name: KeyMap(**{name: v}), also)

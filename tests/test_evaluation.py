@@ -103,7 +103,17 @@ def test_tune_finds_the_better_length_scale(water_frames) -> None:
         (lambda d: splits(d, "random", 1, 0), "folds asked for"),
         (lambda d: splits(d, "composition", 50, 0), "between 2 and 4"),
         (lambda d: learning_curve(d, FAST, sizes=[1000]), "training sizes must lie"),
-        (lambda d: learning_curve(d, FAST, sizes=[]), "training sizes must lie"),
+        (lambda d: learning_curve(d, FAST, sizes=[]), "training sizes must be a list"),
+        (lambda d: learning_curve(d, FAST, sizes=5), "training sizes must be a list"),
+        (lambda d: learning_curve(d, FAST, sizes=["5"]), "each of training sizes must be a whole"),
+        (lambda d: learning_curve(d, FAST, sizes=[5], repeats=0), "repeats must be"),
+        (lambda d: learning_curve(d, FAST, sizes=[5], test_fraction=-1), "test_fraction must lie"),
+        (lambda d: splits(d, "random", "5", 0), "folds must be"),
+        (lambda d: splits(d, "random", 5, -1), "seed must be"),
+        (lambda d: cross_validate(d, None), "settings must be of type TrainingSettings"),
+        (lambda d: cross_validate(None, FAST), "data must be of type TrainingData"),
+        (lambda d: compare(d, [FAST]), "methods must be of type Mapping"),
+        (lambda d: tune(d, {"a": None}), "each of candidates must be"),
     ],
 )
 def test_impossible_requests(data, call, message: str) -> None:

@@ -27,6 +27,7 @@ from ase.io.formats import UnknownFileTypeError, string2index
 from ase_knncalc.data.extxyz import TEXT_KEYS, count_extxyz, iter_extxyz
 from ase_knncalc.errors import DataError, SettingsError
 from ase_knncalc.files import replacing
+from ase_knncalc.settingcheck import file_name, instance, several
 from ase_knncalc.structure import plain_text
 
 ErrorHandler = Callable[[Path, DataError], None]
@@ -123,7 +124,7 @@ def enumerate_frames(
     on_error: ErrorHandler | None = None,
 ) -> Iterator[tuple[int, Atoms]]:
     """As :func:`iter_frames`, with the number that each frame has in its file."""
-    path = Path(path)
+    path = Path(file_name("path", path))
     frames = _as_slice(index)
     try:
         if not path.exists():
@@ -350,10 +351,11 @@ def write_frames(path: str | os.PathLike[str], frames: Iterable[Atoms]) -> None:
     DataError
         Unknown suffix, no frames, or the file cannot be written.
     """
-    path = Path(path)
-    frames = list(frames)
+    path = Path(file_name("path", path))
+    frames = list(instance(Iterable)("frames", frames))
     if not frames:
         raise DataError(f"{path}: there are no frames to write")
+    several(instance(Atoms))("frames", frames)
     write = frame_writer(path)
     with replacing(path, DataError) as temporary:
         write(temporary, frames)
