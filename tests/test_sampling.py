@@ -218,7 +218,10 @@ def test_the_same_cluster_is_recognised_in_any_pose(seed) -> None:
     other_energy = cluster.copy()
     other_energy.info["energy"] = -1.1
     assert keep.add(other_energy)
-    moved = rigid_move(cluster, rng, 1.0, 1.0)
+    moved = cluster.copy()  # one molecule, away from the others
+    first = moved.arrays["molecule"] == 0
+    away = moved.positions[first].mean(axis=0) - moved.positions[~first].mean(axis=0)
+    moved.positions[first] += away / np.linalg.norm(away)
     moved.info["energy"] = -1.0
     assert keep.add(moved)
     ion = cluster.copy()
