@@ -195,6 +195,29 @@ def test_a_labeler_that_always_fails_stops_the_loop_and_can_be_mended(folder) ->
         assert {a.key for a in journal.asked()} == set(asked)
 
 
+def test_labels_of_two_methods_do_not_mix(folder) -> None:
+    class Other(Oracle):
+        method = "triples"
+
+    run_loop(read_config(write_config(folder, iterations=1)), labeler=Oracle(folder / "calls"))
+    other = Other(folder / "others")
+    with pytest.raises(SettingsError, match=r"are of 'pairs', and the labeler gives 'triples'"):
+        run_loop(read_config(write_config(folder, iterations=2)), labeler=other)
+    assert not other.calls.exists()
+
+
+def test_resources_of_a_labeler_may_change(folder) -> None:
+    def identity(options: str) -> dict:
+        path = write_config(folder)
+        lookup = 'kind = "lookup"\nfiles = ["answers.extxyz"]'
+        path.write_text(path.read_text().replace(lookup, f'kind = "pyscf"\noptions = {options}'))
+        return read_config(path).identity()
+
+    few, many = identity("{threads = 1, max_memory = 500}"), identity("{threads = 8}")
+    assert few == many
+    assert few != identity('{threads = 8, basis = "sto-3g"}')
+
+
 @pytest.mark.parametrize("retrain", ["auto", "always"])
 def test_a_labeler_of_another_level_stops_the_loop(folder, retrain) -> None:
     class Other(Oracle):

@@ -22,6 +22,7 @@ from pydantic import (
 
 from ase_knncalc.data import KeyMap
 from ase_knncalc.errors import SettingsError
+from ase_knncalc.labelers.dft import RESOURCES
 from ase_knncalc.parallel import check_jobs
 from ase_knncalc.sampling import SamplingSettings
 from ase_knncalc.selection import STRATEGIES
@@ -151,6 +152,9 @@ class LoopConfig(_Table):
         """
         tables = self.model_dump(mode="json", exclude={"loop"})
         tables["labeler"].pop("time_limit")
+        if self.labeler.kind == "pyscf":
+            for name in RESOURCES:
+                tables["labeler"]["options"].pop(name, None)
         tables["loop"] = {"seed": self.loop.seed}
         for name, key in _PATHS & {(table, key) for table in tables for key in tables[table]}:
             tables[name][key] = [self._relative(p) for p in tables[name][key]]

@@ -10,6 +10,7 @@ from typing import Any
 from ase_knncalc.active.config import LoopConfig
 from ase_knncalc.active.journal import Journal
 from ase_knncalc.errors import SettingsError
+from ase_knncalc.labelers import Labeler
 
 # Files that a loop writes, and those of them that a new beginning must not find.
 _WRITTEN = r"(model(-\d{3,})?\.h5|pool-\d{3,}\.extxyz|labelled\.extxyz|report\.(csv|png))"
@@ -64,6 +65,23 @@ def take_up(config: LoopConfig, journal: Journal) -> None:
     for file in _files(config.loop.directory, _STALE):
         file.unlink()
     journal.begin(configuration)
+
+
+def check_method(journal: Journal, labeler: Labeler) -> None:
+    """Check that a labeler's level of theory is that of the labels so far.
+
+    Raises
+    ------
+    SettingsError
+        If it is another one.
+    """
+    for asked in journal.asked():
+        method = asked.atoms.info.get("reference_method", labeler.method)
+        if method != labeler.method:
+            raise SettingsError(
+                f"the labels in {journal.path.parent} are of {method!r}, and the labeler gives "
+                f"{labeler.method!r}: give that one, or another directory"
+            )
 
 
 def _files(directory: Path, pattern: str) -> list[Path]:

@@ -30,7 +30,7 @@ from ase import Atoms
 
 from ase_knncalc.active.choice import Chooser
 from ase_knncalc.active.config import LoopConfig
-from ase_knncalc.active.directory import begun, take_up
+from ase_knncalc.active.directory import begun, check_method, take_up
 from ase_knncalc.active.inputs import check_inputs, check_pool, read_test
 from ase_knncalc.active.journal import Asked, Journal, structure_key
 from ase_knncalc.active.labelling import make_labeler
@@ -135,6 +135,7 @@ class ActiveLoop:
             labeler = self._labeler or make_labeler(self.config.labeler)
             self._test = read_test(self.config)
             take_up(self.config, journal)
+            check_method(journal, labeler)
             done = len(journal.reports())
             model = self._model(done)
             check_inputs(self.config, model, self._test)

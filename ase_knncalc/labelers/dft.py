@@ -33,6 +33,8 @@ from ase_knncalc.structure import check_structure, resolve_charge, structure_lab
 FloatArray = np.ndarray
 
 _LIBXC_WB97XD = "HYB_GGA_XC_WB97X_D"
+# Options that decide on time and on success, not on what a label is.
+RESOURCES = ("max_cycle", "time_limit", "threads", "max_memory")
 
 
 class PySCFLabeler:

@@ -49,7 +49,7 @@ class LookupLabeler:
         forces_key: str = "reference_forces",
         tolerance: float = 1e-3,
     ) -> None:
-        self.method = f"labels of {len(frames)} frames ({energy_key})"
+        self.method = f"labels known before ({energy_key})"
         self.tolerance = positive("tolerance", tolerance)
         self.provides_forces = bool(frames) and all(forces_key in a.arrays for a in frames)
         self._labels: list[tuple[float, FloatArray | None]] = []
