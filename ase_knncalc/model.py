@@ -306,18 +306,36 @@ class KNNModel:
             If the baseline fails for a structure.
         SettingsError
             If the model has no forces, or no standard deviation of them; or ``baseline_energy``
-            is not one finite number for each structure.
+            is not one finite number for each structure, or not zero and the model has learned
+            the reference itself.
         """
         one = isinstance(structures, Atoms)
         frames = [structures] if one else list(instance(Iterable)("structures", structures))
         energies: Sequence[float | None] = [None] * len(frames)
         if baseline_energy is not None:
-            energies = numbers(len(frames))("baseline_energy", baseline_energy).tolist()
+            energies = self.known_energies(len(frames), baseline_energy).tolist()
         single = [
             self._predict_one(atoms, charge, multiplicity, energy, forces, forces_std)
             for atoms, energy in zip(frames, energies, strict=True)
         ]
         return single[0] if one else Prediction.stack(single, self.calibration)
+
+    def known_energies(self, n: int, baseline_energy: Any) -> FloatArray:
+        """Baseline energies that a caller has of n structures, in eV, shape (n,).
+
+        Raises
+        ------
+        SettingsError
+            If they are not one finite number for each structure, or not zero where the model was
+            trained without a baseline.
+        """
+        energies: FloatArray = numbers(n)("baseline_energy", baseline_energy)
+        if self.info.baseline.get("library") == "none" and energies.any():
+            raise SettingsError(
+                "baseline_energy: the model was trained without a baseline and predicts the "
+                "reference energy itself; leave it out"
+            )
+        return energies
 
     def _predict_one(
         self,

@@ -17,7 +17,7 @@ from ase_knncalc.model import KNNModel
 from ase_knncalc.parallel import check_jobs, run
 from ase_knncalc.prediction import Prediction
 from ase_knncalc.progress import track
-from ase_knncalc.settingcheck import instance, numbers
+from ase_knncalc.settingcheck import instance
 from ase_knncalc.threads import one_blas_thread
 
 # Structures that are corrected at a time.
@@ -69,13 +69,14 @@ def predict_frames(
         If the model has no baseline, it fails for a structure, or a structure does not bring the
         energy that ``baseline="given"`` needs.
     SettingsError
-        If ``baseline_energy`` is not one finite number for each structure.
+        If ``baseline_energy`` is not one finite number for each structure, or not zero and the
+        model has learned the reference itself.
     """
     instance(KNNModel)("model", model)
     check_jobs(n_jobs)
     frames = [frames] if isinstance(frames, Atoms) else list(instance(Iterable)("frames", frames))
     if baseline_energy is not None:
-        energies = numbers(len(frames))("baseline_energy", baseline_energy)
+        energies = model.known_energies(len(frames), baseline_energy)
     elif model.baseline is None:
         raise BaselineError("the model has no baseline attached: load_model(..., baseline='auto')")
     if not frames:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,13 +13,14 @@ from ase.calculators.calculator import CalculationFailed, InputError
 from ase.calculators.lj import LennardJones
 from factories import tiny, water_clusters
 
-from ase_knncalc import KNNCalculator, load_model, save_model, train
+from ase_knncalc import KNNCalculator, load_model, predict_frames, save_model, train
 from ase_knncalc.baselines import TBLiteBaseline, XTBBaseline, make_baseline
 from ase_knncalc.errors import (
     BaselineError,
     ChargeError,
     DataError,
     ModelFileError,
+    SettingsError,
     StructureError,
     UnknownElementError,
 )
@@ -243,6 +245,14 @@ def test_baseline_energies_of_another_method_in_the_data() -> None:
     with pytest.raises(BaselineError, match="name the baseline the data were made with"):
         train(frames, n_jobs=1)
     train(frames, baseline="GFN2-xTB", trend="linear", k=3, n_jobs=1)
+
+
+def test_a_baseline_energy_for_a_model_of_the_reference_itself(tiny_model, water_frames) -> None:
+    frames = water_frames[:2]
+    assert tiny_model.predict(frames, baseline_energy=[0.0, 0.0]).energy.shape == (2,)
+    for predict in (tiny_model.predict, partial(predict_frames, tiny_model)):
+        with pytest.raises(SettingsError, match="predicts the reference energy itself"):
+            predict(frames, baseline_energy=[0.0, -5.0])
 
 
 # ----------------------------------------------------------------------------------------- labels
