@@ -164,7 +164,7 @@ CALLS = {
     "predict": (lambda m, f, v: m.predict(v), ()),
     "predict, energies": (lambda m, f, v: m.predict(f, baseline_energy=v), ("None",)),
     "predict, energy": (
-        lambda m, f, v: m.predict(f[0], baseline_energy=v), ("None", "number", "list"),
+        lambda m, f, v: m.predict(f[0], baseline_energy=v), ("None",),
     ),
     "predict, charge": (lambda m, f, v: m.predict(f[0], charge=v), ("None",)),
     "predict, multiplicity": (lambda m, f, v: m.predict(f[0], multiplicity=v), ("None",)),
