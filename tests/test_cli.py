@@ -348,6 +348,8 @@ batch = 3
 [model]
 file = "tiny.h5"
 baseline = "none"
+[training]
+check_labels = false
 [pool]
 sample = [["w:2"], ["w:3"]]
 n = 6
@@ -363,6 +365,13 @@ options = {method = "GFN2-xTB", verbosity = 0}
     plan = json.loads(knncalc("active", "active.toml", "--dry-run", "--json", cwd=folder).stdout)
     assert "12 structures would be sampled" in plan["note"]
     assert not (folder / "loop").exists()
+    # GFN2-xTB is another level of theory than the pair energies of the model.
+    text = (folder / "active.toml").read_text()
+    strict = text.replace("check_labels = false", "").replace('"loop"', '"strict"')
+    (folder / "strict.toml").write_text(strict)
+    refused = knncalc("active", "strict.toml", "-q", cwd=folder, code=1)
+    assert "another level of theory than 'pairs'" in refused.stderr
+    assert len(read(folder / "strict" / "labelled.extxyz", ":")) == 3
     done = knncalc("active", "active.toml", "-q", cwd=folder)
     assert "learned" in done.stdout
     reports = json.loads(knncalc("active", "active.toml", "-q", "--json", cwd=folder).stdout)
