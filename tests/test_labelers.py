@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -17,8 +18,10 @@ from ase import Atoms, units
 from ase.build import molecule
 from ase.calculators.calculator import Calculator, all_changes
 from ase.calculators.emt import EMT
-from ase.io import read
+from ase.io import read, write
 
+from ase_knncalc.active.config import LabelerTable
+from ase_knncalc.active.labelling import make_labeler
 from ase_knncalc.errors import (
     ChargeError,
     DataError,
@@ -372,6 +375,98 @@ class TestLookup:
         assert labeler.label(water(1)).energy == -3.0
         with pytest.raises(DataError, match=r"1w \(frame 0\) has no info\['hof'\]"):
             LookupLabeler([frame], energy_key="hof")
+
+    def test_labels_of_two_methods(self) -> None:
+        frames = [labelled(i, -float(i), name=f"w{i}") for i in (1, 2, 3)]
+        frames[1].info["reference_method"] = "wB97X-D/6-31++G(d,p)"
+        labeler = LookupLabeler(frames)
+        assert labeler.method == labeler.label(water(2)).method == "wB97X-D/6-31++G(d,p)"
+        assert labeler.label(water(1)).method == "labels known before (reference_energy)"
+        frames[2].info["reference_method"] = "GFN2-xTB"
+        with pytest.raises(DataError, match=r"'wB97X-D/6.*\(w2.*'GFN2-xTB' \(w3"):
+            LookupLabeler(frames)
+        for frame in frames:  # they are the methods of another energy
+            frame.info["dlpno_energy"] = -3.0
+        other = LookupLabeler(frames, energy_key="dlpno_energy")
+        assert other.label(water(3)).method == "labels known before (dlpno_energy)"
+
+    def test_methods_in_files(self, tmp_path: Path) -> None:
+        frames = [labelled(i, -float(i), name=f"w{i}") for i in (1, 2)]
+        for frame, method in zip(frames, ("PBE", "B3LYP"), strict=True):
+            frame.info.update(reference_method=method, dlpno_energy=-3.0)
+        write(tmp_path / "a.extxyz", frames)
+        table = {"kind": "lookup", "files": [tmp_path / "a.extxyz"]}
+        with pytest.raises(DataError, match=r"'PBE'.*'B3LYP'"):
+            make_labeler(LabelerTable(**table))
+        other = make_labeler(LabelerTable(**table, reference_key="dlpno_energy"))
+        assert other.label(water(2)).energy == pytest.approx(-3.0)
+        write(tmp_path / "a.extxyz", frames[:1])
+        assert make_labeler(LabelerTable(**table)).label(water(1)).method == "PBE"
+
+
+class Careless:
+    """Returns what its structure says."""
+
+    method = "careless"
+    provides_forces = True
+    in_process = True
+
+    def label(self, atoms: Atoms) -> Any:
+        answer = atoms.info["answer"]
+        return Label(*answer, 0.0, self.method) if isinstance(answer, tuple) else answer
+
+
+class TestLabelsOfAnyonesLabeler:
+    def results(self, *answers: Any) -> tuple[list[Atoms], list[LabelResult]]:
+        frames = []
+        for i, answer in enumerate(answers):
+            frames.append(water())
+            frames[-1].info.update(answer=answer, name=f"w{i}")
+        return label_frames(Careless(), frames)
+
+    @pytest.mark.parametrize(
+        ("forces", "fault"),
+        [
+            (np.zeros((2, 3)), r"shape \(2, 3\), expected \(3, 3\)"),
+            (np.zeros(9), r"shape \(9,\)"),
+            (np.full((3, 3), np.nan), "not all finite"),
+            ([["a", "b", "c"]] * 3, "no array of numbers"),
+        ],
+    )
+    def test_forces_that_are_none(self, forces: Any, fault: str) -> None:
+        with pytest.warns(UserWarning, match=rf"w0 \(frame 0\).*{fault}"):
+            (good, other), failures = self.results((-1.5, forces), (-2.5, np.ones((3, 3))))
+        assert not failures
+        assert good.info["reference_energy"] == -1.5
+        assert "reference_forces" not in good.arrays
+        assert other.arrays["reference_forces"].tolist() == np.ones((3, 3)).tolist()
+
+    @pytest.mark.parametrize(
+        ("answer", "reason"),
+        [
+            ((np.nan, None), "energy of nan"),
+            ((np.inf, None), "energy of inf"),
+            ((None, None), "energy of nan|energy of None"),
+            (("low", None), "energy of 'low'"),
+            ((np.zeros(2), None), "expected a number"),
+            (-1.5, "returned a float; expected a Label"),
+        ],
+    )
+    def test_energies_that_are_none(self, answer: Any, reason: str) -> None:
+        (good,), (failure,) = self.results(answer, (-2.5, None))
+        assert good.info["reference_energy"] == -2.5
+        assert failure.label is None
+        assert re.search(reason, failure.reason)
+
+    def test_result_holds_plain_numbers(self) -> None:
+        seen: list[LabelResult] = []
+        atoms = water()
+        atoms.info["answer"] = (np.array(-1.5), np.zeros((3, 3)).tolist())
+        label_frames(Careless(), [atoms], on_result=seen.append)
+        label = seen[0].label
+        assert label is not None
+        assert type(label.energy) is float
+        assert isinstance(label.forces, np.ndarray)
 
 
 class Scripted:

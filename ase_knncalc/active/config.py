@@ -117,8 +117,9 @@ class LabelerTable(_Table):
     method: str = ""
     """Level of theory, for provenance; kind ``ase``."""
     energies_only: bool = False
-    charge_key: str = "charge"
-    multiplicity_key: str = "mult"
+    charge_key: str | None = None
+    """Argument of the calculator for the charge; None: found by itself, empty: it has none."""
+    multiplicity_key: str | None = None
     files: list[Path] = Field(default_factory=list)
     """Labelled structures; kind ``lookup``."""
     reference_key: str = "reference_energy"

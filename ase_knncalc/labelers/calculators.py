@@ -10,8 +10,9 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
 
-from ase_knncalc.errors import LabelerError, SettingsError
+from ase_knncalc.errors import KNNCalcError, LabelerError, SettingsError
 from ase_knncalc.labelers.base import Label, finite_label
+from ase_knncalc.labelers.folders import fresh_folders
 from ase_knncalc.structure import resolve_charge, structure_label
 
 
@@ -22,12 +23,20 @@ class ASELabeler:
     ----------
     calculator
         A calculator, or a factory ``factory(charge, multiplicity)`` that makes a fresh one for each
-        structure. A factory is needed for charged structures and where a calculator cannot be sent
-        to another process.
+        structure. A factory is needed for structures that are charged or no singlets, unless the
+        calculator is set to their charge and multiplicity, and where a calculator cannot be sent to
+        another process.
     method
         Name of its level of theory, for provenance.
     energies_only
         For methods without gradients, as DLPNO-CCSD(T) single points: forces are not asked for.
+
+    Notes
+    -----
+    Each calculation has a fresh folder, so that several may run at a time: a temporary one (see
+    ``TMPDIR``), or, where the calculator was given a ``directory``, a new one in there, which stays
+    if the calculation fails. Paths in its options should thus be absolute. Calculators that work in
+    the current folder whatever their ``directory`` says (Turbomole) must run one at a time.
 
     Examples
     --------
@@ -55,30 +64,50 @@ class ASELabeler:
         """Single point with the calculator."""
         start = time.perf_counter()
         charge, multiplicity = resolve_charge(atoms)
-        if isinstance(self.calculator, BaseCalculator):
-            calculator = self.calculator
-            self._check_state(calculator, charge, multiplicity)
-        else:
-            calculator = self.calculator(charge, multiplicity)
+        name = structure_label(atoms)
+        calculator = self._calculator(name, charge, multiplicity)
         copy = atoms.copy()
         copy.calc = calculator
+        with fresh_folders(calculator, name) as folders:
+            try:
+                energy = float(copy.get_potential_energy())
+                forces = np.array(copy.get_forces()) if self.provides_forces else None
+                return finite_label(atoms, energy, forces, start, self.method)
+            except LabelerError as e:
+                raise LabelerError(f"{e}{folders.files()}") from e.__cause__
+            except Exception as e:
+                raise LabelerError(
+                    f"{self.method} ({type(calculator).__name__}) failed for {name}: "
+                    f"{type(e).__name__}: {e}{folders.files()}"
+                ) from e
+
+    def _calculator(self, name: str, charge: int, multiplicity: int) -> BaseCalculator:
+        if isinstance(self.calculator, BaseCalculator):
+            self._check_state(self.calculator, name, charge, multiplicity)
+            return self.calculator
         try:
-            energy = float(copy.get_potential_energy())
-            forces = np.array(copy.get_forces()) if self.provides_forces else None
+            return self.calculator(charge, multiplicity)
+        except KNNCalcError as e:
+            raise LabelerError(f"{name}: {e}") from e
         except Exception as e:
             raise LabelerError(
-                f"{self.method} ({type(calculator).__name__}) failed for "
-                f"{structure_label(atoms)}: {type(e).__name__}: {e}"
+                f"{name}: {self.method} cannot be set up: {type(e).__name__}: {e}"
             ) from e
-        return finite_label(atoms, energy, forces, start, self.method)
 
-    def _check_state(self, calculator: BaseCalculator, charge: int, multiplicity: int) -> None:
+    def _check_state(
+        self, calculator: BaseCalculator, name: str, charge: int, multiplicity: int
+    ) -> None:
+        """Refuse a structure of another charge or spin than the calculator is set to.
+
+        What it does where it is not set to any is its own affair (some take the lowest, some a
+        closed shell, most know nothing of spins): only neutral singlets are sure to be meant.
+        """
         settings: Mapping[str, Any] = getattr(calculator, "parameters", None) or {}
         own_charge = settings.get("charge") or 0
-        own_multiplicity = settings.get("multiplicity", settings.get("mult"))
-        if own_charge != charge or own_multiplicity not in (None, multiplicity):
+        own_multiplicity = settings.get("multiplicity") or settings.get("mult")
+        if own_charge != charge or (own_multiplicity or 1) != multiplicity:
             raise LabelerError(
-                f"the structure has charge {charge} and multiplicity {multiplicity}, the "
-                f"calculator is set to {own_charge} and {own_multiplicity or 'its default'}: pass "
-                "a factory (charge, multiplicity) -> calculator"
+                f"{name} has charge {charge} and multiplicity {multiplicity}, the calculator is "
+                f"set to {own_charge} and {own_multiplicity or 'no multiplicity'}: pass a factory "
+                "(charge, multiplicity) -> calculator"
             )

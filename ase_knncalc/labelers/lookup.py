@@ -11,7 +11,7 @@ from ase import Atoms
 from ase_knncalc.errors import DataError, LabelerError
 from ase_knncalc.labelers.base import Label
 from ase_knncalc.settingcheck import positive
-from ase_knncalc.structure import resolve_charge, structure_label
+from ase_knncalc.structure import plain_text, resolve_charge, structure_label
 
 FloatArray = np.ndarray
 
@@ -26,7 +26,8 @@ class LookupLabeler:
     Parameters
     ----------
     frames
-        Labelled structures.
+        Labelled structures. Labels carry the method that ``info["reference_method"]`` names; it
+        is that of ``reference_energy`` and not looked at where ``energy_key`` is another.
     energy_key, forces_key
         Where labels are: ``info[energy_key]``, and ``arrays[forces_key]`` where all frames have it.
     tolerance
@@ -35,7 +36,7 @@ class LookupLabeler:
     Raises
     ------
     DataError
-        If a frame has no energy.
+        If a frame has no energy, or frames are of different methods.
     SettingsError
         If the tolerance is no positive number.
     """
@@ -49,10 +50,11 @@ class LookupLabeler:
         forces_key: str = "reference_forces",
         tolerance: float = 1e-3,
     ) -> None:
-        self.method = f"labels known before ({energy_key})"
+        unnamed = f"labels known before ({energy_key})"
         self.tolerance = positive("tolerance", tolerance)
         self.provides_forces = bool(frames) and all(forces_key in a.arrays for a in frames)
-        self._labels: list[tuple[float, FloatArray | None]] = []
+        self._labels: list[tuple[float, FloatArray | None, str]] = []
+        named: tuple[str, str] | None = None  # a method, and the frame that is of it
         members: dict[tuple[int, bytes], list[int]] = {}
         for i, atoms in enumerate(frames):
             if energy_key not in atoms.info:
@@ -61,8 +63,19 @@ class LookupLabeler:
                     f"{sorted(atoms.info)}: give energy_key"
                 )
             forces = np.array(atoms.arrays[forces_key]) if self.provides_forces else None
-            self._labels.append((float(atoms.info[energy_key]), forces))
+            method = ""
+            if energy_key == "reference_energy":
+                method = plain_text(atoms.info.get("reference_method", ""))
+            if method and named is None:
+                named = method, structure_label(atoms, i)
+            elif method and named is not None and method != named[0]:
+                raise DataError(
+                    f"labels of two methods: {named[0]!r} ({named[1]}) and {method!r} "
+                    f"({structure_label(atoms, i)}, info['reference_method']); give frames of one"
+                )
+            self._labels.append((float(atoms.info[energy_key]), forces, method or unnamed))
             members.setdefault(self._key(atoms), []).append(i)
+        self.method = named[0] if named is not None else unnamed
         self._members = {key: np.array(rows) for key, rows in members.items()}
         self._geometries = {
             key: np.stack([_centred(frames[i]) for i in rows]) for key, rows in members.items()
@@ -89,9 +102,9 @@ class LookupLabeler:
                 f"{name}: the nearest labelled frame differs by {offsets[best]:.3g} Å, more than "
                 f"{self.tolerance:g} Å; a lookup cannot label new structures"
             )
-        energy, forces = self._labels[self._members[key][best]]
+        energy, forces, method = self._labels[self._members[key][best]]
         copy = None if forces is None else forces.copy()
-        return Label(energy, copy, time.perf_counter() - start, self.method)
+        return Label(energy, copy, time.perf_counter() - start, method)
 
 
 def _centred(atoms: Atoms) -> FloatArray:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
 
-from ase_knncalc.errors import SettingsError
+from ase_knncalc.errors import KNNCalcError, SettingsError
 from ase_knncalc.labelers.base import Label, Labeler
 from ase_knncalc.labelers.workers import attempt, in_workers
 from ase_knncalc.parallel import check_jobs, on_cluster, run
-from ase_knncalc.structure import resolve_charge
+from ase_knncalc.structure import resolve_charge, structure_label
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ def label_frames(
     Returns
     -------
     labelled : list of Atoms
-        Copies with their labels, in the order of ``frames``.
+        Copies with their labels, in the order of ``frames``. Forces that a labeler of your own
+        returned in a wrong shape, or that are not finite, are left out with a warning.
     failures : list of LabelResult
         The others, in the same order, each with its reason.
 
@@ -120,12 +122,58 @@ def _in_one_worker(
 
 def _as_result(index: int, atoms: Atoms, outcome: Label | str) -> LabelResult:
     copy = atoms.copy()
-    if isinstance(outcome, str):
-        return LabelResult(index, copy, None, outcome)
-    copy.info["charge"], copy.info["multiplicity"] = resolve_charge(atoms)
-    copy.info["reference_energy"] = outcome.energy
-    copy.info["reference_method"] = outcome.method
+    try:
+        label = outcome if isinstance(outcome, str) else _usable(index, atoms, outcome)
+        charge, multiplicity = (0, 1) if isinstance(label, str) else resolve_charge(atoms)
+    except KNNCalcError as e:
+        label = str(e)
+    if isinstance(label, str):
+        return LabelResult(index, copy, None, label)
+    copy.info["charge"], copy.info["multiplicity"] = charge, multiplicity
+    copy.info["reference_energy"] = label.energy
+    copy.info["reference_method"] = label.method
     copy.arrays.pop("reference_forces", None)  # those of an older label would no longer fit
-    if outcome.forces is not None:
-        copy.set_array("reference_forces", np.asarray(outcome.forces, dtype=np.float64))
-    return LabelResult(index, copy, outcome)
+    if label.forces is not None:
+        copy.set_array("reference_forces", label.forces)
+    return LabelResult(index, copy, label)
+
+
+def _usable(index: int, atoms: Atoms, label: Label) -> Label | str:
+    """The label in plain numbers, without forces that are none; or why it cannot be used.
+
+    A labeler may be anybody's own, and has been paid for: what is good of its answer is kept.
+    """
+    try:
+        energy = float(np.asarray(label.energy, dtype=np.float64).item())
+    except AttributeError:
+        return f"the labeler returned a {type(label).__name__}; expected a Label"
+    except (TypeError, ValueError):
+        return f"the labeler returned an energy of {label.energy!r}; expected a number in eV"
+    if not np.isfinite(energy):
+        return f"the labeler returned an energy of {energy}"
+    forces, fault = None, ""
+    given = getattr(label, "forces", None)
+    if given is not None:
+        try:
+            forces = np.array(given, dtype=np.float64)
+        except (TypeError, ValueError):
+            fault = "are no array of numbers"
+        else:
+            if forces.shape != (len(atoms), 3):
+                fault = f"have shape {forces.shape}, expected ({len(atoms)}, 3)"
+            elif not np.isfinite(forces).all():
+                fault = "are not all finite"
+    if fault:
+        forces = None
+        warnings.warn(
+            f"{structure_label(atoms, index)}: the labeler's forces {fault}; the energy is kept, "
+            "the forces are not",
+            UserWarning,
+            stacklevel=4,
+        )
+    try:
+        seconds = max(0.0, float(label.seconds))
+    except (AttributeError, TypeError, ValueError):
+        seconds = 0.0
+    method = str(getattr(label, "method", ""))
+    return Label(energy, forces, seconds if np.isfinite(seconds) else 0.0, method)

@@ -94,6 +94,7 @@ class _Worker:
         self.closed = False
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
 
     def run(self, atoms: Atoms, time_limit: float | None) -> Label | str:
@@ -139,6 +140,12 @@ class _Worker:
                 raise EOFError
             self._log.seek(0)
             self._log.truncate()
+            # Its temporary files are here: one that was killed cannot remove them itself.
+            self._clear()
+            self._scratch = tempfile.TemporaryDirectory(
+                prefix="knncalc-", ignore_cleanup_errors=True
+            )
+            environment["TMPDIR"] = self._scratch.name
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _WORKER, str(os.getpid())],
                 stdin=subprocess.PIPE,
@@ -187,6 +194,11 @@ class _Worker:
         self._kill()
         if self._process is not None:
             self._process.wait()
+        self._clear()
+
+    def _clear(self) -> None:
+        if self._scratch is not None:
+            self._scratch.cleanup()
 
 
 def serve_labels() -> None:
