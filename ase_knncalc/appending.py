@@ -44,9 +44,9 @@ FloatArray = np.ndarray
 _PRIOR = 50
 # A normalised error beyond this is a bad label, or so new that the metric must be learned again.
 _LARGEST = 6.0
-# What all additions have in common beyond this (eV) is another level of theory: models that leave
-# what they know are wrong by less, and in both directions.
-_SHIFT = 1.0
+# Beyond this (eV), too, a label is wrong, and what all labels have in common is another level of
+# theory: models that leave what they know are wrong by less, or say so.
+_WRONG = 1.0
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,9 @@ def append(
     cache
         HDF5 file of baseline labels.
     check_labels
-        Whether to refuse labels of another level of theory: those whose median error lies more
-        than 1 eV, and six standard deviations, from zero.
+        Whether to refuse labels in another unit or of another level of theory, those whose median
+        error lies more than 1 eV, and six standard deviations, from zero; and to leave out single
+        ones that do.
     n_jobs, progress
         For baseline labels.
 
@@ -140,7 +141,11 @@ def append(
     if not fresh:
         return _nothing(model, omitted)
     frames, batch = [frames[i] for i in fresh], batch.select(fresh)
-    return _extend(model, frames, batch, omitted, source, check_labels)
+    if check_labels:
+        frames, batch = _credible(model, frames, batch, omitted)
+        if not frames:
+            return _nothing(model, omitted)
+    return _extend(model, frames, batch, omitted, source)
 
 
 def _check_covered(model: KNNModel, atoms: Atoms) -> None:
@@ -206,18 +211,41 @@ def new_ones(model: KNNModel, frames: Sequence[Atoms], batch: FeatureBatch) -> l
     return fresh
 
 
-def _extend(
-    model: KNNModel,
-    frames: list[Atoms],
-    batch: FeatureBatch,
-    omitted: list[Omission],
-    source: str,
-    check_labels: bool,
-) -> Appended:
+def require_level(model: KNNModel, errors: FloatArray, stds: FloatArray, advice: str) -> None:
+    """Check that labels can be of the level of theory that a model was trained on.
+
+    Parameters
+    ----------
+    model
+        Named in the message by its reference.
+    errors, stds
+        Predicted minus reference energy of each structure and its standard deviation, eV.
+    advice
+        What to do, for the message.
+
+    Raises
+    ------
+    DataError
+        If the median error lies more than 1 eV, and six median standard deviations, from zero.
+    """
+    shift, std = float(np.median(errors)), float(np.median(stds))
+    if abs(shift) > max(_WRONG, _LARGEST * std):
+        raise DataError(
+            f"the reference energies of {len(errors)} structures lie {abs(shift):.4g} eV "
+            f"{'below' if shift > 0 else 'above'} what the model predicts (median; its standard "
+            f"deviation is {std:.2g} eV), as those of another level of theory than "
+            f"{model.info.reference!r} do: {advice}"
+        )
+
+
+def _credible(
+    model: KNNModel, frames: list[Atoms], batch: FeatureBatch, omitted: list[Omission]
+) -> tuple[list[Atoms], FeatureBatch]:
+    """Structures without labels that are wrong beyond doubt, which join ``omitted``."""
+    found = model.correct_features(batch)
     delta = np.array([a.info["reference_energy"] - a.info["baseline_energy"] for a in frames])
-    before = model.correct_features(batch)
-    errors, stds = before.delta - delta, before.energy_std
-    reference = np.array([a.info["reference_energy"] for a in frames])
+    errors, stds = found.delta - delta, found.energy_std
+    reference = delta + [a.info["baseline_energy"] for a in frames]
     unit = ratio_unit(reference, reference + errors)
     if unit is not None:
         raise DataError(
@@ -225,15 +253,36 @@ def _extend(
             f"{float(np.median(reference / (reference + errors))):.4g} times what the model "
             f"predicts; say so with KeyMap(energy_unit={unit!r}), or convert them"
         )
-    shift = float(np.median(errors))
-    if check_labels and abs(shift) > max(_SHIFT, _LARGEST * float(np.median(stds))):
-        raise DataError(
-            f"the reference energies of the {len(frames)} new structures lie {abs(shift):.4g} eV "
-            f"{'below' if shift > 0 else 'above'} what the model predicts (median; its standard "
-            f"deviation is {float(np.median(stds)):.2g} eV), as those of another level of theory "
-            f"than {model.info.reference!r} do: label them as the model's own data, train a model "
-            "on them, or, if they are right, give check_labels=False (--no-check)"
+    require_level(
+        model, errors, stds,
+        "label them as the model's own data, train a model on them, or, if they are right, give "
+        "check_labels=False (--no-check; training.check_labels of a loop)",
+    )  # fmt: skip
+    wrong = np.abs(errors) > np.maximum(_WRONG, _LARGEST * stds)
+    omitted += [
+        _omission(
+            i,
+            frames[i],
+            f"its reference energy lies {abs(errors[i]):.3g} eV from what the model predicts, with "
+            f"a standard deviation of {stds[i]:.2g} eV: wrong, or to be learned by training again",
+            "label",
         )
+        for i in np.flatnonzero(wrong).tolist()
+    ]
+    kept = np.flatnonzero(~wrong)
+    return [frames[i] for i in kept], batch.select(kept)
+
+
+def _extend(
+    model: KNNModel,
+    frames: list[Atoms],
+    batch: FeatureBatch,
+    omitted: list[Omission],
+    source: str,
+) -> Appended:
+    delta = np.array([a.info["reference_energy"] - a.info["baseline_energy"] for a in frames])
+    before = model.correct_features(batch)
+    errors, stds = before.delta - delta, before.energy_std
     scale = 1.4826 * float(np.median(np.abs(model.knn.residuals)))
     # A label that is wrong must not decide what its neighbours get; what is new may be far off.
     limit = _LARGEST * np.maximum(scale, stds)

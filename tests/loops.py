@@ -97,3 +97,6 @@ def read_labelled(work: Path) -> dict[str, float]:
 
     frames = read(work / "labelled.extxyz", ":")
     return {a.info["name"]: a.info["reference_energy"] for a in frames}
+
+
+TRUTH = {a.info["name"]: a.info["reference_energy"] for a in water_clusters(30, seed=11)}

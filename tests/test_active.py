@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from factories import pair_energy, water_clusters
-from loops import Oracle, read_labelled, write_config
+from loops import TRUTH, Oracle, read_labelled, write_config
 
 from ase_knncalc import load_model
 from ase_knncalc.active import ActiveLoop, Journal, read_config, run_loop
@@ -43,9 +43,6 @@ def test_loop_from_a_model_to_its_report(folder) -> None:
     for name, energy in labelled.items():
         assert energy == pytest.approx(TRUTH[name], abs=1e-6)
     assert len(labelled) == 15
-
-
-TRUTH = {a.info["name"]: a.info["reference_energy"] for a in water_clusters(30, seed=11)}
 
 
 def test_running_again_does_nothing_and_more_iterations_go_on(folder) -> None:

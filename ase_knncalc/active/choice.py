@@ -84,7 +84,7 @@ class Chooser:
         """
         loop = self.config.loop
         foreign = [i for i, a in enumerate(frames) if not covered(model, a)]
-        inside = self._inside(model, frames, foreign)
+        inside = self._inside(model, frames, foreign, labelled)
         n = min(loop.batch, len(inside))
         if not n:
             return Choice([], len(foreign))
@@ -109,12 +109,21 @@ class Chooser:
         return Choice(chosen, len(foreign))
 
     def _inside(
-        self, model: KNNModel, frames: Sequence[Atoms], foreign: Sequence[int]
+        self,
+        model: KNNModel,
+        candidates: Sequence[Atoms],
+        foreign: Sequence[int],
+        labelled: Sequence[Atoms],
     ) -> list[int]:
-        """Candidates within the energy window; what has no energy yet may be anywhere."""
+        """Candidates within the energy window; what has no energy yet may be anywhere.
+
+        The lowest of a composition may have been labelled already.
+        """
+        n = len(candidates)
+        frames = [*candidates, *(a for a in labelled if covered(model, a))]
         window = self.config.loop.energy_window
         if window is None:
-            return list(range(len(frames)))
+            return list(range(n))
         known = sorted(set(range(len(frames))) - set(foreign))
         asked = [frames[i] for i in known]
         if not asked:
@@ -136,7 +145,8 @@ class Chooser:
             energies=energies,
             groups=[composition_label(a) for a in asked],
         )
-        return sorted([*foreign, *(known[there[i]] for i in within_window(pool, window))])
+        inside = (known[there[i]] for i in within_window(pool, window))
+        return sorted([*foreign, *(i for i in inside if i < n)])
 
     def _by_variance(
         self, frames: Sequence[Atoms], labelled: Sequence[Atoms], n: int, seed: int

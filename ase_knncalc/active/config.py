@@ -6,7 +6,7 @@ import difflib
 import json
 import os
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -100,10 +100,12 @@ class PoolTable(_Table):
     settings: dict[str, Any] = Field(default_factory=dict)
     """Fields of :class:`SamplingSettings`."""
 
-    def sampling_settings(self, seed: int) -> SamplingSettings:
-        """Settings, checked."""
+    def sampling_settings(self, seed: int, shift: int = 0) -> SamplingSettings:
+        """Settings, checked; each sampling of a loop shifts the seed, its own or the loop's."""
         options = _known(self.settings, SamplingSettings, "pool.settings")
-        return _made(SamplingSettings, {"seed": seed, **options}, "pool.settings")
+        options = {"seed": seed, **options}
+        made: SamplingSettings = _made(SamplingSettings, options, "pool.settings")
+        return replace(made, seed=(made.seed + shift) % 2**32)
 
 
 class LabelerTable(_Table):
@@ -220,12 +222,38 @@ def _with_paths(tables: dict[str, Any], folder: Path) -> dict[str, Any]:
         found[name] = table
         if isinstance(table, dict):
             found[name] = {k: resolve(v) if (name, k) in _PATHS else v for k, v in table.items()}
-    model = found.get("model")
+    model, pool = found.get("model"), found.get("pool")
     if isinstance(model, dict) and isinstance(model.get("file"), str):
-        beside = folder / model["file"]
-        if beside.is_file():
-            found["model"] = {**model, "file": str(beside)}
+        file = model["file"]
+        # What looks like a path is one, whether or not it is (still) there.
+        if Path(file).name != file or Path(file).suffix or (folder / file).is_file():
+            found["model"] = {**model, "file": str(folder / os.path.expanduser(file))}
+    if isinstance(pool, dict):
+        found["pool"] = {**pool, **_pool_paths(pool, folder)}
     return found
+
+
+def _pool_paths(pool: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """``sample`` and ``engine`` with files that lie beside the configuration."""
+
+    def beside(text: Any, file: str, pattern: str) -> Any:
+        return pattern.format(folder / file) if file and (folder / file).is_file() else text
+
+    changed: dict[str, Any] = {}
+    engine, sample = pool.get("engine"), pool.get("sample")
+    if isinstance(engine, str) and engine.startswith("model:"):
+        changed["engine"] = beside(engine, engine.removeprefix("model:"), "model:{}")
+    if isinstance(sample, list) and all(isinstance(texts, list) for texts in sample):
+        changed["sample"] = [
+            [
+                beside(t, t.rpartition(":")[0], "{}:" + t.rpartition(":")[2])
+                if isinstance(t, str)
+                else t
+                for t in texts
+            ]
+            for texts in sample
+        ]
+    return changed
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -12,9 +12,10 @@ from ase_knncalc.active.journal import Journal
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.labelers import Labeler
 
-# Files that a loop writes, and those of them that a new beginning must not find.
-_WRITTEN = r"(model(-\d{3,})?\.h5|pool-\d{3,}\.extxyz|labelled\.extxyz|report\.(csv|png))"
-_STALE = r"(model(-\d{3,})?\.h5|pool-\d{3,}\.extxyz)"
+# Files that a loop writes.
+_MODELS = r"model(-\d{3,})?\.h5"
+_POOLS = r"pool-\d{3,}\.extxyz"
+_WRITTEN = rf"({_MODELS}|{_POOLS}|labelled\.extxyz|report\.(csv|png))"
 
 
 def begun(config: LoopConfig, journal: Journal | None) -> bool:
@@ -37,8 +38,8 @@ def begun(config: LoopConfig, journal: Journal | None) -> bool:
         others = _files(directory, _WRITTEN)
         if others:
             raise SettingsError(
-                f"loop.directory: {directory} holds {others[0].name}, which no loop wrote there "
-                "and this one would write over: give another directory"
+                f"loop.directory: {directory} holds {others[0].name}, which this loop would write "
+                "over, but no journal.db of the loop that wrote it: give another directory"
             )
         return False
     if kept == identity:
@@ -58,13 +59,25 @@ def begun(config: LoopConfig, journal: Journal | None) -> bool:
 
 def take_up(config: LoopConfig, journal: Journal) -> None:
     """Go on with what a directory holds, or begin anew, as :func:`begun` says."""
-    configuration = json.dumps(config.identity(), sort_keys=True)
-    if begun(config, journal):
+    identity = config.identity()
+    configuration = json.dumps(identity, sort_keys=True)
+    here = begun(config, journal)
+    kept = json.loads(journal.fact("configuration") or "null") or identity
+    changed = {table for table in identity if identity[table] != kept.get(table)}
+    # The first model is made anew while nothing has been learned from it; pools take long.
+    if not here or ({"model", "training"} & changed and not journal.reports()):
+        _remove(config.loop.directory, _MODELS)
+    if not here and {"pool", "loop"} & changed:
+        _remove(config.loop.directory, _POOLS)
+    if here:
         journal.set_fact("configuration", configuration)
-        return
-    for file in _files(config.loop.directory, _STALE):
+    else:
+        journal.begin(configuration)
+
+
+def _remove(directory: Path, pattern: str) -> None:
+    for file in _files(directory, pattern):
         file.unlink()
-    journal.begin(configuration)
 
 
 def check_method(journal: Journal, labeler: Labeler) -> None:

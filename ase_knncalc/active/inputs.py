@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 from ase import Atoms
 
 from ase_knncalc.active.config import LoopConfig
-from ase_knncalc.active.learning import baseline_energies, training_frames
+from ase_knncalc.active.journal import Journal
+from ase_knncalc.active.learning import (
+    baseline_energies,
+    covered,
+    training_frames,
+    training_monomers,
+)
+from ase_knncalc.appending import require_level
 from ase_knncalc.data import KeyMap, read_dataset
 from ase_knncalc.errors import KNNCalcError, SettingsError, StructureError
+from ase_knncalc.labelers import Labeler, label_frames
 from ase_knncalc.model import KNNModel
-from ase_knncalc.preparation import require_none
+from ase_knncalc.preparation import compute_features, require_none
+from ase_knncalc.structure import resolve_charge
 
 
 def read_test(config: LoopConfig) -> list[Atoms]:
@@ -20,10 +31,15 @@ def read_test(config: LoopConfig) -> list[Atoms]:
     if not table.files:
         return []
     keys = KeyMap(reference_energy=table.reference_key, baseline_energy=table.baseline_key)
-    return list(read_dataset(table.files, keys=keys).frames)
+    try:
+        return list(read_dataset(table.files, keys=keys).frames)
+    except KNNCalcError as e:
+        raise type(e)(f"test.files: {e} (here: test.reference_key, test.baseline_key)") from e
 
 
-def check_inputs(config: LoopConfig, model: KNNModel, test: Sequence[Atoms]) -> None:
+def check_inputs(
+    config: LoopConfig, model: KNNModel, test: Sequence[Atoms], cache: Path | None
+) -> None:
     """Check that labels can be learned from, and errors be told, with what there is.
 
     Raises
@@ -32,8 +48,8 @@ def check_inputs(config: LoopConfig, model: KNNModel, test: Sequence[Atoms]) -> 
         If the model's baseline cannot be computed, or the training data are fewer than the
         neighbours that training would ask for.
     KNNCalcError
-        If training data cannot be read, or they or the test data bring baseline energies along
-        that are not the model's.
+        If training data or monomers cannot be read, or they or the test data bring baseline
+        energies along that are not the model's, or are of another level of theory.
     """
     assert model.baseline is not None
     if model.baseline.library == "given":
@@ -46,14 +62,80 @@ def check_inputs(config: LoopConfig, model: KNNModel, test: Sequence[Atoms]) -> 
     k = config.training.training_settings().k
     if data and k > len(data):
         raise SettingsError(f"training.settings.k: {k} neighbours, but {len(data)} training frames")
-    for table, frames in (("training.data", data), ("test.files", test)):
-        brought = [a for a in frames if "baseline_energy" in a.info]
+    monomers = training_monomers(config)
+    tables = (("training.data", data), ("training.monomers", monomers), ("test.files", test))
+    for table, frames in tables:
         try:
-            if frames is data and model.baseline.library == "none":
-                require_none(data)
-            baseline_energies(model, brought, None, config.loop.jobs)
+            _check_frames(config, model, frames, cache, learned=table != "test.files")
         except KNNCalcError as e:
             raise type(e)(f"{table}: {e}") from e
+
+
+# Structures of a file whose labels are compared with the model.
+_COMPARED = 20
+
+
+def _check_frames(
+    config: LoopConfig, model: KNNModel, frames: Sequence[Atoms], cache: Path | None, learned: bool
+) -> None:
+    assert model.baseline is not None
+    if learned and model.baseline.library == "none":
+        require_none(frames)
+    jobs = config.loop.jobs
+    baseline_energies(model, [a for a in frames if "baseline_energy" in a.info], None, jobs)
+    known = [a for a in frames if covered(model, a)]
+    if not config.training.check_labels or not known:
+        return
+    some = [known[i] for i in np.unique(np.linspace(0, len(known) - 1, _COMPARED).astype(int))]
+    energies = baseline_energies(model, some, cache, jobs)
+    pairs = [(a, e) for a, e in zip(some, energies, strict=True) if e is not None]
+    if not pairs:
+        return
+    found = model.correct_features(
+        compute_features(model.descriptor, [a for a, _ in pairs], n_jobs=1)
+    )
+    reference = np.array([a.info["reference_energy"] for a, _ in pairs])
+    require_level(
+        model,
+        np.array([e for _, e in pairs]) + found.delta - reference,
+        found.energy_std,
+        "give labels of one level and in eV, or, if they are right, training.check_labels = false",
+    )
+
+
+# Programs and grids differ by less (eV), and other levels of theory by more.
+_SAME_LEVEL = 0.05
+
+
+def check_labeler(config: LoopConfig, labeler: Labeler, journal: Journal) -> None:
+    """Have the smallest training structure labelled, and compare; once in a loop.
+
+    Labels of another level of theory would be learned as if they were right where they hold new
+    elements or charges, for which the model has no energies to compare with.
+
+    Raises
+    ------
+    SettingsError
+        If the label is not the one of the training data.
+    """
+    frames = [*training_frames(config), *training_monomers(config)]
+    if not frames or not config.training.check_labels or journal.fact("level") is not None:
+        return
+    atoms = min(frames, key=len)
+    bare = Atoms(atoms.numbers, atoms.positions)
+    bare.info = {"name": atoms.info["name"]}
+    bare.info["charge"], bare.info["multiplicity"] = resolve_charge(atoms)
+    labelled, _ = label_frames(labeler, [bare], time_limit=config.labeler.time_limit)
+    if not labelled:  # a table that does not hold it, or what the first batch will tell
+        return
+    found, wanted = (float(a.info["reference_energy"]) for a in (labelled[0], atoms))
+    if not abs(found - wanted) <= _SAME_LEVEL:
+        raise SettingsError(
+            f"labeler: it gives {found:.4f} eV for {atoms.info['name']}, training "
+            f"data have {wanted:.4f} eV: give the level of theory of the training data, or, if "
+            "both are right, training.check_labels = false"
+        )
+    journal.set_fact("level", labeler.method)
 
 
 def check_pool(config: LoopConfig, model: KNNModel, frames: Sequence[Atoms]) -> None:

@@ -164,6 +164,18 @@ class Journal:
                 db.execute(f"DELETE FROM {table}")
             db.execute("INSERT OR REPLACE INTO facts VALUES ('configuration', ?)", (configuration,))
 
+    def forget_failures(self) -> None:
+        """Forget labels that failed, so that their structures are asked for again.
+
+        Those of finished iterations are as if they had never been chosen.
+        """
+        with self._transaction() as db:
+            db.execute("DELETE FROM labels WHERE energy IS NULL")
+            db.execute(
+                "DELETE FROM structures WHERE key NOT IN (SELECT key FROM labels) "
+                "AND iteration IN (SELECT number FROM iterations)"
+            )
+
     def add_batch(self, iteration: int, frames: list[Atoms]) -> None:
         """Keep the choice of an iteration, all of it or nothing.
 

@@ -13,7 +13,7 @@ from ase import Atoms
 from ase_knncalc.active.config import LoopConfig
 from ase_knncalc.appending import append, needs_retraining
 from ase_knncalc.data import read_dataset
-from ase_knncalc.errors import SettingsError, StructureError
+from ase_knncalc.errors import KNNCalcError, SettingsError, StructureError
 from ase_knncalc.model import KNNModel
 from ase_knncalc.preparation import complete_baseline
 from ase_knncalc.training import train
@@ -134,7 +134,7 @@ def train_model(
         warnings.simplefilter("ignore", UserWarning)
         return train(
             data + additions,
-            monomers=_canonical(config, table.monomers) or None,
+            monomers=training_monomers(config) or None,
             baseline=config.model.baseline if before is None else before.baseline,
             reference=reference or table.reference_key,
             check_labels=table.check_labels,
@@ -146,14 +146,23 @@ def train_model(
 
 def training_frames(config: LoopConfig) -> list[Atoms]:
     """The original training data under the names that the loop's own labels have."""
-    return _canonical(config, config.training.data)
+    return _canonical(config, "data", config.training.data)
 
 
-def _canonical(config: LoopConfig, paths: Sequence[Path]) -> list[Atoms]:
-    """Training data under the names that the loop's own labels have."""
+def training_monomers(config: LoopConfig) -> list[Atoms]:
+    """Monomers for the zero of binding, likewise."""
+    return _canonical(config, "monomers", config.training.monomers)
+
+
+def _canonical(config: LoopConfig, name: str, paths: Sequence[Path]) -> list[Atoms]:
     if not paths:
         return []
-    frames = list(read_dataset(paths, keys=config.training.keys()).frames)
+    try:
+        frames = list(read_dataset(paths, keys=config.training.keys()).frames)
+    except KNNCalcError as e:
+        raise type(e)(
+            f"training.{name}: {e} (here: training.reference_key, training.baseline_key)"
+        ) from e
     if not config.training.use_forces:
         for atoms in frames:
             atoms.arrays.pop("reference_forces", None)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,23 +32,26 @@ from ase import Atoms
 from ase_knncalc.active.choice import Chooser
 from ase_knncalc.active.config import LoopConfig
 from ase_knncalc.active.directory import begun, check_method, take_up
-from ase_knncalc.active.inputs import check_inputs, check_pool, read_test
-from ase_knncalc.active.journal import Asked, Journal, structure_key
+from ase_knncalc.active.inputs import check_inputs, check_labeler, check_pool, read_test
+from ase_knncalc.active.journal import Asked, Journal
 from ase_knncalc.active.labelling import make_labeler
 from ase_knncalc.active.learning import Learned, baseline_energies, covered, learn, train_model
-from ase_knncalc.data import read_structures, write_frames
-from ase_knncalc.errors import DataError, LabelerError, SettingsError, StructureError
+from ase_knncalc.active.pool import Candidates
+from ase_knncalc.data import write_frames
+from ase_knncalc.errors import LabelerError, ModelFileError, ModelFileVersionError, SettingsError
 from ase_knncalc.files import replacing
 from ase_knncalc.labelers import Labeler, LabelResult, label_frames
 from ase_knncalc.model import KNNModel
 from ase_knncalc.preparation import compute_features
 from ase_knncalc.progress import track
 from ase_knncalc.store import load_model, save_model
-from ase_knncalc.structure import check_structure, composition_label, resolve_charge
+from ase_knncalc.structure import resolve_charge
 
 FloatArray = np.ndarray
 
 _PLOT_INTERVAL = 5.0  # seconds
+# One structure may be hard; so many one after the other say that the labeler is broken.
+_FAILURES_IN_A_ROW = 3
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,8 @@ class ActiveLoop:
         Instead of the one in the configuration.
     progress
         Whether to show progress bars.
+    retry
+        Whether structures whose labels failed are asked for again.
     on_iteration
         Called with the report of each iteration as it is finished.
     """
@@ -98,17 +104,20 @@ class ActiveLoop:
         *,
         labeler: Labeler | None = None,
         progress: bool = False,
+        retry: bool = False,
         on_iteration: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         self.config = config
         self.directory = config.loop.directory
         self.progress = progress
+        self.retry = retry
+        self._failed_in_a_row = 0
         self.on_iteration = on_iteration
         self._labeler = labeler
-        self._pools: dict[int, list[Atoms]] = {}
         self._test: list[Atoms] = []
         self._plotted = time.monotonic()
         self._chooser = Chooser(config, self.baseline_cache)
+        self._candidates = Candidates(config, progress)
 
     @property
     def baseline_cache(self) -> Path:
@@ -132,19 +141,26 @@ class ActiveLoop:
         except OSError as e:
             raise SettingsError(f"loop.directory: cannot make {self.directory}: {e}") from e
         with Journal(self.directory / "journal.db") as journal:
+            self._write_labelled(journal)
             labeler = self._labeler or make_labeler(self.config.labeler)
             self._test = read_test(self.config)
             take_up(self.config, journal)
+            if self.retry:
+                journal.forget_failures()
             check_method(journal, labeler)
             done = len(journal.reports())
-            model = self._model(done)
-            check_inputs(self.config, model, self._test)
+            model = self._model(journal, done)
+            check_inputs(self.config, model, self._test, self.baseline_cache)
+            if done < self.config.loop.iterations:
+                check_labeler(self.config, labeler, journal)
             for iteration in range(done + 1, self.config.loop.iterations + 1):
                 batch = self._batch(journal, iteration, model)
                 if not batch:
                     break  # the pool is used up
-                self._label(journal, labeler, batch)
-                self._write_labelled(journal)
+                try:
+                    self._label(journal, labeler, batch)
+                finally:
+                    self._write_labelled(journal)
                 model = self._learn(journal, iteration, model)
             reports = journal.reports()
             self._write_outputs(journal, reports, finished=True)
@@ -173,27 +189,31 @@ class ActiveLoop:
             make_labeler(self.config.labeler)
         test = read_test(self.config)
         if model is not None:
-            check_inputs(self.config, model, test)
-        number = done if self.config.pool.refresh else 0
+            check_inputs(self.config, model, test, None)
+        number = self._candidates.number(done + 1)
         note = ""
-        if self.config.pool.sample and not (here and self._pool_file(number).exists()):
-            frames = self._pool_files()
+        if self.config.pool.sample and not (here and self._candidates.file(number).exists()):
+            frames = self._candidates.from_files()
             wanted = self.config.pool.n * len(self.config.pool.sample)
             note = f"up to {wanted} structures would be sampled first"
         else:
-            frames = self._pool(done + 1)
-        known = {a.key for a in asked}
-        left = [a for a in frames if structure_key(a) not in known]
-        picked = [a.atoms for a in asked if a.iteration == done + 1]
+            frames = self._candidates.of(done + 1)
+        before = [a.atoms for a in asked]
+        waiting = [a for a in asked if a.iteration == done + 1]
+        picked = [a.atoms for a in waiting if not a.labelled and not a.reason]
+        foreign = 0
+        if done >= self.config.loop.iterations:
+            note = "all iterations are done: more of them with loop.iterations"
+        elif waiting and not picked:
+            note = "its labels are there: it would learn from them"
+        elif model is None:
+            note = note or "the first model would be trained first"
+        left = frames if model is None else self._candidates.left(frames, before, model)
         if model is not None:
             check_pool(self.config, model, left)
-        foreign = 0
-        if model is None:
-            note = note or "the first model would be trained first"
-        elif not picked:
+        if model is not None and not waiting and done < self.config.loop.iterations:
             cache = self.baseline_cache if self.directory.is_dir() else None
-            chooser = Chooser(self.config, cache)
-            choice = chooser.choose(model, left, [a.atoms for a in asked], done + 1)
+            choice = Chooser(self.config, cache).choose(model, left, before, done + 1)
             picked, foreign = [left[i] for i in choice.places], choice.not_covered
         stds, novelties = _said_of(model, picked)
         return Plan(done + 1, len(left), foreign, picked, stds, novelties, note)
@@ -201,88 +221,45 @@ class ActiveLoop:
     def _model_file(self, iteration: int) -> Path:
         return self.directory / f"model-{iteration:03d}.h5"
 
-    def _model(self, iteration: int) -> KNNModel:
-        """Model after an iteration; the first one is made if it is not there."""
+    def _model(self, journal: Journal, iteration: int) -> KNNModel:
+        """Model after an iteration; made (again) where it is not there, or damaged."""
         baseline = self.config.model.baseline
         file = self._model_file(iteration)
         if file.exists():
-            return load_model(file, baseline=baseline)
+            try:
+                return load_model(file, baseline=baseline)
+            except ModelFileVersionError:
+                raise
+            except ModelFileError as e:
+                warnings.warn(f"{e}; it is made again from the labels", UserWarning, stacklevel=3)
         if iteration:
-            # The file is written before the iteration counts as finished.
-            raise DataError(
-                f"{file} is missing: put it back, or give another loop.directory to start anew"
-            )
-        if self.config.model.file is not None:
+            before = self._model(journal, iteration - 1)
+            model = self._learned(journal, iteration, before).model
+        elif self.config.model.file is not None:
             model = load_model(self.config.model.file, baseline=baseline)
         else:
             model = train_model(None, [], self.config, self.baseline_cache)
         save_model(model, file)
         return load_model(file, baseline=baseline)
 
-    def _pool_file(self, iteration: int) -> Path:
-        return self.directory / f"pool-{iteration:03d}.extxyz"
-
-    def _pool_files(self) -> list[Atoms]:
-        if not self.config.pool.files:
-            return []
-        frames = []
-        for atoms in read_structures(self.config.pool.files):
-            copy = Atoms(atoms.numbers, atoms.positions)
-            copy.info = {"name": str(atoms.info["name"]), "composition": composition_label(atoms)}
-            try:
-                check_structure(atoms)
-                copy.info["charge"], copy.info["multiplicity"] = resolve_charge(atoms)
-            except StructureError as e:
-                raise SettingsError(
-                    f"pool.files: {copy.info['name']} of {atoms.info['source']}: {e}"
-                ) from e
-            frames.append(copy)
-        return frames
-
-    def _pool(self, iteration: int) -> list[Atoms]:
-        """Structures to choose from, those chosen before among them."""
-        refresh = iteration - 1 if self.config.pool.refresh else 0
-        if refresh not in self._pools:
-            frames = self._pool_files()
-            if self.config.pool.sample:
-                frames += self._sampled(refresh)
-            self._pools = {refresh: frames}
-        return self._pools[refresh]
-
-    def _sampled(self, number: int) -> list[Atoms]:
-        from ase_knncalc.molecules import parse_ingredients
-        from ase_knncalc.sampling import sample
-
-        file = self._pool_file(number)
-        if not file.exists():
-            table = self.config.pool
-            frames: list[Atoms] = []
-            for place, texts in enumerate(table.sample):
-                settings = table.sampling_settings(
-                    self.config.loop.seed + 1000 * number + 100 * place
-                )
-                frames += sample(
-                    parse_ingredients(texts),
-                    table.n,
-                    engine=table.engine,
-                    settings=settings,
-                    n_jobs=self.config.loop.jobs,
-                    progress=self.progress,
-                )
-            write_frames(file, frames)
-        # As read, so that a loop that goes on sees the same positions to the last bit.
-        return read_structures(file)
+    def _learned(self, journal: Journal, iteration: int, model: KNNModel) -> Learned:
+        """What an iteration's labels make of the model before them."""
+        asked = [a for a in journal.asked() if a.labelled and a.iteration <= iteration]
+        new = [a.atoms for a in asked if a.iteration == iteration]
+        if not new:
+            return Learned(model, "unchanged", ["no label of the batch succeeded"], [])
+        labelled = [a.atoms for a in asked]
+        return learn(model, new, labelled, self.config, self.baseline_cache)
 
     def _batch(self, journal: Journal, iteration: int, model: KNNModel) -> list[Asked]:
         """The choice of an iteration: the one in the journal, or a new one."""
         known = journal.asked(iteration)
         if known:
             return known
-        before = journal.asked()
-        keys = {a.key for a in before}
-        left = [a for a in self._pool(iteration) if structure_key(a) not in keys]
+        before = [a.atoms for a in journal.asked()]
+        left = self._candidates.left(self._candidates.of(iteration), before, model)
         check_pool(self.config, model, left)
-        choice = self._chooser.choose(model, left, [a.atoms for a in before], iteration)
+        choice = self._chooser.choose(model, left, before, iteration)
         journal.add_batch(iteration, [left[i] for i in choice.places])
         return journal.asked(iteration)
 
@@ -304,12 +281,18 @@ class ActiveLoop:
             time_limit=self.config.labeler.time_limit,
             on_result=keep,
         )
-        asked = journal.asked()
-        if not any(a.labelled for a in asked):
+        asked = {a.key: a for a in journal.asked()}
+        tried = [asked[a.key] for a in todo]
+        succeeded = [i for i, a in enumerate(tried) if a.labelled]
+        self._failed_in_a_row = (
+            len(tried) - 1 - succeeded[-1] if succeeded else self._failed_in_a_row + len(tried)
+        )
+        ever = any(a.labelled for a in asked.values())
+        if not succeeded and (not ever or self._failed_in_a_row >= _FAILURES_IN_A_ROW):
             raise LabelerError(
-                f"no label succeeded, of {len(asked)} that were asked for; the first: "
-                f"{asked[0].atoms.info['name']}: {asked[0].reason}. With another [labeler] the "
-                "loop begins anew; with this one it goes on to other structures"
+                f"no label of the batch succeeded ({len(tried)} were asked for); the first: "
+                f"{tried[0].atoms.info['name']}: {tried[0].reason}. Once the labeler works, ask "
+                "for them again with retry=True (--retry); without it the loop goes on to others"
             )
 
     def _write_labelled(self, journal: Journal) -> None:
@@ -320,17 +303,14 @@ class ActiveLoop:
     def _learn(self, journal: Journal, iteration: int, model: KNNModel) -> KNNModel:
         batch = journal.asked(iteration)
         new = [a.atoms for a in batch if a.labelled]
-        everything = [a.atoms for a in journal.asked() if a.labelled]
         report: dict[str, Any] = {
             "iteration": iteration,
             "asked": len(batch),
             "failed": len(batch) - len(new),
-            "labels": len(everything),
+            "labels": sum(a.labelled for a in journal.asked()),
             **self._surprise(model, new),
         }
-        learned = Learned(model, "unchanged", ["no label of the batch succeeded"], [])
-        if new:
-            learned = learn(model, new, everything, self.config, self.baseline_cache)
+        learned = self._learned(journal, iteration, model)
         model = learned.model
         save_model(model, self._model_file(iteration))
         model = load_model(self._model_file(iteration), baseline=self.config.model.baseline)
@@ -369,8 +349,8 @@ class ActiveLoop:
         self, journal: Journal, model: KNNModel, iteration: int
     ) -> dict[str, float | int | None]:
         """What the model says of the structures that are left."""
-        keys = {a.key for a in journal.asked()}
-        left = [a for a in self._pool(iteration) if structure_key(a) not in keys]
+        everything = self._candidates.of(iteration)
+        left = self._candidates.left(everything, [a.atoms for a in journal.asked()], model)
         known = [a for a in left if covered(model, a)]
         state: dict[str, float | int | None] = {
             "pool": len(left), "pool_not_covered": len(left) - len(known),

@@ -17,8 +17,8 @@ KCAL_PER_MOL = 23.060547830619026
 
 COLUMNS = (
     "iteration", "asked", "failed", "labels", "learned", "structures",
-    "batch_mae", "batch_coverage", "batch_novelty",
-    "test_mae", "test_rmse", "test_coverage", "test_novelty",
+    "batch_n", "batch_mae", "batch_coverage", "batch_novelty",
+    "test_n", "test_mae", "test_rmse", "test_coverage", "test_novelty",
     "pool", "pool_not_covered", "pool_std", "pool_novelty",
 )  # fmt: skip
 _ENERGIES = {"batch_mae", "test_mae", "test_rmse", "pool_std"}

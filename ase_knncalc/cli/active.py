@@ -233,6 +233,9 @@ def active(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be asked next; label nothing.")
     ] = False,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Ask again for labels that failed.")
+    ] = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -243,7 +246,12 @@ def active(
     from ase_knncalc.active import ActiveLoop, read_config
     from ase_knncalc.active.report import COLUMNS, row
 
-    loop = ActiveLoop(read_config(config), progress=not quiet, on_iteration=_say(quiet or as_json))
+    loop = ActiveLoop(
+        read_config(config),
+        progress=not quiet,
+        retry=retry,
+        on_iteration=_say(quiet or as_json),
+    )
     if dry_run:
         _show_plan(loop, as_json)
         return

@@ -1,0 +1,124 @@
+"""Structures that a loop chooses from: read, sampled, and without what is known already."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ase import Atoms
+
+from ase_knncalc.active.config import LoopConfig
+from ase_knncalc.active.learning import covered, training_frames
+from ase_knncalc.appending import new_ones
+from ase_knncalc.data import read_structures, write_frames
+from ase_knncalc.data.duplicates import DuplicateFinder
+from ase_knncalc.errors import SettingsError, StructureError
+from ase_knncalc.model import KNNModel
+from ase_knncalc.preparation import compute_features
+from ase_knncalc.structure import check_structure, composition_label, resolve_charge
+
+
+class Candidates:
+    """The pool of a loop.
+
+    Parameters
+    ----------
+    config
+        Of the loop.
+    progress
+        Whether sampling shows progress bars.
+    """
+
+    def __init__(self, config: LoopConfig, progress: bool = False) -> None:
+        self.config = config
+        self.progress = progress
+        self._frames: dict[int, list[Atoms]] = {}
+        self._training: list[Atoms] | None = None
+
+    def file(self, number: int) -> Path:
+        """Where sampled structures are kept, of the first sampling (0) or a later one."""
+        return self.config.loop.directory / f"pool-{number:03d}.extxyz"
+
+    def number(self, iteration: int) -> int:
+        """Which sampling an iteration chooses from."""
+        return iteration - 1 if self.config.pool.refresh else 0
+
+    def of(self, iteration: int) -> list[Atoms]:
+        """All structures of an iteration's pool; sampled where they are not there yet."""
+        number = self.number(iteration)
+        if number not in self._frames:
+            frames = self.from_files()
+            if self.config.pool.sample:
+                frames += self._sampled(number)
+            self._frames = {number: frames}
+        return self._frames[number]
+
+    def left(self, frames: Sequence[Atoms], asked: Sequence[Atoms], model: KNNModel) -> list[Atoms]:
+        """Those of the frames that are neither asked for, nor in training data or model.
+
+        In whatever orientation and order of atoms, and each but once: a label of a structure that
+        is known already teaches nothing.
+        """
+        finder = DuplicateFinder()
+        if self._training is None:
+            self._training = training_frames(self.config)
+        for atoms in (*self._training, *asked):
+            finder.add(atoms, *resolve_charge(atoms))
+        fresh = [a for a in frames if finder.find_or_add(a, *resolve_charge(a)) is None]
+        if self._training:
+            return fresh
+        known = [i for i, a in enumerate(fresh) if covered(model, a)]
+        here = [fresh[i] for i in known]
+        new = new_ones(model, here, compute_features(model.descriptor, here, n_jobs=1))
+        gone = set(known) - {known[i] for i in new}
+        return [a for i, a in enumerate(fresh) if i not in gone]
+
+    def from_files(self) -> list[Atoms]:
+        """Structures of the pool's files.
+
+        Raises
+        ------
+        SettingsError
+            If one is none that could be labelled.
+        DataError
+            If a file cannot be read.
+        """
+        if not self.config.pool.files:
+            return []
+        frames = []
+        for atoms in read_structures(self.config.pool.files):
+            copy = Atoms(atoms.numbers, atoms.positions)
+            copy.info = {"name": str(atoms.info["name"]), "composition": composition_label(atoms)}
+            try:
+                check_structure(atoms)
+                copy.info["charge"], copy.info["multiplicity"] = resolve_charge(atoms)
+            except StructureError as e:
+                raise SettingsError(
+                    f"pool.files: {copy.info['name']} of {atoms.info['source']}: {e}"
+                ) from e
+            frames.append(copy)
+        return frames
+
+    def _sampled(self, number: int) -> list[Atoms]:
+        from ase_knncalc.molecules import parse_ingredients
+        from ase_knncalc.sampling import sample
+
+        file = self.file(number)
+        if not file.exists():
+            table = self.config.pool
+            frames: list[Atoms] = []
+            for place, texts in enumerate(table.sample):
+                settings = table.sampling_settings(
+                    self.config.loop.seed, 1000 * number + 100 * place
+                )
+                frames += sample(
+                    parse_ingredients(texts),
+                    table.n,
+                    engine=table.engine,
+                    settings=settings,
+                    n_jobs=self.config.loop.jobs,
+                    progress=self.progress,
+                )
+            write_frames(file, frames)
+        # As read, so that a loop that goes on sees the same positions to the last bit.
+        return read_structures(file)
