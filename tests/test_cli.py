@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
+from factories import pair_energy
 
 from ase_knncalc import save_model
 from ase_knncalc.data import iter_frames
@@ -324,7 +325,7 @@ def test_sample_select_append(folder) -> None:
     assert len(rows) == 2
     assert all(r["energy_std_kcal_mol"] > 0 for r in rows)
     for a in chosen:
-        a.info["reference_energy"] = -40.0
+        a.info["reference_energy"] = pair_energy(a)
     write(folder / "labelled.extxyz", chosen)
     (folder / "grown.h5").write_bytes((folder / "tiny.h5").read_bytes())
     arguments = ("append", "labelled.extxyz", "-m", "grown.h5", "--source", "by hand", "-q")

@@ -71,6 +71,24 @@ def check_inputs(
             raise type(e)(f"{table}: {e}") from e
 
 
+def check_ingredients(config: LoopConfig, model: KNNModel) -> None:
+    """:func:`check_pool` of clusters that have not been sampled yet, which may take long."""
+    from ase_knncalc.molecules import parse_ingredients
+
+    frames = []
+    for texts in config.pool.sample:
+        cluster, charge = Atoms(), 0
+        for ingredient in parse_ingredients(texts):
+            for _ in range(ingredient.count):
+                molecule = ingredient.molecule.copy()
+                molecule.positions += [20.0 * len(cluster), 0.0, 0.0]
+                cluster += molecule
+                charge += resolve_charge(molecule)[0]
+        cluster.info = {"name": " ".join(texts), "charge": charge}
+        frames.append(cluster)
+    check_pool(config, model, frames)
+
+
 # Structures of a file whose labels are compared with the model.
 _COMPARED = 20
 

@@ -32,7 +32,13 @@ from ase import Atoms
 from ase_knncalc.active.choice import Chooser
 from ase_knncalc.active.config import LoopConfig
 from ase_knncalc.active.directory import begun, check_method, take_up
-from ase_knncalc.active.inputs import check_inputs, check_labeler, check_pool, read_test
+from ase_knncalc.active.inputs import (
+    check_ingredients,
+    check_inputs,
+    check_labeler,
+    check_pool,
+    read_test,
+)
 from ase_knncalc.active.journal import Asked, Journal
 from ase_knncalc.active.labelling import make_labeler
 from ase_knncalc.active.learning import Learned, baseline_energies, covered, learn, train_model
@@ -151,6 +157,7 @@ class ActiveLoop:
             done = len(journal.reports())
             model = self._model(journal, done)
             check_inputs(self.config, model, self._test, self.baseline_cache)
+            check_ingredients(self.config, model)
             if done < self.config.loop.iterations:
                 check_labeler(self.config, labeler, journal)
             for iteration in range(done + 1, self.config.loop.iterations + 1):
@@ -190,6 +197,7 @@ class ActiveLoop:
         test = read_test(self.config)
         if model is not None:
             check_inputs(self.config, model, test, None)
+            check_ingredients(self.config, model)
         number = self._candidates.number(done + 1)
         note = ""
         if self.config.pool.sample and not (here and self._candidates.file(number).exists()):
