@@ -201,7 +201,7 @@ class ActiveLoop:
         number = self._candidates.number(done + 1)
         note = ""
         if self.config.pool.sample and not (here and self._candidates.file(number).exists()):
-            frames = self._candidates.from_files()
+            frames = self._candidates.fresh(self._candidates.from_files())
             wanted = self.config.pool.n * len(self.config.pool.sample)
             note = f"up to {wanted} structures would be sampled first"
         else:

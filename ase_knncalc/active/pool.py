@@ -33,7 +33,6 @@ class Candidates:
         self.config = config
         self.progress = progress
         self._frames: dict[int, list[Atoms]] = {}
-        self._training: list[Atoms] | None = None
 
     def file(self, number: int) -> Path:
         """Where sampled structures are kept, of the first sampling (0) or a later one."""
@@ -44,34 +43,32 @@ class Candidates:
         return iteration - 1 if self.config.pool.refresh else 0
 
     def of(self, iteration: int) -> list[Atoms]:
-        """All structures of an iteration's pool; sampled where they are not there yet."""
+        """Structures of an iteration's pool that :meth:`fresh` leaves; sampled where need be."""
         number = self.number(iteration)
         if number not in self._frames:
             frames = self.from_files()
             if self.config.pool.sample:
                 frames += self._sampled(number)
-            self._frames = {number: frames}
+            self._frames = {number: self.fresh(frames)}
         return self._frames[number]
 
-    def left(self, frames: Sequence[Atoms], asked: Sequence[Atoms], model: KNNModel) -> list[Atoms]:
-        """Those of the frames that are neither asked for, nor in training data or model.
+    def fresh(self, frames: Sequence[Atoms]) -> list[Atoms]:
+        """Those that are not among the training data, each but once.
 
-        In whatever orientation and order of atoms, and each but once: a label of a structure that
-        is known already teaches nothing.
+        In whatever orientation and order of atoms: a label of what is known teaches nothing.
         """
-        finder = DuplicateFinder()
-        if self._training is None:
-            self._training = training_frames(self.config)
-        for atoms in (*self._training, *asked):
-            finder.add(atoms, *resolve_charge(atoms))
-        fresh = [a for a in frames if finder.find_or_add(a, *resolve_charge(a)) is None]
-        if self._training:
-            return fresh
-        known = [i for i, a in enumerate(fresh) if covered(model, a)]
-        here = [fresh[i] for i in known]
+        return _others(frames, training_frames(self.config))
+
+    def left(self, frames: Sequence[Atoms], asked: Sequence[Atoms], model: KNNModel) -> list[Atoms]:
+        """Those that have not been asked for, and that the model does not have."""
+        others = _others(frames, asked)
+        if self.config.training.data:
+            return others
+        known = [i for i, a in enumerate(others) if covered(model, a)]
+        here = [others[i] for i in known]
         new = new_ones(model, here, compute_features(model.descriptor, here, n_jobs=1))
         gone = set(known) - {known[i] for i in new}
-        return [a for i, a in enumerate(fresh) if i not in gone]
+        return [a for i, a in enumerate(others) if i not in gone]
 
     def from_files(self) -> list[Atoms]:
         """Structures of the pool's files.
@@ -122,3 +119,10 @@ class Candidates:
             write_frames(file, frames)
         # As read, so that a loop that goes on sees the same positions to the last bit.
         return read_structures(file)
+
+
+def _others(frames: Sequence[Atoms], known: Sequence[Atoms]) -> list[Atoms]:
+    finder = DuplicateFinder()
+    for atoms in known:
+        finder.add(atoms, *resolve_charge(atoms))
+    return [a for a in frames if finder.find_or_add(a, *resolve_charge(a)) is None]
