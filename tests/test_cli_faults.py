@@ -356,11 +356,16 @@ def test_no_space_for_the_output_is_one_line(files) -> None:
 
 
 def test_interruption_is_one_line_and_exit_code_130(files) -> None:
+    # In the background of a script interrupts are ignored, and by children of the tests, too.
     process = start("sample", "w:2", "-n", 10**6, "--no-relax", "-q", "-j", 1, "-o", "pool.extxyz",
-                    cwd=files)  # fmt: skip
-    time.sleep(1.5)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+                    cwd=files,
+                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # fmt: skip
+    try:
+        time.sleep(1.5)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert err.splitlines() == [b"knncalc: interrupted; labels in a cache are kept"]
     assert not (files / "pool.extxyz").exists()

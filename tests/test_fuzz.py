@@ -114,7 +114,7 @@ def test_what_is_not_a_file_is_told_and_not_waited_for(tmp_path) -> None:
         read_container(pipe, "labels")
     with pytest.raises(ModelFileError):
         load_model(pipe)
-    with pytest.raises(ModelFileError):
+    with pytest.raises(SettingsError, match="name of a file"):
         load_model("a\0b")
 
 
