@@ -265,6 +265,61 @@ def test_data_of_another_level_are_refused(folder, table) -> None:
     assert not oracle.calls.exists()
 
 
+def test_test_structures_that_are_learned_from_are_told(folder) -> None:
+    path = write_config(folder, iterations=1)
+    write_frames(folder / "test.extxyz", [*water_clusters(60)[:3], *water_clusters(20, seed=12)])
+    with pytest.warns(UserWarning, match=r"test\.files: 3 of 23 structures are in training\.data"):
+        run_loop(read_config(path))
+    path.write_text(path.read_text().replace('["test.extxyz"]', '["answers.extxyz"]'))
+    with pytest.warns(UserWarning, match="30 of 30 structures are in the pool"):
+        run_loop(read_config(write_config_in(path, "other")))
+
+
+def write_config_in(path: Path, directory: str) -> Path:
+    path.write_text(path.read_text().replace('"work"', f'"{directory}"'))
+    return path
+
+
+def test_each_sampling_is_another_whatever_seed_is_set(folder) -> None:
+    path = folder / "config.toml"
+    text = path.read_text().replace("[pool]", "[pool]\nsettings = {seed = 7}")
+    path.write_text(text)
+    table = read_config(path).pool
+    seeds = {table.sampling_settings(0, shift).seed for shift in (0, 100, 1000)}
+    assert seeds == {7, 107, 1007}
+
+
+def test_files_of_a_pool_lie_beside_the_configuration(folder, monkeypatch) -> None:
+    write_frames(folder / "own.xyz", water_clusters(1))
+    path = folder / "config.toml"
+    pool = 'sample = [["own.xyz:2", "w:1"]]\nengine = "model:first.h5"'
+    path.write_text(path.read_text().replace('files = ["pool.extxyz"]', pool))
+    monkeypatch.chdir(folder.parent)
+    table = read_config(path).pool
+    assert table.sample == [[f"{folder / 'own.xyz'}:2", "w:1"]]
+    assert table.engine == f"model:{folder / 'first.h5'}"
+
+
+def test_plan_counts_what_is_left_to_label(folder) -> None:
+    class Stopped(Oracle):
+        left = 4
+
+        def label(self, atoms):
+            self.left -= 1
+            if self.left < 0:
+                raise KeyboardInterrupt
+            return super().label(atoms)
+
+    config = read_config(write_config(folder, iterations=1))
+    with pytest.raises(KeyboardInterrupt):
+        run_loop(config, labeler=Stopped(folder / "calls"))
+    assert len(ActiveLoop(config).plan().chosen) == 1
+    run_loop(config, labeler=Oracle(folder / "calls"))
+    plan = ActiveLoop(config).plan()
+    assert plan.chosen == []
+    assert "all iterations are done" in plan.note
+
+
 def test_what_is_known_is_not_bought(folder) -> None:
     """Not in another orientation and order of atoms either, nor as a file rounds it."""
     known = water_clusters(60)[:4]

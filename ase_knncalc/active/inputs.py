@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from ase_knncalc.active.learning import (
 )
 from ase_knncalc.appending import require_level
 from ase_knncalc.data import KeyMap, read_dataset
+from ase_knncalc.data.duplicates import DuplicateFinder
 from ase_knncalc.errors import KNNCalcError, SettingsError, StructureError
 from ase_knncalc.labelers import Labeler, label_frames
 from ase_knncalc.model import KNNModel
@@ -101,10 +103,11 @@ def _check_frames(
         require_none(frames)
     jobs = config.loop.jobs
     baseline_energies(model, [a for a in frames if "baseline_energy" in a.info], None, jobs)
-    known = [a for a in frames if covered(model, a)]
-    if not config.training.check_labels or not known:
+    if not config.training.check_labels or not frames:
         return
-    some = [known[i] for i in np.unique(np.linspace(0, len(known) - 1, _COMPARED).astype(int))]
+    spread = np.unique(np.linspace(0, len(frames) - 1, 3 * _COMPARED).astype(int))
+    known = [frames[i] for i in spread if covered(model, frames[i])]
+    some = known[:: max(1, len(known) // _COMPARED)]
     energies = baseline_energies(model, some, cache, jobs)
     pairs = [(a, e) for a, e in zip(some, energies, strict=True) if e is not None]
     if not pairs:
@@ -137,7 +140,8 @@ def check_labeler(config: LoopConfig, labeler: Labeler, journal: Journal) -> Non
         If the label is not the one of the training data.
     """
     frames = [*training_frames(config), *training_monomers(config)]
-    if not frames or not config.training.check_labels or journal.fact("level") is not None:
+    compared = journal.fact("level") == labeler.method
+    if not frames or not config.training.check_labels or compared:
         return
     atoms = min(frames, key=len)
     bare = Atoms(atoms.numbers, atoms.positions)
@@ -154,6 +158,22 @@ def check_labeler(config: LoopConfig, labeler: Labeler, journal: Journal) -> Non
             "both are right, training.check_labels = false"
         )
     journal.set_fact("level", labeler.method)
+
+
+def check_held_out(config: LoopConfig, test: Sequence[Atoms], pool: Sequence[Atoms]) -> None:
+    """Warn of test structures that are learned from: their errors say nothing of others."""
+    for table, frames in (("training.data", training_frames(config)), ("the pool", pool)):
+        finder = DuplicateFinder()
+        for atoms in frames:
+            finder.add(atoms, *resolve_charge(atoms))
+        twice = sum(bool(finder.find_all(a, *resolve_charge(a))) for a in test)
+        if twice:
+            warnings.warn(
+                f"test.files: {twice} of {len(test)} structures are in {table}, too: once "
+                "the model has learned from them, their errors say nothing of new structures",
+                UserWarning,
+                stacklevel=3,
+            )
 
 
 def check_pool(config: LoopConfig, model: KNNModel, frames: Sequence[Atoms]) -> None:

@@ -162,6 +162,7 @@ class Journal:
         with self._transaction() as db:
             for table in ("labels", "structures", "iterations"):
                 db.execute(f"DELETE FROM {table}")
+            db.execute("DELETE FROM facts WHERE name = 'level'")
             db.execute("INSERT OR REPLACE INTO facts VALUES ('configuration', ?)", (configuration,))
 
     def forget_failures(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from ase import Atoms
 
 from ase_knncalc.active.config import LoopConfig
 from ase_knncalc.appending import append, needs_retraining
-from ase_knncalc.data import read_dataset
-from ase_knncalc.errors import KNNCalcError, SettingsError, StructureError
+from ase_knncalc.data import KeyMap, read_dataset
+from ase_knncalc.errors import DataError, KNNCalcError, SettingsError, StructureError
 from ase_knncalc.model import KNNModel
 from ase_knncalc.preparation import complete_baseline
 from ase_knncalc.training import train
@@ -157,13 +158,26 @@ def training_monomers(config: LoopConfig) -> list[Atoms]:
 def _canonical(config: LoopConfig, name: str, paths: Sequence[Path]) -> list[Atoms]:
     if not paths:
         return []
+    table = config.training
     try:
-        frames = list(read_dataset(paths, keys=config.training.keys()).frames)
+        stamps = tuple(path.stat().st_mtime_ns for path in paths)
+        found = _read(tuple(paths), stamps, table.keys(), table.use_forces)
+    except OSError as e:
+        raise DataError(f"training.{name}: cannot read {e.filename}: {e.strerror or e}") from e
     except KNNCalcError as e:
         raise type(e)(
             f"training.{name}: {e} (here: training.reference_key, training.baseline_key)"
         ) from e
-    if not config.training.use_forces:
+    return [a.copy() for a in found]
+
+
+@lru_cache(maxsize=2)
+def _read(
+    paths: tuple[Path, ...], stamps: tuple[int, ...], keys: KeyMap, use_forces: bool
+) -> list[Atoms]:
+    """Files as they are now, read but once: a loop asks for them in each iteration."""
+    frames = list(read_dataset(list(paths), keys=keys).frames)
+    if not use_forces:
         for atoms in frames:
             atoms.arrays.pop("reference_forces", None)
     return frames

@@ -33,6 +33,7 @@ from ase_knncalc.active.choice import Chooser
 from ase_knncalc.active.config import LoopConfig
 from ase_knncalc.active.directory import begun, check_method, take_up
 from ase_knncalc.active.inputs import (
+    check_held_out,
     check_ingredients,
     check_inputs,
     check_labeler,
@@ -160,6 +161,7 @@ class ActiveLoop:
             check_ingredients(self.config, model)
             if done < self.config.loop.iterations:
                 check_labeler(self.config, labeler, journal)
+                check_held_out(self.config, self._test, self._candidates.of(done + 1))
             for iteration in range(done + 1, self.config.loop.iterations + 1):
                 batch = self._batch(journal, iteration, model)
                 if not batch:
