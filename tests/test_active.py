@@ -114,6 +114,7 @@ def test_never_and_always(folder) -> None:
     assert reports[-1]["reasons"]
 
 
+@pytest.mark.filterwarnings("ignore:test.files")
 def test_what_the_model_does_not_cover_is_asked_first(folder, cluster_frames) -> None:
     waters = [a.copy() for a in cluster_frames if a.info["composition"] in ("1w", "2w")]
     others = [a.copy() for a in cluster_frames if a.info["composition"] == "1am"][:6]
