@@ -140,12 +140,40 @@ def append(
     ]
     if not fresh:
         return _nothing(model, omitted)
-    frames, batch = [frames[i] for i in fresh], batch.select(fresh)
+    new = _Additions.of(model, [frames[i] for i in fresh], batch.select(fresh))
     if check_labels:
-        frames, batch = _credible(model, frames, batch, omitted)
-        if not frames:
+        new = _credible(model, new, omitted)
+        if not new.frames:
             return _nothing(model, omitted)
-    return _extend(model, frames, batch, omitted, source)
+    return _extend(model, new, omitted, source)
+
+
+@dataclass(frozen=True)
+class _Additions:
+    """Structures that are new to a model, and what it says of them; energies in eV."""
+
+    frames: list[Atoms]
+    batch: FeatureBatch
+    delta: FloatArray
+    errors: FloatArray
+    stds: FloatArray
+    trend: FloatArray
+
+    @classmethod
+    def of(cls, model: KNNModel, frames: list[Atoms], batch: FeatureBatch) -> _Additions:
+        delta = np.array([a.info["reference_energy"] - a.info["baseline_energy"] for a in frames])
+        found = model.correct_features(batch)
+        return cls(frames, batch, delta, found.delta - delta, found.energy_std, found.trend)
+
+    def select(self, places: FloatArray) -> _Additions:
+        return _Additions(
+            [self.frames[i] for i in places],
+            self.batch.select(places),
+            self.delta[places],
+            self.errors[places],
+            self.stds[places],
+            self.trend[places],
+        )
 
 
 def _check_covered(model: KNNModel, atoms: Atoms) -> None:
@@ -238,14 +266,10 @@ def require_level(model: KNNModel, errors: FloatArray, stds: FloatArray, advice:
         )
 
 
-def _credible(
-    model: KNNModel, frames: list[Atoms], batch: FeatureBatch, omitted: list[Omission]
-) -> tuple[list[Atoms], FeatureBatch]:
+def _credible(model: KNNModel, new: _Additions, omitted: list[Omission]) -> _Additions:
     """Structures without labels that are wrong beyond doubt, which join ``omitted``."""
-    found = model.correct_features(batch)
-    delta = np.array([a.info["reference_energy"] - a.info["baseline_energy"] for a in frames])
-    errors, stds = found.delta - delta, found.energy_std
-    reference = delta + [a.info["baseline_energy"] for a in frames]
+    errors, stds = new.errors, new.stds
+    reference = np.array([a.info["reference_energy"] for a in new.frames])
     unit = ratio_unit(reference, reference + errors)
     if unit is not None:
         raise DataError(
@@ -262,31 +286,22 @@ def _credible(
     omitted += [
         _omission(
             i,
-            frames[i],
+            new.frames[i],
             f"its reference energy lies {abs(errors[i]):.3g} eV from what the model predicts, with "
             f"a standard deviation of {stds[i]:.2g} eV: wrong, or to be learned by training again",
             "label",
         )
         for i in np.flatnonzero(wrong).tolist()
     ]
-    kept = np.flatnonzero(~wrong)
-    return [frames[i] for i in kept], batch.select(kept)
+    return new.select(np.flatnonzero(~wrong))
 
 
-def _extend(
-    model: KNNModel,
-    frames: list[Atoms],
-    batch: FeatureBatch,
-    omitted: list[Omission],
-    source: str,
-) -> Appended:
-    delta = np.array([a.info["reference_energy"] - a.info["baseline_energy"] for a in frames])
-    before = model.correct_features(batch)
-    errors, stds = before.delta - delta, before.energy_std
+def _extend(model: KNNModel, new: _Additions, omitted: list[Omission], source: str) -> Appended:
+    frames, batch, delta, errors, stds = new.frames, new.batch, new.delta, new.errors, new.stds
     scale = 1.4826 * float(np.median(np.abs(model.knn.residuals)))
     # A label that is wrong must not decide what its neighbours get; what is new may be far off.
     limit = _LARGEST * np.maximum(scale, stds)
-    residuals = np.clip(delta - before.trend, -limit, limit)
+    residuals = np.clip(delta - new.trend, -limit, limit)
     points = model.place(batch)
     knn = KNNTerm(
         NeighborIndex(np.vstack([model.knn.index.points, points.astype(np.float32)])),

@@ -6,9 +6,10 @@ raises :class:`SettingsError` with the name in it: in the first line of a call, 
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -141,6 +142,13 @@ def settle(settings: Any, **checks: Checker) -> None:
     """Check fields of a frozen dataclass, and keep what the checkers give back."""
     for name, check in checks.items():
         object.__setattr__(settings, name, check(name, getattr(settings, name)))
+
+
+def similar(name: str, known: Iterable[str]) -> str:
+    """End of a message on a name that is not known: the one that was meant, or all there are."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, 1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(names)}"
 
 
 def _short(value: Any) -> str:

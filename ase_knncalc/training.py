@@ -7,7 +7,6 @@ memory; :func:`train` all of it, keeping account of every frame that it leaves o
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import warnings
@@ -30,7 +29,7 @@ from ase_knncalc.parallel import check_jobs, run
 from ase_knncalc.preparation import Prepared, TrainingData, prepare
 from ase_knncalc.profiling import stage
 from ase_knncalc.progress import track
-from ase_knncalc.settingcheck import file_name, flag, instance
+from ase_knncalc.settingcheck import file_name, flag, instance, similar
 from ase_knncalc.settings import TrainingSettings
 from ase_knncalc.sources import source_table
 from ase_knncalc.trend import Trend, TrendFit, composition_columns
@@ -412,9 +411,7 @@ def train(
     known = [f.name for f in fields(TrainingSettings)]
     for name in options:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"settings are {', '.join(known)}"
-            raise SettingsError(f"train has no argument {name!r}; {hint}")
+            raise SettingsError(f"train has no argument {name!r}{similar(name, known)}")
     chosen = TrainingSettings() if settings is None else settings
     settings = replace(instance(TrainingSettings)("settings", chosen), **options)
     instance(str)("reference", reference)

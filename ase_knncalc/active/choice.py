@@ -120,10 +120,10 @@ class Chooser:
         The lowest of a composition may have been labelled already.
         """
         n = len(candidates)
-        frames = [*candidates, *(a for a in labelled if covered(model, a))]
         window = self.config.loop.energy_window
         if window is None:
             return list(range(n))
+        frames = [*candidates, *(a for a in labelled if covered(model, a))]
         known = sorted(set(range(len(frames))) - set(foreign))
         asked = [frames[i] for i in known]
         if not asked:

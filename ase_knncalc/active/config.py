@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import sys
@@ -26,6 +25,7 @@ from ase_knncalc.labelers.dft import RESOURCES
 from ase_knncalc.parallel import check_jobs
 from ase_knncalc.sampling import SamplingSettings
 from ase_knncalc.selection import STRATEGIES
+from ase_knncalc.settingcheck import similar
 from ase_knncalc.settings import TrainingSettings
 from ase_knncalc.sparse import SparseSettings
 
@@ -263,15 +263,10 @@ def _first_problem(error: ValidationError) -> str:
         table: Any = LoopConfig
         for part in problem["loc"][:-1]:
             table = table.model_fields[part].annotation
-        return f"{where}: unknown key{_similar(str(problem['loc'][-1]), table.model_fields)}"
+        return f"{where}: unknown key{similar(str(problem['loc'][-1]), table.model_fields)}"
     if problem["type"] == "missing":
         return f"{where}: missing"
     return f"{where}: {problem['msg']}, got {problem['input']!r}"
-
-
-def _similar(name: str, known: Any) -> str:
-    near = difflib.get_close_matches(name, list(known), 1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
 
 
 def _known(options: Any, kind: type[Any], where: str) -> dict[str, Any]:
@@ -280,7 +275,7 @@ def _known(options: Any, kind: type[Any], where: str) -> dict[str, Any]:
     names = [f.name for f in fields(kind)]
     for key in options:
         if key not in names:
-            raise SettingsError(f"{where}.{key}: unknown key{_similar(key, names)}")
+            raise SettingsError(f"{where}.{key}: unknown key{similar(key, names)}")
     return {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
 
 

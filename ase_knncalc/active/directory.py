@@ -33,7 +33,7 @@ def begun(config: LoopConfig, journal: Journal | None) -> bool:
     """
     directory = config.loop.directory
     identity = config.identity()
-    kept = None if journal is None else json.loads(journal.fact("configuration") or "null")
+    kept = None if journal is None else _kept(journal)
     if journal is None or kept is None:
         others = _files(directory, _WRITTEN)
         if others:
@@ -62,7 +62,7 @@ def take_up(config: LoopConfig, journal: Journal) -> None:
     identity = config.identity()
     configuration = json.dumps(identity, sort_keys=True)
     here = begun(config, journal)
-    kept = json.loads(journal.fact("configuration") or "null") or identity
+    kept = _kept(journal) or identity
     changed = {table for table in identity if identity[table] != kept.get(table)}
     # The first model is made anew while nothing has been learned from it; pools take long.
     if not here or ({"model", "training"} & changed and not journal.reports()):
@@ -73,6 +73,11 @@ def take_up(config: LoopConfig, journal: Journal) -> None:
         journal.set_fact("configuration", configuration)
     else:
         journal.begin(configuration)
+
+
+def _kept(journal: Journal) -> dict[str, Any] | None:
+    """The identity of the configuration that a loop was last called with."""
+    return json.loads(journal.fact("configuration") or "null")
 
 
 def _remove(directory: Path, pattern: str) -> None:

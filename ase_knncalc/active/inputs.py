@@ -14,6 +14,7 @@ from ase_knncalc.active.journal import Journal
 from ase_knncalc.active.learning import (
     baseline_energies,
     covered,
+    errors_of,
     training_frames,
     training_monomers,
 )
@@ -23,7 +24,7 @@ from ase_knncalc.data.duplicates import DuplicateFinder
 from ase_knncalc.errors import KNNCalcError, SettingsError, StructureError
 from ase_knncalc.labelers import Labeler, label_frames
 from ase_knncalc.model import KNNModel
-from ase_knncalc.preparation import compute_features, require_none
+from ase_knncalc.preparation import require_none
 from ase_knncalc.structure import resolve_charge
 
 
@@ -108,17 +109,12 @@ def _check_frames(
     spread = np.unique(np.linspace(0, len(frames) - 1, 3 * _COMPARED).astype(int))
     known = [frames[i] for i in spread if covered(model, frames[i])]
     some = known[:: max(1, len(known) // _COMPARED)]
-    energies = baseline_energies(model, some, cache, jobs)
-    pairs = [(a, e) for a, e in zip(some, energies, strict=True) if e is not None]
-    if not pairs:
+    errors, found = errors_of(model, some, cache, jobs)
+    if not len(errors):
         return
-    found = model.correct_features(
-        compute_features(model.descriptor, [a for a, _ in pairs], n_jobs=1)
-    )
-    reference = np.array([a.info["reference_energy"] for a, _ in pairs])
     require_level(
         model,
-        np.array([e for _, e in pairs]) + found.delta - reference,
+        errors,
         found.energy_std,
         "give labels of one level and in eV, or, if they are right, training.check_labels = false",
     )
@@ -163,9 +159,7 @@ def check_labeler(config: LoopConfig, labeler: Labeler, journal: Journal) -> Non
 def check_held_out(config: LoopConfig, test: Sequence[Atoms], pool: Sequence[Atoms]) -> None:
     """Warn of test structures that are learned from: their errors say nothing of others."""
     for table, frames in (("training.data", training_frames(config)), ("the pool", pool)):
-        finder = DuplicateFinder()
-        for atoms in frames:
-            finder.add(atoms, *resolve_charge(atoms))
+        finder = DuplicateFinder.of(frames)
         twice = sum(bool(finder.find_all(a, *resolve_charge(a))) for a in test)
         if twice:
             warnings.warn(

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ase import Atoms
 
 from ase_knncalc.active.config import LoopConfig
@@ -16,8 +17,11 @@ from ase_knncalc.appending import append, needs_retraining
 from ase_knncalc.data import KeyMap, read_dataset
 from ase_knncalc.errors import DataError, KNNCalcError, SettingsError, StructureError
 from ase_knncalc.model import KNNModel
-from ase_knncalc.preparation import complete_baseline
+from ase_knncalc.prediction import Prediction
+from ase_knncalc.preparation import complete_baseline, compute_features
 from ase_knncalc.training import train
+
+FloatArray = np.ndarray
 
 
 @dataclass(frozen=True)
@@ -196,3 +200,19 @@ def baseline_energies(
         None if error else float(a.info["baseline_energy"])
         for a, error in zip(copies, errors, strict=True)
     ]
+
+
+def errors_of(
+    model: KNNModel, frames: Sequence[Atoms], cache: Path | None, jobs: int
+) -> tuple[FloatArray, Prediction]:
+    """Predicted minus reference energy (eV) of labelled structures, and the corrections behind it.
+
+    Without those whose baseline fails.
+    """
+    energies = baseline_energies(model, frames, cache, jobs)
+    there = [i for i, e in enumerate(energies) if e is not None]
+    known = [frames[i] for i in there]
+    found = model.correct_features(compute_features(model.descriptor, known, n_jobs=1))
+    baseline = np.array([energies[i] for i in there], dtype=np.float64)
+    reference = np.array([a.info["reference_energy"] for a in known], dtype=np.float64)
+    return baseline + found.delta - reference, found

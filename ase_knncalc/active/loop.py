@@ -42,8 +42,8 @@ from ase_knncalc.active.inputs import (
 )
 from ase_knncalc.active.journal import Asked, Journal
 from ase_knncalc.active.labelling import make_labeler
-from ase_knncalc.active.learning import Learned, baseline_energies, covered, learn, train_model
-from ase_knncalc.active.pool import Candidates
+from ase_knncalc.active.learning import Learned, covered, errors_of, learn, train_model
+from ase_knncalc.active.pool import Candidates, others
 from ase_knncalc.data import write_frames
 from ase_knncalc.errors import LabelerError, ModelFileError, ModelFileVersionError, SettingsError
 from ase_knncalc.files import replacing
@@ -161,7 +161,7 @@ class ActiveLoop:
             check_ingredients(self.config, model)
             if done < self.config.loop.iterations:
                 check_labeler(self.config, labeler, journal)
-                check_held_out(self.config, self._test, self._candidates.of(done + 1))
+                check_held_out(self.config, self._test, self._candidates.of(done + 1, model))
             for iteration in range(done + 1, self.config.loop.iterations + 1):
                 batch = self._batch(journal, iteration, model)
                 if not batch:
@@ -203,11 +203,11 @@ class ActiveLoop:
         number = self._candidates.number(done + 1)
         note = ""
         if self.config.pool.sample and not (here and self._candidates.file(number).exists()):
-            frames = self._candidates.fresh(self._candidates.from_files())
+            frames = self._candidates.fresh(self._candidates.from_files(), model)
             wanted = self.config.pool.n * len(self.config.pool.sample)
             note = f"up to {wanted} structures would be sampled first"
         else:
-            frames = self._candidates.of(done + 1)
+            frames = self._candidates.of(done + 1, model)
         before = [a.atoms for a in asked]
         waiting = [a for a in asked if a.iteration == done + 1]
         picked = [a.atoms for a in waiting if not a.labelled and not a.reason]
@@ -218,7 +218,7 @@ class ActiveLoop:
             note = "its labels are there: it would learn from them"
         elif model is None:
             note = note or "the first model would be trained first"
-        left = frames if model is None else self._candidates.left(frames, before, model)
+        left = others(frames, before)
         if model is not None:
             check_pool(self.config, model, left)
         if model is not None and not waiting and done < self.config.loop.iterations:
@@ -267,7 +267,7 @@ class ActiveLoop:
         if known:
             return known
         before = [a.atoms for a in journal.asked()]
-        left = self._candidates.left(self._candidates.of(iteration), before, model)
+        left = others(self._candidates.of(iteration, model), before)
         check_pool(self.config, model, left)
         choice = self._chooser.choose(model, left, before, iteration)
         journal.add_batch(iteration, [left[i] for i in choice.places])
@@ -339,28 +339,38 @@ class ActiveLoop:
 
     def _surprise(self, model: KNNModel, frames: Sequence[Atoms]) -> dict[str, float | None]:
         """How well the batch was predicted before it was learned from."""
-        known = [a for a in frames if covered(model, a)]
-        energies = baseline_energies(model, known, self.baseline_cache, self.config.loop.jobs)
-        pairs = [(a, e) for a, e in zip(known, energies, strict=True) if e is not None]
-        scores = _scores(model, [a for a, _ in pairs], [e for _, e in pairs])
+        scores = self._scores(model, frames)
         return {f"batch_{name}": value for name, value in scores.items()}
 
     def _tested(self, model: KNNModel) -> dict[str, float | None]:
         """Errors on the test set."""
         if not self._test:
             return {}
-        frames = [a for a in self._test if covered(model, a)]
-        energies = baseline_energies(model, frames, self.baseline_cache, self.config.loop.jobs)
-        pairs = [(a, e) for a, e in zip(frames, energies, strict=True) if e is not None]
-        scores = _scores(model, [a for a, _ in pairs], [e for _, e in pairs])
+        scores = self._scores(model, self._test)
         return {f"test_{name}": value for name, value in scores.items()}
+
+    def _scores(self, model: KNNModel, frames: Sequence[Atoms]) -> dict[str, float | None]:
+        """Errors in eV, coverage of the 90 % interval, and novelty; None without structures."""
+        known = [a for a in frames if covered(model, a)]
+        jobs = self.config.loop.jobs
+        error, found = errors_of(model, known, self.baseline_cache, jobs)
+        if not len(error):
+            return {"n": 0, "mae": None, "rmse": None, "coverage": None, "novelty": None}
+        half = model.calibration.multiple(0.9) * found.energy_std
+        return {
+            "n": len(error),
+            "mae": float(np.abs(error).mean()),
+            "rmse": float(np.sqrt(np.mean(error**2))),
+            "coverage": float(np.mean(np.abs(error) <= half)),
+            "novelty": float(np.mean(found.novelty)),
+        }
 
     def _pool_state(
         self, journal: Journal, model: KNNModel, iteration: int
     ) -> dict[str, float | int | None]:
         """What the model says of the structures that are left."""
-        everything = self._candidates.of(iteration)
-        left = self._candidates.left(everything, [a.atoms for a in journal.asked()], model)
+        everything = self._candidates.of(iteration, model)
+        left = others(everything, [a.atoms for a in journal.asked()])
         known = [a for a in left if covered(model, a)]
         state: dict[str, float | int | None] = {
             "pool": len(left), "pool_not_covered": len(left) - len(known),
@@ -406,25 +416,6 @@ def _said_of(
         stds.append(float(found.energy_std))
         novelties.append(float(found.novelty))
     return stds, novelties
-
-
-def _scores(
-    model: KNNModel, frames: Sequence[Atoms], baseline: Sequence[float]
-) -> dict[str, float | None]:
-    """Errors in eV, coverage of the 90 % interval, and novelty; None without structures."""
-    if not frames:
-        return {"n": 0, "mae": None, "rmse": None, "coverage": None, "novelty": None}
-    found = model.correct_features(compute_features(model.descriptor, frames, n_jobs=1))
-    truth = np.array([a.info["reference_energy"] for a in frames])
-    error = np.asarray(baseline) + found.delta - truth
-    half = model.calibration.multiple(0.9) * found.energy_std
-    return {
-        "n": len(frames),
-        "mae": float(np.abs(error).mean()),
-        "rmse": float(np.sqrt(np.mean(error**2))),
-        "coverage": float(np.mean(np.abs(error) <= half)),
-        "novelty": float(np.mean(found.novelty)),
-    }
 
 
 def run_loop(config: LoopConfig, **options: Any) -> list[dict[str, Any]]:

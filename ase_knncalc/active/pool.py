@@ -42,33 +42,29 @@ class Candidates:
         """Which sampling an iteration chooses from."""
         return iteration - 1 if self.config.pool.refresh else 0
 
-    def of(self, iteration: int) -> list[Atoms]:
+    def of(self, iteration: int, model: KNNModel | None) -> list[Atoms]:
         """Structures of an iteration's pool that :meth:`fresh` leaves; sampled where need be."""
         number = self.number(iteration)
         if number not in self._frames:
             frames = self.from_files()
             if self.config.pool.sample:
                 frames += self._sampled(number)
-            self._frames = {number: self.fresh(frames)}
+            self._frames = {number: self.fresh(frames, model)}
         return self._frames[number]
 
-    def fresh(self, frames: Sequence[Atoms]) -> list[Atoms]:
-        """Those that are not among the training data, each but once.
+    def fresh(self, frames: Sequence[Atoms], model: KNNModel | None) -> list[Atoms]:
+        """Those that are not in the training data, or the model without such; each but once.
 
-        In whatever orientation and order of atoms: a label of what is known teaches nothing.
+        A label of what is known teaches nothing.
         """
-        return _others(frames, training_frames(self.config))
-
-    def left(self, frames: Sequence[Atoms], asked: Sequence[Atoms], model: KNNModel) -> list[Atoms]:
-        """Those that have not been asked for, and that the model does not have."""
-        others = _others(frames, asked)
-        if self.config.training.data:
-            return others
-        known = [i for i, a in enumerate(others) if covered(model, a)]
-        here = [others[i] for i in known]
-        new = new_ones(model, here, compute_features(model.descriptor, here, n_jobs=1))
-        gone = set(known) - {known[i] for i in new}
-        return [a for i, a in enumerate(others) if i not in gone]
+        new = others(frames, training_frames(self.config))
+        if self.config.training.data or model is None:
+            return new
+        known = [i for i, a in enumerate(new) if covered(model, a)]
+        here = [new[i] for i in known]
+        kept = new_ones(model, here, compute_features(model.descriptor, here, n_jobs=1))
+        gone = set(known) - {known[i] for i in kept}
+        return [a for i, a in enumerate(new) if i not in gone]
 
     def from_files(self) -> list[Atoms]:
         """Structures of the pool's files.
@@ -121,8 +117,7 @@ class Candidates:
         return read_structures(file)
 
 
-def _others(frames: Sequence[Atoms], known: Sequence[Atoms]) -> list[Atoms]:
-    finder = DuplicateFinder()
-    for atoms in known:
-        finder.add(atoms, *resolve_charge(atoms))
+def others(frames: Sequence[Atoms], known: Sequence[Atoms]) -> list[Atoms]:
+    """Frames that are none of the known ones, in whatever orientation and order; each but once."""
+    finder = DuplicateFinder.of(known)
     return [a for a in frames if finder.find_or_add(a, *resolve_charge(a)) is None]

@@ -9,6 +9,7 @@ import numpy as np
 from ase import Atoms
 
 from ase_knncalc.errors import BaselineError
+from ase_knncalc.structure import structure_label
 
 
 @runtime_checkable
@@ -75,21 +76,20 @@ class GivenBaseline:
 
     def energy(self, atoms: Atoms, charge: int, multiplicity: int) -> NoReturn:
         """Raises :class:`BaselineError`, always."""
-        name = atoms.info.get("name") or atoms.get_chemical_formula()
         raise BaselineError(
-            f"no baseline energy of {name} came with this call, and baseline='given' computes "
-            "none. Frames hold theirs in info['baseline_energy'], or where "
-            "KeyMap(baseline_energy=…), --baseline-key, says; model.predict and binding_energy "
-            "need baseline_energy=…, whatever the structure holds"
+            f"no baseline energy of {structure_label(atoms)} came with this call, and "
+            "baseline='given' computes none. Frames hold theirs in info['baseline_energy'], or "
+            "where KeyMap(baseline_energy=…), --baseline-key, says; model.predict and "
+            "binding_energy need baseline_energy=…, whatever the structure holds"
         )
 
     def energy_and_forces(self, atoms: Atoms, charge: int, multiplicity: int) -> NoReturn:
         """Raises :class:`BaselineError`, always."""
-        name = atoms.info.get("name") or atoms.get_chemical_formula()
         raise BaselineError(
-            f"no baseline forces of {name} came with this call, and baseline='given' computes "
-            "none. Training takes them from arrays['baseline_forces']; for a prediction, add "
-            "model.correct(numbers, positions, charge, forces=True).delta_forces to them"
+            f"no baseline forces of {structure_label(atoms)} came with this call, and "
+            "baseline='given' computes none. Training takes them from arrays['baseline_forces']; "
+            "for a prediction, add model.correct(numbers, positions, charge, "
+            "forces=True).delta_forces to them"
         )
 
     def spec(self) -> dict[str, str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
 from ase import Atoms
+
+from ase_knncalc.structure import resolve_charge
 
 
 @dataclass
@@ -42,6 +44,14 @@ class DuplicateFinder:
         self._limit = 2.0 * tolerance
         self._groups: dict[tuple[bytes, int, int], _Group] = {}
         self._frames: list[Atoms] = []
+
+    @classmethod
+    def of(cls, frames: Iterable[Atoms]) -> DuplicateFinder:
+        """One that remembers structures with charge and multiplicity of their own."""
+        finder = cls()
+        for atoms in frames:
+            finder.add(atoms, *resolve_charge(atoms))
+        return finder
 
     def find_or_add(self, atoms: Atoms, charge: int, multiplicity: int) -> int | None:
         """Number of the earlier structure that this one repeats; None if it is new.
