@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
 import traceback
 import warnings
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +20,7 @@ from ase_knncalc.cli import (
     conversion,
     evaluation,
     insight,
+    interrupts,
     membership,
     models,
     predictions,
@@ -44,15 +47,28 @@ knncalc COMMAND --help tells each command's options and an example.
 class _Program(TyperGroup):
     """The group of commands; what typer would end without a word, or with another exit code."""
 
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _ends_our_way():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _ends_our_way():
             return super().invoke(ctx)
-        except KeyboardInterrupt:
-            print("knncalc: interrupted; labels in a cache are kept", file=sys.stderr)
-            raise typer.Exit(130) from None
-        except BrokenPipeError:
-            _nobody_reads()
+
+
+@contextlib.contextmanager
+def _ends_our_way() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise SystemExit(interrupts.EXIT_CODE) from None
+    except BrokenPipeError:
+        _nobody_reads()
+        raise typer.Exit from None
+    except SystemExit as e:
+        if isinstance(e.__context__, BrokenPipeError):  # by rich, of a help
             raise typer.Exit from None
+        raise
 
 
 def _nobody_reads() -> None:
@@ -131,7 +147,8 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         try:
-            command()
+            with interrupts.interruptible():
+                command()
         finally:
             if sys.stdout is not None:  # closed by the shell
                 sys.stdout.flush()
