@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -41,6 +41,13 @@ IntArray = np.ndarray
 
 # Kernels above this are of an environment with itself, in the precision of a file.
 _SAME = 1.0 - 1e-8
+
+
+def _length(name: str, value: Any) -> float:
+    """Positive, and no number by which distances become infinite."""
+    if positive(name, value) < 1e-12:
+        raise SettingsError(f"{name} must be at least 1e-12, got {value!r}")
+    return float(value)
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,7 @@ class SparseSettings:
         settle(
             self,
             environments=whole(1),
-            length_scale=positive,
+            length_scale=_length,
             rank=whole(1),
             whitening=not_negative,
             variance_environments=whole(1),
@@ -146,11 +153,9 @@ class SparseTrend:
     def __post_init__(self) -> None:
         require_shape("length_scale", self.length_scale, ())
         require_shape("counts", self.counts, (len(self.elements),))
-        if not self.length_scale >= 1e-12:
-            raise SettingsError(f"trend: length_scale must be positive, got {self.length_scale}")
         starts = np.concatenate([[0], np.cumsum(self.counts)])
         blocks = [slice(int(a), int(b)) for a, b in pairwise(starts)]
-        sigma = float(self.length_scale)
+        sigma = _length("trend: length_scale", self.length_scale.item())
         # In float64 from here on: single precision is amplified by the whitening.
         scaled = self.environments.astype(np.float64) / sigma
         set_ = object.__setattr__

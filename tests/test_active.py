@@ -67,7 +67,8 @@ def test_stopping_and_going_on_gives_the_same_as_running_through(folder, tmp_pat
 
 
 def test_the_pool_ends_before_the_loop(folder) -> None:
-    reports = run_loop(read_config(write_config(folder, iterations=9, batch=12)))
+    with pytest.warns(UserWarning, match="after 3 of 9 iterations: all 30 structures of the pool"):
+        reports = run_loop(read_config(write_config(folder, iterations=9, batch=12)))
     assert [r["asked"] for r in reports] == [12, 12, 6]
     assert reports[-1]["pool"] == 0
     assert reports[-1]["pool_novelty"] is None

@@ -343,6 +343,14 @@ def test_what_is_known_is_not_bought(folder) -> None:
         assert (report["asked"], report["pool"]) == (6, 0)
 
 
+def test_a_pool_of_known_structures_is_told(folder) -> None:
+    write_frames(folder / "pool.extxyz", water_clusters(60)[:4])
+    oracle = Oracle(folder / "calls")
+    with pytest.warns(UserWarning, match="after 0 of 2 iterations: all structures .* are known"):
+        assert run_loop(read_config(write_config(folder, iterations=2)), labeler=oracle) == []
+    assert not oracle.calls.exists()
+
+
 def test_a_labeler_that_breaks_stops_the_loop_and_is_asked_again(folder) -> None:
     class Breaking(Oracle):
         works = 5
@@ -431,7 +439,8 @@ def test_a_sampled_pool_outlives_other_mistakes(folder) -> None:
 def test_the_energy_window_does_not_creep(folder) -> None:
     path = write_config(folder, strategy="random", iterations=6)
     path.write_text(path.read_text().replace("batch =", "energy_window = 0.05\nbatch ="))
-    run_loop(read_config(path), labeler=Oracle(folder / "calls"))
+    with pytest.warns(UserWarning, match=r"\d+ structures .* all outside loop.energy_window"):
+        run_loop(read_config(path), labeler=Oracle(folder / "calls"))
     pool = water_clusters(30, seed=11)
     lowest: dict[str, float] = {}
     for atoms in pool:

@@ -248,16 +248,19 @@ def test_one_structure_onto_fifteen_thousand_is_fast(tmp_path) -> None:
     atoms.positions[3:] += [0.0, 0.0, 3.2]
     atoms.info.update(name="hydrate", reference_energy=-3618.0, baseline_energy=-288.46)
     before = len(load_model(path, baseline=None))
-    seconds = []
-    for i in range(3):
+    appending, loading = [], []
+    for i in range(4):
         atoms.positions[3:] += [0.0, 0.0, 0.1]
-        start = time.perf_counter()
+        start = time.process_time()
         outcome = append_to_file(path, [atoms], baseline=None)
-        seconds.append(time.perf_counter() - start)
+        appending.append(time.process_time() - start)
         assert outcome.added == ["hydrate"]
+        start = time.process_time()
         assert len(load_model(path, baseline=None)) == before + i + 1
+        loading.append(time.process_time() - start)
     assert before > 15_000
-    assert min(seconds) < 1.0
+    # Nothing is learned anew: the file is read, checked and written once.
+    assert min(appending) < 10 * min(loading)
 
 
 def test_held_out_errors_grow_with_the_model(tiny_model, more) -> None:

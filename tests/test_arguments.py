@@ -81,6 +81,7 @@ def test_wrong_numbers_in_settings_name_the_field(kind) -> None:
         (TrainingSettings, {"descriptor_kind": "soap"}, "unknown descriptor 'soap'"),
         (SparseSettings, {"penalties": ()}, "penalties must be a list"),
         (SparseSettings, {"penalties": (1e-5, 0.0)}, "each of penalties must be a positive"),
+        (SparseSettings, {"length_scale": 1e-300}, "length_scale must be at least 1e-12"),
         (SparseSettings, {"force_weights": 0.3}, "force_weights must be a list"),
         (SparseSettings, {"selection": 3}, "selection must be one of"),
         (SamplingSettings, {"temperatures": 300}, "temperatures must be a list of one value or m"),

@@ -165,7 +165,8 @@ class ActiveLoop:
             for iteration in range(done + 1, self.config.loop.iterations + 1):
                 batch = self._batch(journal, iteration, model)
                 if not batch:
-                    break  # the pool is used up
+                    self._end_early(journal, iteration, model)
+                    break
                 try:
                     self._label(journal, labeler, batch)
                 finally:
@@ -272,6 +273,22 @@ class ActiveLoop:
         choice = self._chooser.choose(model, left, before, iteration)
         journal.add_batch(iteration, [left[i] for i in choice.places])
         return journal.asked(iteration)
+
+    def _end_early(self, journal: Journal, iteration: int, model: KNNModel) -> None:
+        candidates = self._candidates.of(iteration, model)
+        left = len(others(candidates, [a.atoms for a in journal.asked()]))
+        if left:
+            why = f"{left} structures of the pool are left, all outside loop.energy_window"
+        elif candidates:
+            why = f"all {len(candidates)} structures of the pool have been asked for"
+        else:
+            why = "all structures of the pool are known from the training data or the model"
+        warnings.warn(
+            f"the loop ends after {iteration - 1} of {self.config.loop.iterations} iterations: "
+            f"{why}",
+            UserWarning,
+            stacklevel=3,
+        )
 
     def _label(self, journal: Journal, labeler: Labeler, batch: Sequence[Asked]) -> None:
         todo = [a for a in batch if not a.labelled and not a.reason]

@@ -18,12 +18,11 @@ from ase_knncalc.cli.common import (
     QuietOption,
     ReferenceKey,
     SeedOption,
-    cache_place,
-    check_outputs,
     numbers,
     print_json,
     print_table,
 )
+from ase_knncalc.cli.outputs import cache_place, check_outputs
 
 OutputOption = Annotated[
     Path, typer.Option("--output", "-o", help="extxyz, xyz(.gz) or traj to write.")

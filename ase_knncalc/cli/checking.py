@@ -19,11 +19,10 @@ from ase_knncalc.cli.common import (
     QuietOption,
     ReferenceKey,
     SeedOption,
-    cache_place,
-    check_outputs,
     print_json,
     print_table,
 )
+from ase_knncalc.cli.outputs import cache_place, check_outputs
 
 
 def check(

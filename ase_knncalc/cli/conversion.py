@@ -13,10 +13,10 @@ from ase_knncalc.cli.common import (
     JsonOption,
     LowOption,
     ReferenceKey,
-    check_outputs,
     print_json,
     unit_or_factor,
 )
+from ase_knncalc.cli.outputs import check_outputs
 
 
 def convert(

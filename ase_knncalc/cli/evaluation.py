@@ -19,12 +19,11 @@ from ase_knncalc.cli.common import (
     QuietOption,
     ReferenceKey,
     SeedOption,
-    cache_place,
-    check_outputs,
     numbers,
     print_json,
     print_table,
 )
+from ase_knncalc.cli.outputs import cache_place, check_outputs
 
 if TYPE_CHECKING:
     from ase_knncalc.evaluation import Held

@@ -18,11 +18,11 @@ from ase_knncalc.cli.common import (
     ModelOption,
     QuietOption,
     Structures,
-    check_outputs,
     csv_text,
     print_json,
     print_table,
 )
+from ase_knncalc.cli.outputs import check_outputs
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -16,11 +16,10 @@ from ase_knncalc.cli.common import (
     JsonOption,
     QuietOption,
     ReferenceKey,
-    cache_place,
-    check_outputs,
     print_json,
     print_table,
 )
+from ase_knncalc.cli.outputs import cache_place, check_outputs
 
 
 def report(

@@ -19,14 +19,11 @@ from ase_knncalc.cli.common import (
     QuietOption,
     ReferenceKey,
     SeedOption,
-    cache_place,
-    check_folder,
-    check_outputs,
-    model_place,
     print_json,
     print_table,
     unit_or_factor,
 )
+from ase_knncalc.cli.outputs import cache_place, check_folder, check_outputs, model_place
 from ase_knncalc.settings import TrainingSettings
 from ase_knncalc.sparse import SparseSettings
 
