@@ -321,11 +321,20 @@ def test_a_model_without_baseline_takes_no_notice_of_baseline_energies(
     assert "learns reference energies alone" in err
 
 
-PROGRAM = "from ase_knncalc.cli import main; print('ready', file=sys.stderr, flush=True); main()"
+PROGRAM = """
+from ase_knncalc.cli import app
+
+def command(run=app.command):
+    print("ready", file=sys.stderr, flush=True)
+    run()
+
+app.command = command
+app.main()
+"""
 
 
 def start(*arguments: object, program: str = PROGRAM, **options: object) -> subprocess.Popen[bytes]:
-    """The program in a process of its own, once it has been imported."""
+    """The program in a process of its own, once it looks at its arguments."""
     command = [sys.executable, "-c", f"import sys\n{program}", *map(str, arguments)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, **options)  # type: ignore[call-overload]
     assert process.stderr.readline() == b"ready\n"
