@@ -138,7 +138,7 @@ def _trend_parts(model: KNNModel, batch: FeatureBatch) -> tuple[FloatArray, floa
 
 
 def _remoteness(model: KNNModel, batch: FeatureBatch) -> FloatArray | None:
-    if not isinstance(model.trend, SparseTrend) or not len(model.trend.spacings):
+    if not isinstance(model.trend, SparseTrend):
         return None
     return model.trend.atom_remoteness(batch)
 

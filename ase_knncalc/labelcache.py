@@ -1,5 +1,7 @@
 """Energies that were paid for once are kept: a cache that survives a kill at any moment.
 
+What failed is not kept: a program, a licence or a disk may be mended.
+
 Every label is appended to a journal (one JSON line, flushed to disk) as soon as it is known.
 Closing the cache, or opening it again, folds the journal into the HDF5 file; a line that a kill
 tore in two is dropped, everything before it is kept.
@@ -30,11 +32,10 @@ FloatArray = np.ndarray
 
 @dataclass(frozen=True)
 class CachedLabel:
-    """Outcome of one calculation: an energy (eV) and maybe forces (eV/Å), or an error text."""
+    """Result of one calculation: an energy (eV), and maybe forces (eV/Å)."""
 
-    energy: float | None
+    energy: float
     forces: FloatArray | None = None
-    error: str = ""
 
 
 def label_key(atoms: Atoms, charge: int, multiplicity: int, method: dict[str, Any]) -> str:
@@ -100,7 +101,7 @@ class LabelCache:
         self._labels[key] = label
         if self._journal is None:
             return
-        record = {"key": key, "energy": label.energy, "error": label.error}
+        record: dict[str, Any] = {"key": key, "energy": label.energy}
         if label.forces is not None:
             record["forces"] = np.asarray(label.forces).tolist()
         try:
@@ -152,13 +153,11 @@ class LabelCache:
                 break
             try:
                 record = json.loads(line)
-                energy, forces = record["energy"], record.get("forces")
-                label = CachedLabel(
-                    None if energy is None else float(energy),
-                    None if forces is None else np.array(forces, dtype=np.float64).reshape(-1, 3),
-                    str(record["error"]),
-                )
-                self._labels[str(record["key"])] = label
+                energy, forces = float(record["energy"]), record.get("forces")
+                if forces is not None:
+                    forces = np.array(forces, dtype=np.float64).reshape(-1, 3)
+                if np.isfinite(energy) and (forces is None or np.isfinite(forces).all()):
+                    self._labels[str(record["key"])] = CachedLabel(energy, forces)
             except (ValueError, KeyError, TypeError, AttributeError):
                 continue
 
@@ -171,17 +170,13 @@ class LabelCache:
         keys = sorted(self._labels)
         labels = [self._labels[k] for k in keys]
         forces = [np.zeros((0, 3)) if x.forces is None else x.forces for x in labels]
-        errors = [x.error.encode("utf-8") for x in labels]
         write_container(
             self.path,
             "labels",
             {"count": len(keys)},
             {
                 "labels/keys": np.array(keys, dtype="S64"),
-                "labels/energies": np.array(
-                    [np.nan if x.energy is None else x.energy for x in labels], dtype=np.float64
-                ),
-                "labels/errors": np.array(errors, dtype=f"S{max([1, *map(len, errors)])}"),
+                "labels/energies": np.array([x.energy for x in labels], dtype=np.float64),
                 "labels/forces": np.concatenate([np.zeros((0, 3)), *forces]),
                 "labels/starts": np.cumsum([0, *map(len, forces)], dtype=np.int64),
             },
@@ -192,20 +187,14 @@ class LabelCache:
         assert self.path is not None
         _, arrays = read_container(self.path, "labels")
         try:
-            starts = arrays["labels/starts"]
-            for i, (key, energy, error) in enumerate(
-                zip(
-                    arrays["labels/keys"].tolist(),
-                    arrays["labels/energies"].tolist(),
-                    arrays["labels/errors"].tolist(),
-                    strict=True,
-                )
-            ):
+            starts, energies = arrays["labels/starts"], arrays["labels/energies"]
+            if not np.isfinite(energies).all() or not np.isfinite(arrays["labels/forces"]).all():
+                raise ValueError("energies and forces must be finite")
+            keys = arrays["labels/keys"].tolist()
+            for i, (key, energy) in enumerate(zip(keys, energies.tolist(), strict=True)):
                 forces = arrays["labels/forces"][starts[i] : starts[i + 1]]
                 self._labels[key.decode("ascii")] = CachedLabel(
-                    None if np.isnan(energy) else energy,
-                    forces if len(forces) else None,
-                    error.decode("utf-8"),
+                    energy, forces if len(forces) else None
                 )
         except (KeyError, ValueError, IndexError, TypeError, AttributeError) as e:
             raise ModelFileError(f"{self.path}: items of the label cache do not fit: {e}") from e

@@ -76,20 +76,24 @@ def baseline_labels(
         missing: dict[str, int] = {}
         for i, key in enumerate(keys):
             found = known.get(key)
-            short = found is None or (wanted[i] and found.forces is None and not found.error)
+            short = found is None or (wanted[i] and found.forces is None)
             if short and (key not in missing or wanted[i]):
                 missing[key] = i
         jobs = [(key, frames[i].copy(), *states[i], wanted[i]) for key, i in missing.items()]
         results = _run(jobs, baseline, n_jobs)
-        for key, label in track(results, total=len(jobs), text=f"{baseline.method}", show=progress):
-            known.put(key, label)
-        labels = [known.get(key) for key in keys]
-    assert all(label is not None for label in labels)
-    final = [label for label in labels if label is not None]
+        failed: dict[str, str] = {}
+        for key, outcome in track(
+            results, total=len(jobs), text=f"{baseline.method}", show=progress
+        ):
+            if isinstance(outcome, str):
+                failed[key] = outcome
+            else:
+                known.put(key, outcome)
+        labels = [None if key in failed else known.get(key) for key in keys]
     return BaselineLabels(
-        np.array([np.nan if x.energy is None else x.energy for x in final], dtype=np.float64),
-        [x.forces for x in final],
-        [x.error for x in final],
+        np.array([np.nan if x is None else x.energy for x in labels], dtype=np.float64),
+        [None if x is None else x.forces for x in labels],
+        [failed.get(key, "") for key in keys],
         len(jobs),
     )
 
@@ -137,7 +141,10 @@ def brought_energy(
     return energy
 
 
-def _run(jobs: list[_Job], baseline: Baseline, n_jobs: int) -> Iterator[tuple[str, CachedLabel]]:
+def _run(
+    jobs: list[_Job], baseline: Baseline, n_jobs: int
+) -> Iterator[tuple[str, CachedLabel | str]]:
+    """Key and outcome of each job; a text says why there is no label."""
     # An ASE calculator may hold files or licences: it is neither pickled nor shared.
     if baseline.library == "ase" or n_jobs == 1 or len(jobs) < 2:
         for job in jobs:
@@ -149,15 +156,15 @@ def _run(jobs: list[_Job], baseline: Baseline, n_jobs: int) -> Iterator[tuple[st
     )
 
 
-def _worker(spec: dict[str, str], job: _Job) -> tuple[str, CachedLabel]:
+def _worker(spec: dict[str, str], job: _Job) -> tuple[str, CachedLabel | str]:
     return job[0], _single_point(make_baseline(spec), job)
 
 
-def _single_point(baseline: Baseline, job: _Job) -> CachedLabel:
+def _single_point(baseline: Baseline, job: _Job) -> CachedLabel | str:
     _, atoms, charge, multiplicity, with_forces = job
     try:
         if with_forces:
             return CachedLabel(*baseline.energy_and_forces(atoms, charge, multiplicity))
         return CachedLabel(baseline.energy(atoms, charge, multiplicity))
     except BaselineError as e:
-        return CachedLabel(None, None, str(e))
+        return str(e)

@@ -129,6 +129,9 @@ class SparseTrend:
         How many of each element's first environments the variance uses, shape (n_elements,).
     free_map, shift, factor
         Factors of the posterior variance, see :func:`regression.prediction_rows`.
+    spacings
+        Usual distance of a training atom of each element to environments not its own, in units of
+        σ, shape (n_elements,).
     """
 
     kind: ClassVar[str] = "sparse"
@@ -145,7 +148,7 @@ class SparseTrend:
     free_map: FloatArray
     shift: FloatArray
     factor: FloatArray
-    spacings: FloatArray = field(default_factory=lambda: np.zeros(0))
+    spacings: FloatArray
     _blocks: list[slice] = field(init=False, repr=False, compare=False)
     _maps: list[FloatArray] = field(init=False, repr=False, compare=False)
     _points: list[FloatArray] = field(init=False, repr=False, compare=False)
@@ -185,8 +188,7 @@ class SparseTrend:
             local[block.rows] = self._weighted(sums)
             of_variance = [s[:, : int(n)] for s, n in zip(sums, self.variance_counts, strict=True)]
             np.concatenate(of_variance, axis=1, out=firsts[block.rows])
-            if len(self.spacings):
-                self._nearest(block, distances[batch.atoms_of(block.rows)])
+            self._nearest(block, distances[batch.atoms_of(block.rows)])
         free = composition_columns(batch, self.elements)
         return TrendEstimate(
             free @ self.offsets + local,
@@ -197,8 +199,7 @@ class SparseTrend:
     def atom_remoteness(self, batch: FeatureBatch, others: bool = False) -> FloatArray:
         """Distance of each atom to the nearest inducing environment, (n_atoms_total,).
 
-        In units of what is usual for training atoms of its element (:attr:`spacings`), where that
-        is known, else of σ.
+        In units of what is usual for training atoms of its element (:attr:`spacings`).
 
         Parameters
         ----------
@@ -226,9 +227,7 @@ class SparseTrend:
             if others:
                 kernel[kernel > _SAME] = 0.0
             nearest = np.maximum(kernel.max(axis=1), np.finfo(np.float64).tiny)
-            out[mask] = np.sqrt(-2.0 * np.log(nearest))
-            if len(self.spacings):
-                out[mask] /= self.spacings[e]
+            out[mask] = np.sqrt(-2.0 * np.log(nearest)) / self.spacings[e]
 
     def gradient(self, numbers: IntArray, local: FloatArray) -> FloatArray:
         """dT/d(row) of each atom, eV, shape (n_atoms, n_features)."""
@@ -335,7 +334,7 @@ class SparseTrend:
             "free_map": self.free_map,
             "shift": self.shift,
             "factor": self.factor,
-            **({"spacings": self.spacings} if len(self.spacings) else {}),
+            "spacings": self.spacings,
         }
 
     def validate(self, n_features: int) -> None:
@@ -363,7 +362,6 @@ class SparseTrend:
         if self.counts.sum() != m or np.any(self.variance_counts > self.counts):
             raise SettingsError("trend: counts of inducing environments do not fit")
         require_shape("factor", self.factor, (int(self.variance_counts.sum()), n_columns))
-        if self.spacings.shape != (0,):
-            require_shape("spacings", self.spacings, (n,))
-            if np.any(self.spacings <= 0):
-                raise SettingsError("trend: spacings must be positive")
+        require_shape("spacings", self.spacings, (n,))
+        if np.any(self.spacings < 1e-6):
+            raise SettingsError("trend: spacings must be at least 1e-6")

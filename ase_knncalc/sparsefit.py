@@ -193,6 +193,7 @@ def _draft(
         free_map=np.zeros((len(elements) + 2, 0)),
         shift=np.zeros((0, 0)),
         factor=np.zeros((0, 0)),
+        spacings=np.ones(len(elements)),
     )
 
 

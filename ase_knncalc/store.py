@@ -31,7 +31,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import MISSING, Field, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -234,13 +234,15 @@ class _Items:
         fits = array.ndim == len(shape) and all(
             want is None or want == have for want, have in zip(shape, array.shape, strict=True)
         )
-        if array.dtype.kind not in kind or not fits:
+        # Half precision overflows in products of what it holds.
+        precise = array.dtype.kind != "f" or array.dtype.itemsize in (4, 8)
+        if array.dtype.kind not in kind or not precise or not fits:
             raise SettingsError(
                 f"item {name!r} has type {array.dtype} and shape {array.shape}, "
                 f"expected shape {tuple('any' if s is None else s for s in shape)}"
             )
         check_magnitude(name, array)
-        return array
+        return array.astype(np.int64) if array.dtype.kind == "i" else array
 
     def group(self, prefix: str, names: Iterable[str]) -> dict[str, np.ndarray]:
         """The arrays of these names under a group."""
@@ -268,11 +270,7 @@ def _build_model(metadata: dict[str, Any], items: _Items) -> KNNModel:
     points = items.take("index/points", "f", (None, len(components)))
     n = len(points)
     kind = trend_class(metadata["trend"]["kind"])
-    names = [
-        f.name
-        for f in fields(kind)
-        if f.init and f.name != "elements" and (_required(f) or items.has(f"trend/{f.name}"))
-    ]
+    names = [f.name for f in fields(kind) if f.init and f.name != "elements"]
     trend = kind(elements=tuple(metadata["trend"]["elements"]), **items.group("trend", names))
     forces = items.has("force_calibration")
     return KNNModel(
@@ -322,11 +320,6 @@ def _held_out(items: _Items, n: int, n_elements: int) -> HeldOutErrors | None:
     )
 
 
-def _required(f: Field[Any]) -> bool:
-    """Whether a dataclass has no default for a field: files of old may lack those with one."""
-    return f.default is MISSING and f.default_factory is MISSING
-
-
 _Calibration = TypeVar("_Calibration", Calibration, ForceCalibration)
 
 
@@ -334,8 +327,6 @@ def _from_arrays(kind: type[_Calibration], items: _Items, prefix: str) -> _Calib
     """A dataclass of numbers and arrays from the arrays of its fields."""
     built: dict[str, Any] = {}
     for f in fields(kind):
-        if not _required(f) and not items.has(f"{prefix}/{f.name}"):
-            continue
         number = f.type == "float"
         shape = () if number else (None,)
         array = items.take(f"{prefix}/{f.name}", "fi", shape)

@@ -120,7 +120,7 @@ class Calibration:
     quantiles: FloatArray
     leverage_limit: float
     distance_limit: float
-    remoteness_limit: float = 0.0
+    remoteness_limit: float
 
     def validate(self) -> None:
         """Raise :class:`SettingsError` unless shapes fit and values have a meaning."""

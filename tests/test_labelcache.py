@@ -8,10 +8,13 @@ import threading
 import numpy as np
 import pytest
 from ase.build import molecule
+from ase.calculators.calculator import CalculationFailed, Calculator, all_changes
 
+from ase_knncalc.baselines import make_baseline
 from ase_knncalc.container import write_container
 from ase_knncalc.errors import DataError, ModelFileError
 from ase_knncalc.labelcache import CachedLabel, LabelCache, label_key
+from ase_knncalc.labelling import baseline_labels
 
 
 def test_labels_come_back(tmp_path) -> None:
@@ -20,13 +23,11 @@ def test_labels_come_back(tmp_path) -> None:
     with LabelCache(path) as cache:
         cache.put("a" * 64, CachedLabel(-1.25))
         cache.put("b" * 64, CachedLabel(2.0, forces))
-        cache.put("c" * 64, CachedLabel(None, None, "did not converge: ü"))
     assert sorted(os.listdir(tmp_path)) == ["labels.h5"]
     with LabelCache(path) as cache:
-        assert len(cache) == 3
+        assert len(cache) == 2
         assert cache.get("a" * 64) == CachedLabel(-1.25)
         np.testing.assert_array_equal(cache.get("b" * 64).forces, forces)
-        assert cache.get("c" * 64).error == "did not converge: ü"
         assert cache.get("d" * 64) is None
 
 
@@ -103,24 +104,31 @@ def test_what_no_cache_would_write_is_one_error_or_passed_over(tmp_path) -> None
         b"[]\n",
         b"1\n",
         b'{"key": 1}\n',
-        b'{"key":"a","energy":"x","error":""}\n',
+        b'{"key":"a","energy":"x"}\n',
+        b'{"key":"a","energy":null}\n',
+        b'{"key":"a","energy":NaN}\n',
+        b'{"key":"a","energy":1,"forces":[[0,0,1e999]]}\n',
         b"\xff\n",
     ):
         path.unlink(missing_ok=True)
-        path.with_name("labels.h5.journal").write_bytes(
-            lines + b'{"key":"k","energy":1,"error":""}\n'
-        )
+        path.with_name("labels.h5.journal").write_bytes(lines + b'{"key":"k","energy":1}\n')
         with LabelCache(path) as cache:
             assert cache.get("k") == CachedLabel(1.0)
+            assert cache.get("a") is None
     for arrays in (
         {},
         {"labels/keys": np.arange(3.0)},
         {
             "labels/keys": np.arange(2),
             "labels/energies": np.zeros(2),
-            "labels/errors": np.zeros(2),
             "labels/forces": np.zeros((0, 3)),
             "labels/starts": np.zeros(3),
+        },
+        {
+            "labels/keys": np.array([b"a"]),
+            "labels/energies": np.array([np.inf]),
+            "labels/forces": np.zeros((0, 3)),
+            "labels/starts": np.zeros(2, dtype=np.int64),
         },
     ):
         write_container(path, "labels", {}, arrays)
@@ -129,3 +137,30 @@ def test_what_no_cache_would_write_is_one_error_or_passed_over(tmp_path) -> None
         # The failed attempt holds no lock.
         with pytest.raises(ModelFileError, match=r"labels\.h5"):
             LabelCache(path)
+
+
+def test_what_failed_is_asked_again_and_what_succeeded_is_not(tmp_path) -> None:
+    """A program may have been missing, or a licence."""
+
+    class Program(Calculator):
+        implemented_properties = ("energy",)
+        broken = True
+        calls = 0
+
+        def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
+            super().calculate(atoms, properties, system_changes)
+            type(self).calls += 1
+            if self.broken and len(atoms) > 2:
+                raise CalculationFailed("no licence")
+            self.results = {"energy": float(len(atoms))}
+
+    frames = [molecule("H2"), molecule("H2O")]
+    baseline = make_baseline(Program())
+    found = baseline_labels(frames, baseline, cache=tmp_path / "labels.h5")
+    np.testing.assert_array_equal(found.energies, [2.0, np.nan])
+    assert found.errors[0] == ""
+    assert "no licence" in found.errors[1]
+    Program.broken = False
+    found = baseline_labels(frames, baseline, cache=tmp_path / "labels.h5")
+    np.testing.assert_array_equal(found.energies, [2.0, 3.0])
+    assert (found.errors, found.computed, Program.calls) == (["", ""], 1, 3)

@@ -127,6 +127,13 @@ FORGERIES = {
         lambda f: f.create_dataset("index/zip", data=np.zeros(100), compression="gzip"),
         "plain array",
     ),
+    "half precision": (
+        lambda f: (
+            f.__delitem__("index/residuals"),
+            f.create_dataset("index/residuals", data=np.zeros(60, "f2")),
+        ),
+        r"item 'index/residuals' has type float16",
+    ),
     "objects": (
         lambda f: f.create_dataset("index/text", data="variable length"),
         "plain array",
@@ -162,7 +169,9 @@ def test_forged_files_are_refused_and_the_item_named(model_file, tmp_path, name:
         load_model(path)
 
 
-@pytest.mark.parametrize("name", ["factor", "shift", "free_map", "length_scale", "counts"])
+@pytest.mark.parametrize(
+    "name", ["factor", "shift", "free_map", "length_scale", "counts", "spacings"]
+)
 def test_forged_sparse_trend_is_refused_at_loading(water_frames, tmp_path, name: str) -> None:
     """Not later, with an error of numpy's in the first prediction."""
     path = tmp_path / "sparse.h5"
