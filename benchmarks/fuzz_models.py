@@ -1,6 +1,6 @@
 """Model files under attack: what becomes of thousands of mutants of small models.
 
-    python benchmarks/fuzz_models.py --mutants 10000 --output fuzz_models.json
+    python benchmarks/fuzz_models.py --mutants 50000 --output fuzz_models.json
 
 Each mutant is loaded and asked in a process with limits of memory and time (`tests/mutants.py` says
 what is made of a file, and what counts as right).
