@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -27,35 +28,38 @@ def replacing(
     Parameters
     ----------
     path
-        What the file is to be in the end. The new file lies beside it, has the same suffixes, and
-        is gone if the block ends with an exception.
+        What the file is to be in the end; of a link, what it points to. The new file lies beside
+        it, has the suffixes of ``path``, and is gone if the block ends with an exception. It takes
+        the permissions of the old file, and its owner and group where the system allows that.
     error
         Raised in place of an ``OSError``.
 
     Raises
     ------
     KNNCalcError
-        ``error``, if the folder is missing or cannot be written, or the disk is full; ``path`` is
-        as it was before.
+        ``error``, if ``path`` is write-protected or no regular file, the folder is missing or
+        cannot be written, or the disk is full; ``path`` is as it was before.
     """
     path = Path(path)
+    target = Path(os.path.realpath(path))
     temporary = None
     try:
-        _sweep(path)
+        check_writable(target)
+        _sweep(target)
         # The suffix stays: for some formats it decides on compression.
         descriptor, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name}.part-", suffix="".join(path.suffixes[-2:])
+            dir=target.parent, prefix=f".{target.name}.part-", suffix="".join(path.suffixes[-2:])
         )
         temporary = Path(name)
         os.close(descriptor)
         yield temporary
         with open(temporary, "rb+") as handle:
             os.fsync(handle.fileno())
-        os.chmod(temporary, _file_mode())  # mkstemp makes files for the owner only
-        os.replace(temporary, path)
+        _take_permissions(temporary, target)
+        os.replace(temporary, target)
         temporary = None
         # The rename itself is safe only once the folder is on disk too.
-        folder = os.open(path.parent, os.O_RDONLY)
+        folder = os.open(target.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
@@ -79,10 +83,38 @@ def atomic_write(
         yield handle
 
 
-def _file_mode() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Refuse a file that must not be replaced, though its folder would allow it.
+
+    Raises
+    ------
+    OSError
+        If it is write-protected, or there is something that is no regular file.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        raise OSError("that is no regular file")
+    if not os.access(path, os.W_OK):
+        raise OSError("the file is write-protected")
+
+
+def _take_permissions(new: Path, old: Path) -> None:
+    """Make a file of ``mkstemp``, which is for its owner alone, as accessible as the old one."""
+    try:
+        was = os.stat(old)
+    except FileNotFoundError:
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(new, 0o666 & ~mask)
+        return
+    if hasattr(os, "chown"):
+        for owner, group in ((-1, was.st_gid), (was.st_uid, -1)):
+            with contextlib.suppress(OSError):  # only root gives files away
+                os.chown(new, owner, group)
+    os.chmod(new, stat.S_IMODE(was.st_mode))
 
 
 def _sweep(path: Path) -> None:

@@ -54,7 +54,8 @@ class LabelCache:
     Parameters
     ----------
     path
-        HDF5 file; its journal lies beside it as ``<path>.journal``. None keeps labels in memory.
+        HDF5 file, or a link to it; its journal lies beside the file itself as ``<path>.journal``.
+        None keeps labels in memory.
 
     Raises
     ------
@@ -68,6 +69,9 @@ class LabelCache:
         self.path = None if path is None else Path(file_name("cache", path))
         if self.path is not None and not self.path.name:
             raise ModelFileError(f"cache {str(path)!r} is a folder, expected the name of a file")
+        if self.path is not None:
+            # By whatever name it is opened, there is one journal, which one process has.
+            self.path = Path(os.path.realpath(self.path))
         self._labels: dict[str, CachedLabel] = {}
         self._journal: FileIO | None = None
         if self.path is None:

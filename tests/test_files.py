@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -47,6 +48,72 @@ def test_mode_is_that_of_any_new_file(tmp_path) -> None:
     with atomic_write(tmp_path / "ours"):
         pass
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o755])
+def test_permissions_of_the_old_file_stay(tmp_path, mode: int) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    path.chmod(mode)
+    with atomic_write(path) as handle:
+        handle.write(b"new")
+    assert path.read_bytes() == b"new"
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files")
+def test_owner_and_group_of_the_old_file_stay(tmp_path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    os.chown(path, 12345, 54321)
+    with atomic_write(path):
+        pass
+    assert (path.stat().st_uid, path.stat().st_gid) == (12345, 54321)
+
+
+def test_a_link_stays_and_the_file_behind_it_is_new(tmp_path) -> None:
+    (tmp_path / "store").mkdir()
+    real, link = tmp_path / "store" / "model-1.h5", tmp_path / "data.extxyz.gz"
+    real.write_bytes(b"old")
+    link.symlink_to(real)
+    with replacing(link) as temporary:
+        assert temporary.name.endswith(".extxyz.gz")  # the format goes by the name that was given
+        temporary.write_bytes(b"new")
+    assert link.is_symlink()
+    assert real.read_bytes() == b"new"
+    assert os.listdir(tmp_path / "store") == ["model-1.h5"]
+    # A link that leads nowhere yet.
+    real.unlink()
+    with atomic_write(link) as handle:
+        handle.write(b"first")
+    assert link.is_symlink()
+    assert real.read_bytes() == b"first"
+
+
+def test_a_write_protected_file_stays(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    path.chmod(0o400)
+    real = os.access
+    # The system lets root write anything.
+    monkeypatch.setattr(
+        os,
+        "access",
+        lambda p, how: bool(os.stat(p).st_mode & 0o200) if how == os.W_OK else real(p, how),
+    )
+    with pytest.raises(DataError, match=r"file: the file is write-protected"):
+        atomic_write(path, DataError).__enter__()
+    assert path.read_bytes() == b"old"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o400
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_what_is_no_regular_file_is_not_replaced(tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("pipe", "."):
+        with pytest.raises(DataError, match="no regular file"):
+            atomic_write(tmp_path / name, DataError).__enter__()
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
 
 def test_leftovers_of_a_kill_are_swept_but_not_those_in_work(tmp_path) -> None:

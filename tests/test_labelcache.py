@@ -50,6 +50,22 @@ def test_second_writer_is_told(tmp_path) -> None:
     LabelCache(tmp_path / "labels.h5").close()
 
 
+def test_second_writer_by_another_name_is_told(tmp_path) -> None:
+    cache = LabelCache(tmp_path / "labels.h5")
+    cache.put("a" * 64, CachedLabel(-1.0))
+    (tmp_path / "link.h5").symlink_to("labels.h5")
+    with pytest.raises(DataError, match="in use"):
+        LabelCache(tmp_path / "link.h5")
+    cache.close()
+    with LabelCache(tmp_path / "link.h5") as cache:
+        assert cache.get("a" * 64) == CachedLabel(-1.0)
+        cache.put("b" * 64, CachedLabel(-2.0))
+    assert (tmp_path / "link.h5").is_symlink()
+    with LabelCache(tmp_path / "labels.h5") as cache:
+        assert len(cache) == 2
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["labels.h5", "link.h5"]
+
+
 def test_torn_journal_line_is_dropped_and_the_rest_kept(tmp_path) -> None:
     path = tmp_path / "labels.h5"
     cache = LabelCache(path)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from itertools import combinations
 from pathlib import Path
 
+from ase_knncalc.files import check_writable
+
 Output = tuple[str, Path | None, Callable[[Path], object] | None]
 
 
@@ -102,12 +104,12 @@ def _unwritable(path: Path) -> str:
         place = os.path.realpath(path.parent)
         if place in ("/dev", "/proc") or place.startswith("/proc/"):
             return "that is no regular file"
-        if path.exists() and not path.is_file():
-            return "that is no regular file"
         if not path.parent.is_dir():
             return f"there is no folder {path.parent}"
-        if not os.access(path.parent, os.W_OK | os.X_OK):
-            return f"the folder {path.parent} cannot be written to"
+        check_writable(path)
+        folder = Path(os.path.realpath(path)).parent  # of a link, the file behind it is replaced
+        if not os.access(folder, os.W_OK | os.X_OK):
+            return f"the folder {folder} cannot be written to"
         # Files in the making have longer names.
         os.stat(path.with_name(f".{path.name}.part-12345678{''.join(path.suffixes[-2:])}"))
     except FileNotFoundError:
