@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ase_knncalc.data import KeyMap, Omission, read_dataset
+from ase_knncalc.data.dataset import place_in_file
 from ase_knncalc.data.unitcheck import ratio_unit
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.errors import ChargeError, DataError, ModelFileError
@@ -220,7 +221,7 @@ def _active(model: KNNModel) -> bool:
 
 def _omission(index: int, atoms: Atoms, reason: str, category: str) -> Omission:
     return Omission(
-        index=int(atoms.info.get("index", index)),
+        index=place_in_file(atoms, index),
         name=str(atoms.info["name"]),
         source=str(atoms.info.get("source", "")),
         reason=reason,

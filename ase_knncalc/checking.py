@@ -29,6 +29,7 @@ from ase import Atoms
 
 from ase_knncalc import contradictions
 from ase_knncalc.data import KeyMap, Omission, mixed_units, read_structures
+from ase_knncalc.data.dataset import place_in_file
 from ase_knncalc.data.frames import is_jkqc
 from ase_knncalc.data.keys import LEVELS, key_map
 from ase_knncalc.descriptors import FeatureBatch
@@ -276,7 +277,7 @@ def leave_out(prepared: Prepared, suspects: Iterable[Suspect]) -> Prepared:
         info = prepared.frames[i].info
         omitted.append(
             Omission(
-                index=int(info.get("index", i)),
+                index=place_in_file(prepared.frames[i], i),
                 name=suspect.name,
                 source=str(info.get("source", "")),
                 reason=suspect.reason,

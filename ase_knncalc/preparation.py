@@ -12,6 +12,7 @@ from ase import Atoms
 
 from ase_knncalc.baselines import LIBRARIES, Baseline, make_baseline
 from ase_knncalc.data import KeyMap, Omission, check_spread, check_units, read_dataset
+from ase_knncalc.data.dataset import place_in_file
 from ase_knncalc.data.keys import key_map
 from ase_knncalc.descriptors import Descriptor, FeatureBatch, featurize
 from ase_knncalc.errors import BaselineError, DataError
@@ -139,7 +140,7 @@ def prepare(
         errors = complete_baseline(frames, method, cache=cache, n_jobs=n_jobs, progress=progress)
     omitted += [
         Omission(
-            index=int(a.info.get("index", i)),
+            index=place_in_file(a, i),
             name=str(a.info["name"]),
             source=str(a.info.get("source", "")),
             reason=error,

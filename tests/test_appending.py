@@ -279,3 +279,24 @@ def test_additions_in_another_unit_are_refused(tiny_model, more, unit: str, fact
         atoms.info["reference_energy"] *= factor
     with pytest.raises(DataError, match=f"look like {unit}, not eV"):
         append(tiny_model, wrong)
+
+
+@pytest.mark.parametrize("index", ["conf-3", None, float("nan"), [1], np.array([1, 2]), 2.5, 7])
+def test_an_index_that_is_no_integer_is_not_taken_for_one(tiny_model, more, index: object) -> None:
+    frames = [a.copy() for a in more[:3]]
+    grown = append(tiny_model, frames).model
+    for atoms in frames:
+        atoms.info["index"] = index
+    omitted = append(grown, frames).omitted
+    assert [o.index for o in omitted] == ([7, 7, 7] if isinstance(index, int) else [0, 1, 2])
+
+
+def test_appending_through_a_link_keeps_it(tiny_model, more, tmp_path) -> None:
+    real, link = tmp_path / "model.h5", tmp_path / "link.h5"
+    save_model(tiny_model, real)
+    real.chmod(0o600)
+    link.symlink_to(real)
+    append_to_file(link, more[:4])
+    assert link.is_symlink()
+    assert len(load_model(real)) == len(tiny_model) + 4
+    assert real.stat().st_mode & 0o777 == 0o600

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -43,6 +44,14 @@ class Omission:
     reason: str
     category: str
     """One of a few short words: ``missing-reference``, ``duplicate``, ``periodic``, …"""
+
+
+def place_in_file(atoms: Atoms, place: int) -> int:
+    """The integer in ``info["index"]``; where there is none, the place in the sequence at hand."""
+    try:
+        return operator.index(atoms.info["index"])
+    except (KeyError, TypeError):
+        return place
 
 
 @dataclass
