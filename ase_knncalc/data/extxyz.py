@@ -35,6 +35,8 @@ TEXT_KEYS = ("name", "composition", "source", "citation")
 _TOKEN = re.compile(
     r"""([^\s="'{}\[\]]+)\s*=\s*("(?:[^"\\]|\\.)*"|'[^'\\]*'|\{[^}\\]*\}|\[[^\]\\]*\]|[^\s"'{}\[\]\\=]+)(?=\s|$)"""
 )
+# "comment= " before another entry, as writers leave it of an empty value.
+_EMPTY = re.compile(r"""\s*(?:[^\s="'{}\[\]\\]+\s*=\s+)+""")
 _INTEGER = re.compile(r"[+-]?\d{1,18}\Z")
 _REAL = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\Z")
 _ESCAPED = re.compile(r"\\(.)")
@@ -212,12 +214,18 @@ def _plain_columns(properties: str) -> dict[str, int] | None:
 
 
 def parse_comment(comment: str, text_keys: Collection[str] = TEXT_KEYS) -> dict[str, Any]:
-    """Key-value pairs of a comment line, as ASE reads them but for ``text_keys``."""
+    """Key-value pairs of a comment line, as ASE reads them but for ``text_keys``.
+
+    Of ``comment= energy=-1.5`` ASE makes the comment "energy=-1.5"; here the energy is read, too.
+    """
     info: dict[str, Any] = {}
     end = 0
     comment = comment.strip()
     for match in _TOKEN.finditer(comment):
-        if comment[end : match.start()].strip():
+        gap = comment[end : match.start()]
+        if _EMPTY.fullmatch(gap):
+            info.update(key_val_str_to_dict(gap + match.group()))
+        elif gap.strip():
             return _parse_unusual(comment, text_keys)
         end = match.end()
         key, value = match.groups()

@@ -14,21 +14,32 @@ import io
 import operator
 import os
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import all_properties
 from ase.io.formats import UnknownFileTypeError, string2index
 
-from ase_knncalc.data.extxyz import TEXT_KEYS, count_extxyz, iter_extxyz
-from ase_knncalc.errors import DataError, SettingsError
+from ase_knncalc.data.extxyz import TEXT_KEYS, count_extxyz, iter_extxyz, parse_comment
+from ase_knncalc.data.info import (
+    Fits,
+    extxyz_value,
+    fits_csv,
+    fits_database,
+    fits_extxyz,
+    fits_trajectory,
+    is_empty,
+    plain_info,
+)
+from ase_knncalc.errors import DataError, KNNCalcError, SettingsError
 from ase_knncalc.files import replacing
 from ase_knncalc.settingcheck import file_name, instance, several
-from ase_knncalc.structure import plain_text
 
 ErrorHandler = Callable[[Path, DataError], None]
 
@@ -47,8 +58,6 @@ _KNOWN_FORMATS = (
     "known are .xyz and .extxyz (plain or .gz), .traj, .db, JKQC .pkl, folders of ORCA or Gaussian "
     "outputs, and what else ase.io.read knows by name or content"
 )
-
-_QUOTED_BY_ASE = re.compile(r"""[ "'{}\[\]]""")
 
 
 def has_suffix(path: Path, suffixes: Sequence[str]) -> bool:
@@ -230,6 +239,8 @@ def _per_atom(atoms: Atoms) -> dict[str, Any]:
 
 
 def _move_arrays(atoms: Atoms) -> None:
+    # ASE makes the number 3 of the key "3".
+    atoms.info = {str(key): value for key, value in atoms.info.items()}
     for key, value in list(atoms.info.items()):
         shape = (len(atoms),) if key.endswith("_std") else (len(atoms), 3)
         if key.endswith(_PER_ATOM) and np.shape(value) == shape and key not in atoms.arrays:
@@ -342,9 +353,15 @@ def write_frames(path: str | os.PathLike[str], frames: Iterable[Atoms]) -> None:
     path
         ``.extxyz``, ``.xyz`` (plain or ``.gz``), ``.traj``, ``.db`` (ASE database; numbers are
         key-value pairs, all of ``info`` is in ``data``), or ``.csv`` (a table of the scalars).
-        Extended XYZ holds positions and forces to 1e-8 and energies in full.
+        Extended XYZ holds positions and forces to 1e-8 and energies in full, and no empty values.
     frames
-        Structures with labels in ``info`` and ``arrays``.
+        Structures with labels in ``info`` and ``arrays``. Keys of ``info`` become text without
+        white space, NumPy scalars plain ones, arrays of text lists.
+
+    Warns
+    -----
+    UserWarning
+        If keys of ``info`` are renamed, or left out because the format cannot hold them.
 
     Raises
     ------
@@ -356,12 +373,39 @@ def write_frames(path: str | os.PathLike[str], frames: Iterable[Atoms]) -> None:
     if not frames:
         raise DataError(f"{path}: there are no frames to write")
     several(instance(Atoms))("frames", frames)
-    write = frame_writer(path)
+    write, fits = frame_writer(path)
+    told: dict[str, str] = {}
+    number = 0
+
+    def plain() -> Iterator[Atoms]:
+        nonlocal number
+        for number, atoms in enumerate(frames):  # noqa: B007 - named in errors
+            copy = atoms.copy()
+            copy.calc = atoms.calc
+            copy.info = plain_info(atoms.info, fits, told)
+            yield copy
+
     with replacing(path, DataError) as temporary:
-        write(temporary, frames)
+        try:
+            write(temporary, plain())
+        except (KNNCalcError, OSError):
+            raise
+        except Exception as e:  # ASE's writers raise anything for arrays and results of odd kinds
+            detail = str(e) or type(e).__name__
+            raise DataError(f"{path}: frame {number} cannot be written: {detail}") from e
+    if told:
+        entries = "; ".join(f"{key} is {what}" for key, what in told.items())
+        warnings.warn(f"{path}: of the frames' info, {entries}", UserWarning, stacklevel=2)
 
 
-def frame_writer(path: Path) -> Callable[[Path, Sequence[Atoms]], None]:
+class FrameWriter(NamedTuple):
+    """A format to write: what does it, and which entries of ``info`` it can hold."""
+
+    write: Callable[[Path, Iterable[Atoms]], None]
+    fits: Fits
+
+
+def frame_writer(path: Path) -> FrameWriter:
     """What writes frames in the format that the file's name asks for.
 
     Raises
@@ -370,21 +414,22 @@ def frame_writer(path: Path) -> Callable[[Path, Sequence[Atoms]], None]:
         Unknown suffix.
     """
     if has_suffix(path, _XYZ_SUFFIXES):
-        return _write_extxyz
+        return FrameWriter(_write_extxyz, fits_extxyz)
     if has_suffix(path, (".traj",)):
-        return _write_trajectory
+        return FrameWriter(_write_trajectory, fits_trajectory)
     if has_suffix(path, (".db",)):
-        return _write_database
+        return FrameWriter(_write_database, fits_database)
     if has_suffix(path, (".csv",)):
-        return _write_csv
+        return FrameWriter(_write_csv, fits_csv)
     raise DataError(
         f"{path}: frames are written as .extxyz, .xyz (plain or .gz), .traj, .db or .csv"
     )
 
 
-def _write_extxyz(path: Path, frames: Sequence[Atoms]) -> None:
+def _write_extxyz(path: Path, frames: Iterable[Atoms]) -> None:
     from ase.io.extxyz import write_xyz
 
+    known = {"Properties", "Lattice", "pbc", *all_properties}
     with open(path, "wb") as raw, contextlib.ExitStack() as stack:
         binary: Any = raw
         if path.suffix == ".gz":
@@ -392,67 +437,56 @@ def _write_extxyz(path: Path, frames: Sequence[Atoms]) -> None:
             binary = stack.enter_context(gzip.GzipFile("", "wb", fileobj=raw, mtime=0))
         text = stack.enter_context(io.TextIOWrapper(binary, encoding="utf-8", newline="\n"))
         for atoms in frames:
-            copy = atoms.copy()
-            copy.info = {k: _writable(v) for k, v in atoms.info.items() if v is not None}
-            copy.calc = atoms.calc
-            write_xyz(text, [copy])
+            atoms.info = {k: extxyz_value(k, v) for k, v in atoms.info.items() if not is_empty(v)}
+            frame = io.StringIO()
+            write_xyz(frame, [atoms])
+            comment = frame.getvalue().split("\n", 2)[1]
+            found = parse_comment(comment).keys()
+            if not atoms.info.keys() <= found <= known | atoms.info.keys():
+                raise ValueError(f"its labels would not be read again from {comment!r}")
+            text.write(frame.getvalue())
 
 
-def _writable(value: Any) -> Any:
-    """Text as ASE's comment line can hold it: on one line, and escaped where ASE does not."""
-    if not isinstance(value, str):
-        return value
-    text = " ".join(plain_text(value).splitlines()).replace("\\", "\\\\")
-    # Within quotes "=" means nothing; without, ASE swallows it at either end of a value.
-    return text if _QUOTED_BY_ASE.search(text) else text.replace("=", "\\=")
-
-
-def _write_trajectory(path: Path, frames: Sequence[Atoms]) -> None:
+def _write_trajectory(path: Path, frames: Iterable[Atoms]) -> None:
     from ase.io.trajectory import TrajectoryWriter
 
     with TrajectoryWriter(str(path), mode="w") as trajectory:
         for atoms in frames:
-            copy = atoms.copy()
-            copy.calc = atoms.calc
-            copy.info |= _per_atom(atoms)
-            trajectory.write(copy)
+            atoms.info |= _per_atom(atoms)
+            trajectory.write(atoms)
 
 
-def _write_database(path: Path, frames: Sequence[Atoms]) -> None:
+def _write_database(path: Path, frames: Iterable[Atoms]) -> None:
     from ase.db import connect
     from ase.db.core import reserved_keys
-    from ase.io.jsonio import encode
 
-    def fits(value: Any) -> bool:
-        try:
-            encode(value)
-        except TypeError:
-            return False
-        return True
+    # Names of a row's own attributes, beside those that ASE refuses.
+    reserved = {*reserved_keys, "tags", "masses", "external_tables"}
+
+    def searchable(key: str, value: Any) -> bool:
+        # SQLite has no integers beyond these.
+        number = isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**63)
+        return number and key.isascii() and key.isidentifier() and key not in reserved
 
     path.unlink()  # it was made empty, which SQLite takes for a database without tables
     with connect(str(path), type="db", use_lock_file=False) as database:
         for atoms in frames:
-            data = {key: v for key, v in (atoms.info | _per_atom(atoms)).items() if fits(v)}
-            pairs = {
-                key: value.item() if isinstance(value, np.generic) else value
-                for key, value in data.items()
-                if isinstance(value, (int, float, np.number)) and key.isidentifier()
-            }
-            database.write(
-                atoms, {k: v for k, v in pairs.items() if k not in reserved_keys}, data=data
-            )
+            data = atoms.info | _per_atom(atoms)
+            pairs = {key: value for key, value in data.items() if searchable(key, value)}
+            database.write(atoms, pairs, data=data)
 
 
-def _write_csv(path: Path, frames: Sequence[Atoms]) -> None:
-    scalars = (str, int, float, bool, np.generic)
-    first = ["name", "composition", "charge", "multiplicity"]
-    found = {key for atoms in frames for key, v in atoms.info.items() if isinstance(v, scalars)}
+def _write_csv(path: Path, frames: Iterable[Atoms]) -> None:
+    scalars = (str, int, float, bool)
+    first = ["formula", "n_atoms", "name", "composition", "charge", "multiplicity"]
+    rows = [
+        {"formula": atoms.get_chemical_formula(), "n_atoms": len(atoms)}
+        | {key: value for key, value in atoms.info.items() if isinstance(value, scalars)}
+        for atoms in frames
+    ]
+    found = {key for row in rows for key in row}
     columns = [*(key for key in first if key in found), *sorted(found - set(first))]
     with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as handle:
-        writer = csv.writer(handle, lineterminator="\n")
-        writer.writerow(["formula", "n_atoms", *columns])
-        for atoms in frames:
-            values = [atoms.info.get(key) for key in columns]
-            cells = [v if isinstance(v, scalars) else "" for v in values]
-            writer.writerow([atoms.get_chemical_formula(), len(atoms), *cells])
+        writer = csv.DictWriter(handle, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
