@@ -126,6 +126,10 @@ class HeldOutErrors:
         """Numbers of atoms, shape (n,)."""
         return np.asarray(self.counts[:, :-2].sum(axis=1))
 
+    def largest_of(self, fraction: float) -> float:
+        """What the absolute errors of that fraction of the structures stay below, eV."""
+        return float(np.quantile(np.abs(self.errors), fraction))
+
     def join(self, other: HeldOutErrors) -> HeldOutErrors:
         """These structures and then the others."""
         return HeldOutErrors(

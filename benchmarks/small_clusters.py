@@ -39,6 +39,7 @@ def main() -> None:
             known = [a.info["baseline_energy"] for a in asked]
             said = model.predict(asked, baseline_energy=known)
             error = KCAL_PER_MOL * (said.energy - [a.info["reference_energy"] for a in asked])
+            half = KCAL_PER_MOL * model.calibration.multiple(0.9) * said.energy_std
             found.append(
                 {
                     "model": name,
@@ -47,7 +48,9 @@ def main() -> None:
                     "mae": float(np.abs(error).mean()),
                     "mean": float(error.mean()),
                     "energy_std": float(KCAL_PER_MOL * said.energy_std.mean()),
+                    "inside_90": float(np.mean(np.abs(error) <= half)),
                     "novelty": float(said.novelty.mean()),
+                    "novel": float(np.mean(said.novelty > 1)),
                 }
             )
             print(found[-1], flush=True)

@@ -133,6 +133,7 @@ def test_info_and_models(folder, trained) -> None:
     assert "GFN1-xTB" in table
     assert "MAE, composition left out" in table
     assert "group_mae" not in table
+    assert re.search(r"95 % of errors, structure left out, below .* kcal/mol", table)
     assert re.search(r"monomers .*1am 1sa 1w", table)
     assert "saw-wb97xd" in json.loads(knncalc("models", "--json", cwd=folder).stdout)
 

@@ -51,6 +51,10 @@ def info(
         ["created", about.provenance.get("created", "?")],
     ]  # fmt: skip
     rows += [[name, f"{KCAL_PER_MOL * value:.3f} kcal/mol"] for name, value in about.named_errors()]
+    if loaded.held_out is not None:
+        # A few structures that nothing resembles can make all of the RMSE.
+        most = KCAL_PER_MOL * loaded.held_out.largest_of(0.95)
+        rows.append(["95 % of errors, structure left out, below", f"{most:.3f} kcal/mol"])
     rows += [["cite", text] for text in about.provenance.get("citations", [])[:5]]
     print_table(str(model), ["", ""], rows)
 
