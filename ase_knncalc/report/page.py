@@ -343,7 +343,9 @@ def _scores_table(judged: Mapping[str, Judged]) -> str:
         rows.append(
             _row(
                 [
-                    "training structures, left out" if which == "training" else "test data",
+                    "training structures, left out (intervals are fitted to them)"
+                    if which == "training"
+                    else "test data",
                     len(j),
                     float(size.mean()),
                     float(KCAL_PER_MOL * np.sqrt(np.mean(j.error**2))),
