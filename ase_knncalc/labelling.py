@@ -19,6 +19,9 @@ from ase_knncalc.structure import resolve_charge, structure_label
 
 FloatArray = np.ndarray
 
+# eV. A calculation repeats within this, also in single precision.
+_REPEATED = 2e-3
+
 
 @dataclass(frozen=True)
 class BaselineLabels:
@@ -67,12 +70,20 @@ def baseline_labels(
         Processes, as joblib counts them (−1: all cores).
     progress
         Whether to show a progress bar.
+
+    Raises
+    ------
+    BaselineError
+        If an ASE calculator gives another energy than the cache holds for it.
     """
     wanted = [False] * len(frames) if forces is None else list(forces)
     spec = baseline.spec()
     states = [resolve_charge(atoms) for atoms in frames]
     keys = [label_key(a, *state, spec) for a, state in zip(frames, states, strict=True)]
     with LabelCache(cache) as known:
+        if baseline.library == "ase":
+            cached = {i: x for i, key in enumerate(keys) if (x := known.get(key)) is not None}
+            _check_cached(frames, states, cached, baseline, cache)
         missing: dict[str, int] = {}
         for i, key in enumerate(keys):
             found = known.get(key)
@@ -96,6 +107,34 @@ def baseline_labels(
         [failed.get(key, "") for key in keys],
         len(jobs),
     )
+
+
+def _check_cached(
+    frames: Sequence[Atoms],
+    states: Sequence[tuple[int, int]],
+    labels: dict[int, CachedLabel],
+    baseline: Baseline,
+    cache: str | os.PathLike[str] | None,
+) -> None:
+    """Compute two cached labels again: an ASE calculator need not tell all that it depends on.
+
+    The smallest structure, and the smallest of another size: of one molecule alone, methods may
+    differ by nothing.
+    """
+    order = sorted(labels, key=lambda i: len(frames[i]))
+    others = [i for i in order if len(frames[i]) > len(frames[order[0]])]
+    for i in [*order[:1], *(others or order[1:])[:1]]:
+        try:
+            energy = baseline.energy(frames[i].copy(), *states[i])
+        except BaselineError:
+            continue  # what was computed before is there, whatever ails the program now
+        if abs(energy - labels[i].energy) > _REPEATED:
+            raise BaselineError(
+                f"{structure_label(frames[i])}: the label cache {cache} holds an energy of "
+                f"{labels[i].energy:.6f} eV for {baseline.method}, which now gives {energy:.6f} "
+                "eV: its settings, files or weights are others than they were, and its parameters "
+                "do not tell. Use another cache for each"
+            )
 
 
 _Job = tuple[str, Atoms, int, int, bool]

@@ -26,6 +26,10 @@ class ASEBaseline:
     ASE calculators of tblite and xtb is switched off. The calculator belongs to the baseline from
     then on: do not use it elsewhere at the same time.
 
+    A model knows the calculator by its class and ``parameters``. Weights, files or attributes that
+    are not among them go unnoticed when a model is loaded with another calculator of the same
+    class; label caches are compared with the calculator before they are used.
+
     Parameters
     ----------
     calculator : ase.calculators.calculator.BaseCalculator
