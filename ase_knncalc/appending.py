@@ -13,7 +13,7 @@ energies stay the same, and what is gained are neighbours, novelty and uncertain
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import warnings
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,12 +21,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ase_knncalc.baselinecheck import wrong_baselines
 from ase_knncalc.data import KeyMap, Omission, read_dataset
-from ase_knncalc.data.dataset import place_in_file
+from ase_knncalc.data.dataset import SAME_ENERGY, place_in_file
 from ase_knncalc.data.unitcheck import ratio_unit
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.errors import ChargeError, DataError, ModelFileError
 from ase_knncalc.files import only_writer
+from ase_knncalc.membership import training_twins
 from ase_knncalc.model import HeldOutErrors, KNNModel, label_bytes
 from ase_knncalc.neighbors import KNNTerm, NeighborIndex
 from ase_knncalc.preparation import complete_baseline, compute_features
@@ -89,8 +91,8 @@ def append(
 ) -> Appended:
     """Add labelled structures to a model.
 
-    A structure that the model has already (same composition at distance zero in the metric) is not
-    added again, so that an append that was interrupted can be repeated.
+    A structure that the model has already (same elements and charge at distance zero in the metric)
+    is not added again, so that an append that was interrupted can be repeated.
 
     Parameters
     ----------
@@ -121,7 +123,12 @@ def append(
         If no frame has a label, or the labels are in another unit than eV, or of another level of
         theory than the model's, beyond doubt.
     BaselineError
-        If a baseline energy is needed and the model has no baseline.
+        If baseline energies of the data are not those of the model's baseline.
+
+    Warns
+    -----
+    UserWarning
+        If the model has some of the structures with another energy.
     """
     instance(str)("source", source)
     dataset = read_dataset(data, keys=keys)
@@ -134,11 +141,11 @@ def append(
     if not frames:
         return _nothing(model, omitted)
     batch = compute_features(model.descriptor, frames, n_jobs=1)
-    fresh = new_ones(model, frames, batch)
-    omitted += [
-        _omission(i, frames[i], "the model has this structure already", "duplicate")
-        for i in sorted(set(range(len(frames))) - set(fresh))
-    ]
+    twins = training_twins(model, frames, batch)
+    repeated = [_repeated(model, i, frames[i], known) for i, known in enumerate(twins) if known]
+    omitted += repeated
+    _warn_of_conflicts(repeated)
+    fresh = [i for i, known in enumerate(twins) if not known]
     if not fresh:
         return _nothing(model, omitted)
     new = _Additions.of(model, [frames[i] for i in fresh], batch.select(fresh))
@@ -229,17 +236,6 @@ def _omission(index: int, atoms: Atoms, reason: str, category: str) -> Omission:
     )
 
 
-def new_ones(model: KNNModel, frames: Sequence[Atoms], batch: FeatureBatch) -> list[int]:
-    """Which frames the model does not have yet: in its training data, or added later."""
-    fresh = []
-    for i, z in enumerate(model.place(batch)):
-        distances, indices = model.knn.index.query(z, 5)
-        composition = str(frames[i].info["composition"]).encode("utf-8")
-        if not any(model.compositions[j] == composition for j in indices[distances == 0.0]):
-            fresh.append(i)
-    return fresh
-
-
 def require_level(model: KNNModel, errors: FloatArray, stds: FloatArray, advice: str) -> None:
     """Check that labels can be of the level of theory that a model was trained on.
 
@@ -267,6 +263,33 @@ def require_level(model: KNNModel, errors: FloatArray, stds: FloatArray, advice:
         )
 
 
+def _repeated(model: KNNModel, place: int, atoms: Atoms, twins: list[int]) -> Omission:
+    """Account of a structure that the model has, maybe with another energy."""
+    same = "the model has this structure already"
+    if model.held_out is None:
+        return _omission(place, atoms, same, "duplicate")
+    delta = atoms.info["reference_energy"] - atoms.info["baseline_energy"]
+    differences = delta - model.held_out.deltas[twins]
+    nearest = int(np.argmin(np.abs(differences)))
+    same += f", as {model.names[twins[nearest]].decode('utf-8')}"
+    if abs(differences[nearest]) <= SAME_ENERGY:
+        return _omission(place, atoms, same, "duplicate")
+    difference = f"{differences[nearest]:+.4f} eV different"
+    reason = f"{same}, but its reference energy less that of the baseline is {difference}"
+    return _omission(place, atoms, reason, "duplicate-conflict")
+
+
+def _warn_of_conflicts(repeated: list[Omission]) -> None:
+    conflicts = [o for o in repeated if o.category == "duplicate-conflict"]
+    if conflicts:
+        warnings.warn(
+            f"labels of {len(conflicts)} structures contradict those the model was made with; the "
+            f"first: {conflicts[0].name}: {conflicts[0].reason}",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
 def _credible(model: KNNModel, new: _Additions, omitted: list[Omission]) -> _Additions:
     """Structures without labels that are wrong beyond doubt, which join ``omitted``."""
     errors, stds = new.errors, new.stds
@@ -278,21 +301,26 @@ def _credible(model: KNNModel, new: _Additions, omitted: list[Omission]) -> _Add
             f"{float(np.median(reference / (reference + errors))):.4g} times what the model "
             f"predicts; say so with KeyMap(energy_unit={unit!r}), or convert them"
         )
+    wrong = np.abs(errors) > np.maximum(_WRONG, _LARGEST * stds)
+    places = np.flatnonzero(wrong).tolist()
+    off = wrong_baselines([new.frames[i] for i in places], model.baseline)
+    reasons = {places[i]: reason for i, reason in off.items()}
     require_level(
         model, errors, stds,
         "label them as the model's own data, train a model on them, or, if they are right, give "
         "check_labels=False (--no-check; training.check_labels of a loop)",
     )  # fmt: skip
-    wrong = np.abs(errors) > np.maximum(_WRONG, _LARGEST * stds)
     omitted += [
-        _omission(
+        _omission(i, new.frames[i], reasons[i], "baseline")
+        if i in reasons
+        else _omission(
             i,
             new.frames[i],
             f"its reference energy lies {abs(errors[i]):.3g} eV from what the model predicts, with "
             f"a standard deviation of {stds[i]:.2g} eV: wrong, or to be learned by training again",
             "label",
         )
-        for i in np.flatnonzero(wrong).tolist()
+        for i in places
     ]
     return new.select(np.flatnonzero(~wrong))
 

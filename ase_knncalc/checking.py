@@ -28,6 +28,7 @@ import numpy as np
 from ase import Atoms
 
 from ase_knncalc import contradictions
+from ase_knncalc.baselinecheck import wrong_baselines
 from ase_knncalc.data import KeyMap, Omission, mixed_units, read_structures
 from ase_knncalc.data.dataset import place_in_file
 from ase_knncalc.data.frames import is_jkqc
@@ -93,7 +94,7 @@ class Suspect:
     name, composition : str
     category : str
         What is the matter: ``unit``, ``sign``, ``charge``, ``multiplicity``, ``composition``,
-        ``duplicate``, ``fragments`` or ``outlier`` (of unknown reason).
+        ``duplicate``, ``fragments``, ``baseline`` or ``outlier`` (of unknown reason).
     reason : str
         The same in words, with numbers.
     residual_ev : float
@@ -245,6 +246,38 @@ def find_suspects(
     return sorted(found, key=lambda s: (not s.certain, -np.nan_to_num(s.score), s.index))
 
 
+def recheck_baselines(
+    prepared: Prepared, suspects: Sequence[Suspect], *, refuse: bool
+) -> list[Suspect]:
+    """The same suspects; of some, the baseline energy turns out to be what is wrong.
+
+    Parameters
+    ----------
+    prepared
+        What the suspects were found in.
+    suspects
+        From :func:`find_suspects`. Some that are certain, and not explained by a unit, a sign or a
+        state, are computed again with the baseline.
+    refuse
+        Whether more than one wrong baseline energy is an error, as for training.
+
+    Raises
+    ------
+    BaselineError
+        If ``refuse`` is set, and the data mix baselines.
+    """
+    places = [
+        place
+        for place, s in enumerate(suspects)
+        if s.certain and s.category in ("outlier", "duplicate", "fragments")
+    ]
+    frames = [prepared.frames[suspects[place].index] for place in places]
+    found = list(suspects)
+    for i, reason in wrong_baselines(frames, prepared.baseline, refuse=refuse).items():
+        found[places[i]] = replace(suspects[places[i]], category="baseline", reason=reason)
+    return found
+
+
 def leave_out(prepared: Prepared, suspects: Iterable[Suspect]) -> Prepared:
     """Training data without the certain suspects, which join ``omitted``.
 
@@ -342,7 +375,8 @@ def check_files(
             raise
         prepared = run(frames)
     prepared = replace(prepared, omitted=[*slips, *prepared.omitted])
-    return prepared, find_suspects(prepared.data, prepared.frames, seed=seed)
+    suspects = find_suspects(prepared.data, prepared.frames, seed=seed)
+    return prepared, recheck_baselines(prepared, suspects, refuse=False)
 
 
 def screen_units(

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase import Atoms
 
-from ase_knncalc.descriptors import featurize
+from ase_knncalc.descriptors import FeatureBatch, featurize
 from ase_knncalc.errors import ChargeError, UnknownElementError
 from ase_knncalc.model import KNNModel
 from ase_knncalc.settingcheck import instance
 from ase_knncalc.structure import check_structure, composition_label, resolve_charge
+from ase_knncalc.trend import composition_columns
 
 if TYPE_CHECKING:
     from ase_knncalc.prediction import Neighbor
@@ -78,6 +80,45 @@ class Membership:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {"answer": self.answer, **asdict(self)}
+
+
+def training_twins(
+    model: KNNModel, frames: Sequence[Atoms], batch: FeatureBatch
+) -> list[list[int]]:
+    """Training structures, and additions, that each of several structures repeats, by index.
+
+    Those of the same elements and charge at distance zero in the metric, whatever their labels.
+
+    Parameters
+    ----------
+    model
+    frames
+        Structures. Their ``info["composition"]`` counts for models of old alone, whose files do
+        not keep the elements of training structures.
+    batch
+        Their descriptors.
+    """
+    columns = composition_columns(batch, model.elements).astype(int)
+    index = model.knn.index
+    twins = []
+    for i, z in enumerate(model.place(batch)):
+        k = 5
+        distances, places = index.query(z, k)
+        while distances[-1] == 0.0 and k < len(index):
+            k *= 4
+            distances, places = index.query(z, k)
+        same = places[distances == 0.0]
+        if model.held_out is not None:
+            alike = (model.held_out.counts[same] == columns[i]).all(axis=1)
+        else:
+            alike = model.compositions[same] == str(frames[i].info["composition"]).encode("utf-8")
+        twins.append(same[alike].tolist())
+    return twins
+
+
+def new_ones(model: KNNModel, frames: Sequence[Atoms], batch: FeatureBatch) -> list[int]:
+    """Which frames the model does not have yet: in its training data, or added later."""
+    return [i for i, known in enumerate(training_twins(model, frames, batch)) if not known]
 
 
 def find_in_training(model: KNNModel, atoms: Atoms, *, charge: int | None = None) -> Membership:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from ase_knncalc.baselinecheck import check_brought
 from ase_knncalc.baselines import LIBRARIES, Baseline, make_baseline
 from ase_knncalc.data import KeyMap, Omission, check_spread, check_units, read_dataset
 from ase_knncalc.data.dataset import place_in_file
@@ -222,7 +223,7 @@ def complete_baseline(
     missing = [i for i, a in enumerate(frames) if "baseline_energy" not in a.info or forces[i]]
     brought = [i for i, a in enumerate(frames) if "baseline_energy" in a.info]
     if brought and baseline.library not in ("none", "given", "ase"):
-        _spot_check([frames[i] for i in brought], baseline)
+        check_brought([frames[i] for i in brought], baseline)
     errors = [""] * len(frames)
     # A baseline without a calculation costs less than looking it up.
     calculated = baseline.library not in ("none", "given")
@@ -255,35 +256,6 @@ def require_none(frames: Sequence[Atoms]) -> None:
                 "baseline='none' learns reference energies alone. To learn the difference, name "
                 "the baseline ('given' if it can only come with the data); else name a key that "
                 "the data do not have (KeyMap(baseline_energy=…), --baseline-key)"
-            )
-
-
-def _spot_check(frames: Sequence[Atoms], baseline: Baseline, tolerance: float = 1e-3) -> None:
-    """A model trained on other baseline labels than it is used with is silently wrong."""
-    smallest = sorted(frames, key=len)[:3]
-    forces = ["baseline_forces" in a.arrays for a in smallest]
-    result = baseline_labels(smallest, baseline, forces=forces, n_jobs=1)
-    for atoms, energy, found, error in zip(
-        smallest, result.energies, result.forces, result.errors, strict=True
-    ):
-        if error:
-            continue
-        name, given = atoms.info["name"], float(atoms.info["baseline_energy"])
-        if abs(given - energy) > tolerance * len(atoms):
-            raise BaselineError(
-                f"{name}: the data give a baseline energy of {given:.6f} eV, {baseline.method} "
-                f"gives {energy:.6f} eV; name the baseline the data were made with, or leave "
-                "their baseline energies out"
-            )
-        if found is None or "baseline_forces" not in atoms.arrays:
-            continue
-        labels = atoms.arrays["baseline_forces"]
-        ratio = float(np.vdot(found, labels) / max(np.vdot(found, found), 1e-12))
-        if np.abs(labels - found).max() > 0.02 * max(1.0, np.abs(found).max()):
-            raise DataError(
-                f"{name}: the baseline forces in the data are {ratio:.4f} times those of "
-                f"{baseline.method}, so their unit is not the one assumed"
-                + (f"; give force_unit={1 / ratio:.6f} (--force-unit)" if ratio > 0 else "")
             )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ase_knncalc.binding import lone_molecules, monomer_records
-from ase_knncalc.checking import find_suspects, leave_out
+from ase_knncalc.checking import find_suspects, leave_out, recheck_baselines
 from ase_knncalc.data import KeyMap, report_omissions
 from ase_knncalc.errors import SettingsError, TrainingError
 from ase_knncalc.kernel_map import KernelMap, fit_kernel_map
@@ -435,7 +435,7 @@ def train(
     if check_labels:
         with stage("check of labels"):
             suspects = find_suspects(prepared.data, prepared.frames, seed=settings.seed)
-            prepared = leave_out(prepared, suspects)
+            prepared = leave_out(prepared, recheck_baselines(prepared, suspects, refuse=True))
     fitted = fit_model(prepared.data, settings, n_jobs=n_jobs, progress=progress)
     if prepared.omitted:
         total = len(prepared.frames) + len(prepared.omitted)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ from ase_knncalc.errors import (
     ModelFileError,
     UnknownElementError,
 )
+from ase_knncalc.membership import training_twins
+from ase_knncalc.neighbors import KNNTerm, NeighborIndex
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +86,68 @@ def test_appending_twice_adds_nothing(tiny_model, more) -> None:
     nothing = append(once.model, more)
     assert nothing.added == []
     assert nothing.model is once.model
+
+
+@pytest.mark.parametrize("composition", [None, "anything"])
+def test_known_structures_are_known_under_any_label(tiny_model, water_frames, composition) -> None:
+    other = [a.copy() for a in water_frames]
+    for i, atoms in enumerate(other):
+        atoms.info.update(name=f"x{i}", composition=composition)
+        if composition is None:
+            del atoms.info["composition"]
+    fresh = water_clusters(2, seed=9)
+    outcome = append(tiny_model, [*other, *fresh])
+    assert outcome.added == [a.info["name"] for a in fresh]
+    assert {o.category for o in outcome.omitted} == {"duplicate"}
+    # The reason names the structure as the model knows it.
+    for omission, atoms in zip(outcome.omitted, water_frames, strict=True):
+        assert omission.reason.endswith(f"already, as {atoms.info['name']}")
+
+
+def test_one_place_is_no_twin_if_elements_or_charge_differ(tiny_model, water_frames) -> None:
+    """Where a metric tells nothing apart, composition and charge still do."""
+    flat = replace(tiny_model, components=np.zeros_like(tiny_model.components))
+    term = flat.knn
+    index = NeighborIndex(np.zeros_like(term.index.points))
+    flat = replace(flat, knn=KNNTerm(index, term.residuals, term.settings))
+    five = water_clusters(5, seed=3, largest=5)[-1:]
+    known = water_clusters(1, seed=3)
+    frames = [*five, *known]
+    twins = training_twins(flat, frames, _features(flat, frames))
+    assert twins[0] == []
+    sizes = [len(a) for a in water_frames]
+    assert twins[1] == [i for i, n in enumerate(sizes) if n == 3]
+    batch = _features(flat, known)
+    charged = replace(batch, charges=batch.charges - 1)
+    assert training_twins(flat, known, charged) == [[]]
+
+
+def test_models_of_old_tell_by_the_composition(tiny_model, water_frames, more) -> None:
+    old = replace(tiny_model, held_out=None)
+    outcome = append(old, [*water_frames[:3], more[0]])
+    assert outcome.added == [more[0].info["name"]]
+    assert [o.category for o in outcome.omitted] == ["duplicate"] * 3
+
+
+def test_known_structures_with_another_energy_are_told(tiny_model, water_frames, more) -> None:
+    off = [a.copy() for a in water_frames[:6]]
+    off[1].info["reference_energy"] += 1.0
+    off[4].info["reference_energy"] /= 27.211386
+    off[5].info["reference_energy"] += 1e-4  # rounding
+    difference = off[4].info["reference_energy"] - water_frames[4].info["reference_energy"]
+    with pytest.warns(UserWarning, match=r"labels of 2 structures contradict .*\+1\.0000 eV diff"):
+        outcome = append(tiny_model, [*off, more[0]])
+    assert outcome.added == [more[0].info["name"]]
+    conflicts = [o for o in outcome.omitted if o.category == "duplicate-conflict"]
+    assert [o.name for o in conflicts] == [off[1].info["name"], off[4].info["name"]]
+    assert "+1.0000 eV different" in conflicts[0].reason
+    assert f"{difference:+.4f} eV different" in conflicts[1].reason
+    assert sum(o.category == "duplicate" for o in outcome.omitted) == 4
+    # An addition is compared as the training data are.
+    again = more[0].copy()
+    again.info["reference_energy"] -= 2.0
+    with pytest.warns(UserWarning, match=r"-2\.0000 eV different"):
+        append(outcome.model, [again])
 
 
 def test_one_by_one_is_as_all_at_once_in_everything_but_calibration(tiny_model, more) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from factories import water_clusters
+from factories import tiny, water_clusters
 
 from ase_knncalc.baselines import make_baseline
 from ase_knncalc.errors import DataError, SettingsError
@@ -180,6 +180,45 @@ def test_data_that_the_model_was_trained_on_are_told(tiny_model, water_frames, t
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         write_report(tmp_path / "a.html", tiny_model, data=fresh, n_jobs=1)
+
+
+def test_they_are_told_whatever_they_are_called(tiny_model, water_frames, tmp_path) -> None:
+    seen = [a.copy() for a in water_frames]
+    for atoms in seen:
+        del atoms.info["composition"]
+        del atoms.info["name"]
+    with pytest.warns(UserWarning, match="60 of 60 structures of the data are in the model's tra"):
+        write_report(tmp_path / "a.html", tiny_model, data=seen, n_jobs=1)
+
+
+def test_geometries_are_those_of_the_structures_where_names_repeat(water_frames, tmp_path) -> None:
+    """Found by their place in the metric; and none is shown rather than one of another."""
+    frames = [a.copy() for a in water_frames]
+    for i, atoms in enumerate(frames):
+        if i % 3:
+            atoms.info["name"] = "conf"
+    model = tiny(frames)
+    shown = judge_held_out(model).with_geometries(model, frames[::-1])
+    assert [a is b for a, b in zip(shown.frames, frames, strict=True)] == [True] * 60
+    lost = judge_held_out(model).with_geometries(model, frames[:30])
+    assert [a is b for a, b in zip(lost.frames, frames[:30], strict=False)] == [True] * 30
+    assert lost.frames[30:] == [None] * 30
+    # Other structures of the same name and composition are none of the model's.
+    strange = water_clusters(60, seed=8)
+    for atoms in strange:
+        atoms.info["name"] = "conf"
+    assert judge_held_out(model).with_geometries(model, strange).frames == [None] * 60
+    # On the page: each worst case with its own.
+    write_report(tmp_path / "a.html", model, training=frames, repeats=2, n_jobs=1)
+    structures = Page(tmp_path / "a.html").data["structures"]
+    assert len(structures) > 20
+    for key, drawn in structures.items():
+        atoms = frames[int(key.split(":")[1])]
+        np.testing.assert_allclose(
+            np.ravel(drawn["positions"]),
+            (atoms.positions - atoms.positions.mean(0)).ravel(),
+            atol=2e-3,
+        )
 
 
 def test_data_need_a_baseline(tiny_model, test_frames, tmp_path) -> None:

@@ -9,10 +9,10 @@ from ase import Atoms
 
 from ase_knncalc.active.config import LoopConfig
 from ase_knncalc.active.learning import covered, training_frames
-from ase_knncalc.appending import new_ones
 from ase_knncalc.data import read_structures, write_frames
 from ase_knncalc.data.duplicates import DuplicateFinder
 from ase_knncalc.errors import SettingsError, StructureError
+from ase_knncalc.membership import new_ones
 from ase_knncalc.model import KNNModel
 from ase_knncalc.preparation import compute_features
 from ase_knncalc.structure import check_structure, composition_label, resolve_charge

@@ -29,7 +29,7 @@ CONFLICT_KEY = "label_conflict"
 """Key in ``info`` of the reason why a frame's labels must not be used."""
 
 # Two copies of a structure whose energies differ by more than this contradict each other, eV.
-_SAME_ENERGY = 1e-3
+SAME_ENERGY = 1e-3
 
 
 @dataclass(frozen=True)
@@ -396,7 +396,7 @@ class _Builder:
         same = f"it is the same structure as {first.info['name']} ({first.info['source']})"
         for level in LEVELS:
             here, there = (a.info.get(f"{level}_energy") for a in (clean, first))
-            if here is not None and there is not None and abs(here - there) > _SAME_ENERGY:
+            if here is not None and there is not None and abs(here - there) > SAME_ENERGY:
                 difference = f"but its {level} energy is {here - there:+.4f} eV different"
                 raise _Left("duplicate-conflict", f"{same}, {difference}")
         raise _Left("duplicate", same)

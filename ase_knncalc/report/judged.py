@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 
-from ase_knncalc.appending import new_ones
 from ase_knncalc.data import KeyMap, read_dataset
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.errors import DataError, StructureError
+from ase_knncalc.membership import new_ones, training_twins
 from ase_knncalc.model import KNNModel
 from ase_knncalc.preparation import complete_baseline, compute_features
 from ase_knncalc.trend import composition_columns
@@ -78,13 +79,30 @@ class Judged:
         """The n structures with the largest errors."""
         return np.argsort(-np.abs(self.error), kind="stable")[:n].tolist()
 
-    def with_geometries(self, frames: Sequence[Atoms]) -> Judged:
-        """The same with the geometries of structures that are found by name and composition."""
-        from dataclasses import replace
+    def with_geometries(self, model: KNNModel, frames: Sequence[Atoms]) -> Judged:
+        """The same, held-out errors of a model, with the geometries of its structures.
 
-        known = {(str(a.info["name"]), str(a.info["composition"])): a for a in frames}
-        keys = zip(self.names, self.compositions, strict=True)
-        return replace(self, frames=[known.get(key) for key in keys])
+        They are found by name and composition where no two share them, else by their place in the
+        metric; what is not found so has none.
+        """
+        keys = list(zip(self.names, self.compositions, strict=True))
+        labels = [(str(a.info["name"]), str(a.info["composition"])) for a in frames]
+        here, there = Counter(keys), Counter(labels)
+        known = {label: a for label, a in zip(labels, frames, strict=True) if there[label] == 1}
+        found = [known.get(key) if here[key] == 1 else None for key in keys]
+        shared = [
+            a
+            for label, a in zip(labels, frames, strict=True)
+            if label in here
+            and max(here[label], there[label]) > 1
+            and set(a.numbers.tolist()) <= set(model.elements)
+        ]
+        if shared:
+            batch = compute_features(model.descriptor, shared, n_jobs=1)
+            for atoms, twins in zip(shared, training_twins(model, shared, batch), strict=True):
+                for i in twins:
+                    found[i] = atoms
+        return replace(self, frames=found)
 
 
 def judge_held_out(model: KNNModel) -> Judged | None:

@@ -135,7 +135,7 @@ def write_report(
             progress=progress,
         )
         if held is not None:
-            judged["training"] = held.with_geometries(prepared.frames)
+            judged["training"] = held.with_geometries(model, prepared.frames)
         if curves is None:
             curves = _curves(prepared.data, settings, repeats, progress)
     return _write(Path(path), model, name, judged, curves)
