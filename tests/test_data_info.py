@@ -111,6 +111,8 @@ _keys = (
     st.dictionaries(_keys.filter(lambda k: k not in LABELS), _values, max_size=4),
     st.integers(0, 4),
 )
+@example({"quoted": ['"\x1f'], "nested": {'a"': "\\"}}, 0)
+@example({"dipole": [], "stress": ""}, 0)
 @example({"reference energy": 1.0, 3: 2, "Properties": "x"}, 0)
 @settings(max_examples=60, deadline=None)
 def test_labels_survive_whatever_else_is_in_info(
@@ -134,11 +136,13 @@ def test_plain_values_come_back(tmp_path: Path, suffix: str) -> None:
         3: 4,
         "numbers": np.arange(3.0),
         "grid": [[1, 2], [3, 4]],
+        "quotes": ['a "b" = \\', "é\n"],
         "nested": {"a": [np.int64(1), (2, 3)]},
     }
     back = written(tmp_path / f"a{suffix}", info).info
     assert (back["single"], back["small"], back["flag"], back["é"]) == (2.5, 3, True, 1.5)
     assert list(back["words"]) == ["a b", "c"]
+    assert back["quotes"] == info["quotes"]
     assert back["3"] == 4
     np.testing.assert_array_equal(back["numbers"], np.arange(3.0))
     np.testing.assert_array_equal(back["grid"], [[1, 2], [3, 4]])

@@ -437,7 +437,9 @@ def _write_extxyz(path: Path, frames: Iterable[Atoms]) -> None:
             binary = stack.enter_context(gzip.GzipFile("", "wb", fileobj=raw, mtime=0))
         text = stack.enter_context(io.TextIOWrapper(binary, encoding="utf-8", newline="\n"))
         for atoms in frames:
-            atoms.info = {k: extxyz_value(k, v) for k, v in atoms.info.items() if not is_empty(v)}
+            values = {k: extxyz_value(k, v) for k, v in atoms.info.items() if not is_empty(v)}
+            # Of an empty list an array may have been made.
+            atoms.info = {k: v for k, v in values.items() if not is_empty(v)}
             frame = io.StringIO()
             write_xyz(frame, [atoms])
             comment = frame.getvalue().split("\n", 2)[1]

@@ -7,6 +7,7 @@ first, and what a format cannot give back is left out and told.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,6 +21,8 @@ from ase_knncalc.structure import plain_text
 Fits = Callable[[str, Any], bool]
 """Whether a format gives back a plain value under a key."""
 
+# Stands for the label that follows a value in a comment line.
+_BEHIND = "_behind_it"
 # What separates keys from values and from each other in a comment line of extended XYZ.
 _SEPARATORS = re.compile(r"""[\s="'{}\[\]\\]+""")
 _QUOTED_BY_ASE = re.compile(r"""[ "'{}\[\]]""")
@@ -114,6 +117,9 @@ def extxyz_value(key: str, value: Any) -> Any:
     """
     if key in _RESULTS:
         return np.asarray(value, dtype=float)
+    if isinstance(value, list | dict):
+        # ASE would write the same, but with bare backslashes.
+        return f"_JSON {json.dumps(value)}".replace("\\", "\\\\")
     if not isinstance(value, str):
         return value
     text = _LINE_BREAK.sub(" ", value).replace("\\", "\\\\")
@@ -133,7 +139,8 @@ def fits_extxyz(key: str, value: Any) -> bool:
         written = extxyz_value(key, value)
         if key in SPECIAL_3_3_KEYS:
             return written.shape in ((3, 3), (9,), *([(6,)] if key == "stress" else []))
-        return list(parse_comment(key_val_dict_to_str({key: written}), ())) == [key]
+        text = key_val_dict_to_str({key: written, _BEHIND: 1})
+        return list(parse_comment(text, ())) == [key, _BEHIND]
     except Exception:  # anything, by the kind of the value
         return False
 
