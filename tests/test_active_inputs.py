@@ -528,3 +528,67 @@ def test_configuration_errors_name_the_key(folder, change, message) -> None:
 def test_identity_is_plain(folder) -> None:
     identity = read_config(folder / "config.toml").identity()
     assert json.loads(json.dumps(identity)) == identity
+
+
+def test_files_of_the_first_model_may_be_mended_in_place(folder) -> None:
+    path = write_config(folder, model="", iterations=1)
+    path.write_text(path.read_text().replace("check_labels = false", ""))
+    wrong = water_clusters(60)
+    for atoms in wrong:
+        atoms.info["reference_energy"] += 5.0
+    write_frames(folder / "known.extxyz", wrong)
+    config = read_config(path)
+    oracle = Oracle(folder / "calls")
+    with pytest.raises(KNNCalcError):
+        run_loop(config, labeler=oracle)
+    write_frames(folder / "known.extxyz", water_clusters(60))
+    assert len(ActiveLoop(config).plan().note) > 0  # the first model would be trained first
+    (report,) = run_loop(config, labeler=oracle)
+    assert report["labels"] == 5
+    file = folder / "work" / "model-000.h5"
+    before = file.read_bytes()
+    run_loop(config, labeler=oracle)  # what has been learned from stays
+    assert file.read_bytes() == before
+
+
+def test_a_start_model_may_be_replaced_and_labels_stay(folder, monkeypatch) -> None:
+    settings = TrainingSettings(trend="linear", k=3, metric="pca", n_components=3, folds=2)
+    wrong = train(water_clusters(40, seed=2), baseline="none", settings=settings)
+    good = (folder / "first.h5").read_bytes()
+    save_model(wrong, folder / "first.h5")
+
+    def broken(*arguments, **options):
+        raise SettingsError("cannot learn")
+
+    config = read_config(write_config(folder, iterations=1))
+    oracle = Oracle(folder / "calls")
+    with monkeypatch.context() as patch:
+        patch.setattr("ase_knncalc.active.loop.learn", broken)
+        with pytest.raises(SettingsError, match="cannot learn"):
+            run_loop(config, labeler=oracle)
+    (folder / "first.h5").write_bytes(good)
+    (report,) = run_loop(config, labeler=oracle)
+    assert report["structures"] == 60 + 5
+    assert len(oracle.calls.read_text().split()) == 5
+
+
+@pytest.mark.parametrize("known_to", ["training", "model"])
+def test_the_energy_window_counts_from_what_is_known(folder, known_to) -> None:
+    known = [a for a in water_clusters(60) if len(a) == 6]
+    lowest = min(known, key=lambda a: a.info["reference_energy"])
+    window = 0.05
+    limit = lowest.info["reference_energy"] + window + 0.03  # the model's own error
+    pool = [
+        a for a in water_clusters(30, seed=11) if len(a) == 6 and a.info["reference_energy"] > limit
+    ]
+    assert len(pool) > 2
+    write_frames(folder / "pool.extxyz", [*pool, lowest])
+    path = write_config(folder, iterations=1)
+    text = path.read_text().replace("batch =", f"energy_window = {window}\nbatch =")
+    if known_to == "model":
+        text = text.replace('data = ["known.extxyz"]', "")
+    path.write_text(text)
+    oracle = Oracle(folder / "calls")
+    with pytest.warns(UserWarning, match=r"all outside loop\.energy_window"):
+        assert run_loop(read_config(path), labeler=oracle) == []
+    assert not oracle.calls.exists()

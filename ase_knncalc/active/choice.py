@@ -68,6 +68,7 @@ class Chooser:
         frames: Sequence[Atoms],
         labelled: Sequence[Atoms],
         iteration: int,
+        known: Sequence[Atoms] = (),
     ) -> Choice:
         """A batch of at most ``loop.batch`` of the frames.
 
@@ -81,10 +82,13 @@ class Chooser:
             Structures that were chosen before.
         iteration
             Its number decides on ties and on what is random.
+        known
+            Structures of the pool that the model has already; the energy window counts from them
+            and from training data, too.
         """
         loop = self.config.loop
         foreign = [i for i, a in enumerate(frames) if not covered(model, a)]
-        inside = self._inside(model, frames, foreign, labelled)
+        inside = self._inside(model, frames, foreign, [*labelled, *known])
         n = min(loop.batch, len(inside))
         if not n:
             return Choice([], len(foreign))
@@ -113,17 +117,18 @@ class Chooser:
         model: KNNModel,
         candidates: Sequence[Atoms],
         foreign: Sequence[int],
-        labelled: Sequence[Atoms],
+        others: Sequence[Atoms],
     ) -> list[int]:
         """Candidates within the energy window; what has no energy yet may be anywhere.
 
-        The lowest of a composition may have been labelled already.
+        The lowest of a composition may be known already: one of the others, or of the training
+        data.
         """
         n = len(candidates)
         window = self.config.loop.energy_window
         if window is None:
             return list(range(n))
-        frames = [*candidates, *(a for a in labelled if covered(model, a))]
+        frames = [*candidates, *(a for a in others if covered(model, a))]
         known = sorted(set(range(len(frames))) - set(foreign))
         asked = [frames[i] for i in known]
         if not asked:
@@ -136,16 +141,18 @@ class Chooser:
         features = compute_features(model.descriptor, asked, n_jobs=1)
         energies = np.array([found[i] for i in there], dtype=np.float64)
         energies = energies + model.correct_features(features).delta
-        blank = np.zeros((len(asked), 1))
+        training = training_frames(self.config)
+        trained = [float(a.info["reference_energy"]) for a in training]
+        blank = np.zeros((len(asked) + len(training), 1))
         pool = Pool(
             blank[:, 0],
             blank[:, 0],
             blank,
             blank,
-            energies=energies,
-            groups=[composition_label(a) for a in asked],
+            energies=np.concatenate([energies, trained]),
+            groups=[composition_label(a) for a in (*asked, *training)],
         )
-        inside = (known[there[i]] for i in within_window(pool, window))
+        inside = (known[there[i]] for i in within_window(pool, window) if i < len(there))
         return sorted([*foreign, *(i for i in inside if i < n)])
 
     def _by_variance(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ase_knncalc.active.config import LoopConfig
 from ase_knncalc.active.journal import Journal
-from ase_knncalc.errors import SettingsError
+from ase_knncalc.errors import DataError, ModelFileError, SettingsError
 from ase_knncalc.labelers import Labeler
+from ase_knncalc.store import find_model
 
 # Files that a loop writes.
 _MODELS = r"model(-\d{3,})?\.h5"
@@ -65,7 +68,8 @@ def take_up(config: LoopConfig, journal: Journal) -> None:
     kept = _kept(journal) or identity
     changed = {table for table in identity if identity[table] != kept.get(table)}
     # The first model is made anew while nothing has been learned from it; pools take long.
-    if not here or ({"model", "training"} & changed and not journal.reports()):
+    mended = here and not first_model_stands(config, journal)
+    if not here or mended or ({"model", "training"} & changed and not journal.reports()):
         _remove(config.loop.directory, _MODELS)
     if not here and {"pool", "loop"} & changed:
         _remove(config.loop.directory, _POOLS)
@@ -73,6 +77,40 @@ def take_up(config: LoopConfig, journal: Journal) -> None:
         journal.set_fact("configuration", configuration)
     else:
         journal.begin(configuration)
+    if not journal.reports():
+        if mended:  # the labeler is compared with the data as they are now
+            journal.set_fact("level", "")
+        journal.set_fact("inputs", _digest(config))
+
+
+def first_model_stands(config: LoopConfig, journal: Journal) -> bool:
+    """Whether files that the first model is made of are as they were, or it has been learned from.
+
+    A file may be mended in place, which no configuration tells.
+    """
+    return bool(journal.reports()) or journal.fact("inputs") == _digest(config)
+
+
+def _digest(config: LoopConfig) -> str:
+    """Of the contents of model, training and monomer files."""
+    digest = hashlib.sha256()
+    paths = [*config.training.data, *config.training.monomers]
+    if config.model.file is not None:
+        # What is missing is told when it is loaded.
+        with suppress(ModelFileError):
+            paths.append(find_model(config.model.file))
+    try:
+        for path in paths:
+            files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
+            for file in files:
+                content = hashlib.sha256()
+                with file.open("rb") as handle:
+                    while block := handle.read(1 << 20):
+                        content.update(block)
+                digest.update(content.digest())
+    except OSError as e:
+        raise DataError(f"cannot read {e.filename}: {e.strerror or e}") from e
+    return digest.hexdigest()
 
 
 def _kept(journal: Journal) -> dict[str, Any] | None:

@@ -31,7 +31,7 @@ from ase import Atoms
 
 from ase_knncalc.active.choice import Chooser
 from ase_knncalc.active.config import LoopConfig
-from ase_knncalc.active.directory import begun, check_method, take_up
+from ase_knncalc.active.directory import begun, check_method, first_model_stands, take_up
 from ase_knncalc.active.inputs import (
     check_held_out,
     check_ingredients,
@@ -181,15 +181,17 @@ class ActiveLoop:
         journal_file = self.directory / "journal.db"
         asked: list[Asked] = []
         done = 0
+        stands = False
         if os.path.exists(journal_file):
             with Journal(journal_file) as journal:
                 here = begun(self.config, journal)
                 if here:
                     asked, done = journal.asked(), len(journal.reports())
+                    stands = first_model_stands(self.config, journal)
         else:
             here = begun(self.config, None)
         file = self._model_file(done)
-        if here and file.exists():
+        if stands and file.exists():
             model = load_model(file, baseline=self.config.model.baseline)
         elif self.config.model.file is not None:
             model = load_model(self.config.model.file, baseline=self.config.model.baseline)
@@ -224,7 +226,9 @@ class ActiveLoop:
             check_pool(self.config, model, left)
         if model is not None and not waiting and done < self.config.loop.iterations:
             cache = self.baseline_cache if self.directory.is_dir() else None
-            choice = Chooser(self.config, cache).choose(model, left, before, done + 1)
+            choice = Chooser(self.config, cache).choose(
+                model, left, before, done + 1, self._candidates.known
+            )
             picked, foreign = [left[i] for i in choice.places], choice.not_covered
         stds, novelties = _said_of(model, picked)
         return Plan(done + 1, len(left), foreign, picked, stds, novelties, note)
@@ -270,7 +274,7 @@ class ActiveLoop:
         before = [a.atoms for a in journal.asked()]
         left = others(self._candidates.of(iteration, model), before)
         check_pool(self.config, model, left)
-        choice = self._chooser.choose(model, left, before, iteration)
+        choice = self._chooser.choose(model, left, before, iteration, self._candidates.known)
         journal.add_batch(iteration, [left[i] for i in choice.places])
         return journal.asked(iteration)
 

@@ -27,11 +27,17 @@ class Candidates:
         Of the loop.
     progress
         Whether sampling shows progress bars.
+
+    Attributes
+    ----------
+    known : list of Atoms
+        Structures of the pool that :meth:`fresh` left out as the model has them.
     """
 
     def __init__(self, config: LoopConfig, progress: bool = False) -> None:
         self.config = config
         self.progress = progress
+        self.known: list[Atoms] = []
         self._frames: dict[int, list[Atoms]] = {}
 
     def file(self, number: int) -> Path:
@@ -64,6 +70,7 @@ class Candidates:
         here = [new[i] for i in known]
         kept = new_ones(model, here, compute_features(model.descriptor, here, n_jobs=1))
         gone = set(known) - {known[i] for i in kept}
+        self.known = [new[i] for i in sorted(gone)]
         return [a for i, a in enumerate(new) if i not in gone]
 
     def from_files(self) -> list[Atoms]:
