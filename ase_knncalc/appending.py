@@ -26,7 +26,7 @@ from ase_knncalc.data import KeyMap, Omission, read_dataset
 from ase_knncalc.data.dataset import SAME_ENERGY, place_in_file
 from ase_knncalc.data.unitcheck import ratio_unit
 from ase_knncalc.descriptors import FeatureBatch
-from ase_knncalc.errors import ChargeError, DataError, ModelFileError
+from ase_knncalc.errors import ChargeError, DataError, ModelFileError, UnknownElementError
 from ase_knncalc.files import only_writer
 from ase_knncalc.membership import training_twins
 from ase_knncalc.model import HeldOutErrors, KNNModel, label_bytes
@@ -188,10 +188,11 @@ def _check_covered(model: KNNModel, atoms: Atoms) -> None:
     charge, multiplicity = resolve_charge(atoms)
     try:
         model.check(atoms, charge, multiplicity)
-    except ChargeError as e:
-        raise ChargeError(
-            f"{atoms.info['name']} cannot be appended: {e}. The trend's offset for a charge is "
-            "learned in training: train again with this structure"
+    except (UnknownElementError, ChargeError) as e:
+        raise type(e)(
+            f"{atoms.info['name']} cannot be appended: {e}. What the model covers, and the trend's "
+            "offsets for elements and charges, comes from training: train again with such "
+            "structures (knncalc train)"
         ) from None
 
 

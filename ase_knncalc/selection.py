@@ -27,16 +27,22 @@ References
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
 from ase_knncalc.descriptors import FeatureBatch
-from ase_knncalc.errors import SettingsError
+from ase_knncalc.errors import ChargeError, SettingsError, UnknownElementError
 from ase_knncalc.settingcheck import instance, not_negative, one_of, optional, whole
-from ase_knncalc.structure import composition_label
+from ase_knncalc.structure import (
+    check_structure,
+    composition_label,
+    resolve_charge,
+    structure_label,
+)
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -77,6 +83,9 @@ class Pool:
         Predicted, eV; for the energy window.
     groups : sequence of str or None
         Composition of each structure: energies are compared within one.
+    left_out : ndarray of bool, shape (n,), or None
+        Structures that are not chosen: a label of what is known, or chosen already, teaches
+        nothing. They count for the energy window.
     """
 
     energy_std: FloatArray
@@ -86,6 +95,7 @@ class Pool:
     rows: FloatArray | None = None
     energies: FloatArray | None = None
     groups: Sequence[str] | None = None
+    left_out: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.energy_std)
@@ -185,7 +195,7 @@ def select(
         variance = np.einsum("ij,ij->i", pool.rows[candidates], pool.rows[candidates])
         candidates = candidates[np.argsort(-variance, kind="stable")[:_MOST_CANDIDATES]]
     n = min(n, len(candidates))
-    reference = rng.permutation(len(pool))[:_MOST_REFERENCES]
+    reference = rng.permutation(_choosable(pool))[:_MOST_REFERENCES]
     return candidates[variance_reduction(pool.rows[candidates], pool.rows[reference], n)]
 
 
@@ -203,6 +213,8 @@ def select_frames(
 ) -> tuple[IntArray, Pool]:
     """Structures to label, and what the model says of all of them; see :func:`select`.
 
+    A structure that is there several times, in whatever orientation and order of atoms, is chosen
+    once at most, and one that the model has already is not chosen: ``left_out`` of the pool.
     ``keys`` say where structures keep the energies of ``baseline="given"``, for an energy window.
 
     Raises
@@ -211,6 +223,11 @@ def select_frames(
         If the model does not cover a structure.
     BaselineError
         If there is an energy window, and the baseline is missing or fails for a structure.
+
+    Warns
+    -----
+    UserWarning
+        If structures are left out.
     """
     from ase_knncalc.preparation import compute_features
     from ase_knncalc.ranking import baseline_of
@@ -220,31 +237,82 @@ def select_frames(
     n = whole(0)("n", n)
     optional(not_negative)("energy_window", energy_window)
     charged = []
-    for atoms in frames:
-        total = model.check(atoms)
+    for i, atoms in enumerate(frames):
+        total = _covered_charge(model, atoms, i)
         copy = atoms.copy()
         copy.info["charge"] = total
+        copy.info["composition"] = composition_label(copy)
         charged.append(copy)
     if not charged:
         raise SettingsError("there are no structures to choose from")
     energies = None
     if energy_window is not None:
         energies = baseline_of(model, frames, charged, keys=keys, n_jobs=n_jobs, progress=progress)
-    pool = survey(
-        model,
-        compute_features(model.descriptor, charged, n_jobs=n_jobs, progress=progress),
-        baseline_energies=energies,
-        groups=[composition_label(a) for a in charged],
-        strategy=strategy,
+    batch = compute_features(model.descriptor, charged, n_jobs=n_jobs, progress=progress)
+    pool = replace(
+        survey(
+            model,
+            batch,
+            baseline_energies=energies,
+            groups=[str(a.info["composition"]) for a in charged],
+            strategy=strategy,
+        ),
+        left_out=_left_out(model, charged, batch),
     )
     return select(pool, n, strategy, seed=seed, energy_window=energy_window), pool
 
 
-def within_window(pool: Pool, energy_window: float | None) -> IntArray:
-    """Structures whose predicted energy is near the lowest of their composition, ascending."""
+def _covered_charge(model: KNNModel, atoms: Atoms, place: int) -> int:
+    check_structure(atoms)
+    resolve_charge(atoms)
+    try:
+        return model.check(atoms)
+    except (UnknownElementError, ChargeError) as e:
+        raise type(e)(
+            f"{structure_label(atoms, place)}: {e}. Leave such structures out, or label some of "
+            "them and train anew with these (knncalc train)"
+        ) from None
+
+
+def _left_out(model: KNNModel, frames: Sequence[Atoms], batch: FeatureBatch) -> np.ndarray:
+    """Which structures are no choice, as they are there before, or the model has them."""
+    from ase_knncalc.data.duplicates import DuplicateFinder
+    from ase_knncalc.membership import new_ones
+
+    finder = DuplicateFinder()
+    repeated = np.array(
+        [finder.find_or_add(a, *resolve_charge(a)) is not None for a in frames], dtype=bool
+    )
+    known = np.ones(len(frames), dtype=bool)
+    known[new_ones(model, frames, batch)] = False
+    counts = {
+        "are in the model's training data": int(known.sum()),
+        "repeat others of them": int((repeated & ~known).sum()),
+    }
+    if any(counts.values()):
+        warnings.warn(
+            f"of {len(frames)} structures "
+            + " and ".join(f"{n} {what}" for what, n in counts.items() if n)
+            + ": these are left out, as their labels would teach nothing",
+            UserWarning,
+            stacklevel=3,
+        )
+    return known | repeated
+
+
+def _choosable(pool: Pool) -> IntArray:
     everything = np.arange(len(pool))
+    return everything if pool.left_out is None else everything[~np.asarray(pool.left_out)]
+
+
+def within_window(pool: Pool, energy_window: float | None) -> IntArray:
+    """Structures whose predicted energy is near the lowest of their composition, ascending.
+
+    Without those that are left out.
+    """
+    choosable = _choosable(pool)
     if energy_window is None:
-        return everything
+        return choosable
     not_negative("energy_window", energy_window)
     if pool.energies is None:
         raise SettingsError("an energy window needs energies: give the model its baseline")
@@ -253,7 +321,8 @@ def within_window(pool: Pool, energy_window: float | None) -> IntArray:
         labels = np.unique(np.asarray(pool.groups), return_inverse=True)[1]
     lowest = np.full(int(labels.max(initial=0)) + 1, np.inf)
     np.minimum.at(lowest, labels, pool.energies)
-    return everything[pool.energies <= lowest[labels] + energy_window]
+    near = pool.energies <= lowest[labels] + energy_window
+    return choosable[near[choosable]]
 
 
 def farthest_points(

@@ -360,6 +360,16 @@ class TestLookup:
         with pytest.raises(LabelerError, match="CH4"):
             labeler.label(molecule("CH4"))
 
+    def test_two_multiplicities_at_one_geometry(self) -> None:
+        frames = [Atoms("O2", [[0.0, 0.0, 0.0], [0.0, 0.0, 1.21]]) for _ in range(2)]
+        for atoms, multiplicity in zip(frames, (1, 3), strict=True):
+            atoms.info.update(multiplicity=multiplicity, reference_energy=-float(multiplicity))
+        for order in (frames, frames[::-1]):
+            labeler = LookupLabeler(order)
+            assert [labeler.label(a).energy for a in frames] == [-1.0, -3.0]
+        with pytest.raises(LabelerError, match="charge 0 and multiplicity 1"):
+            LookupLabeler(frames[1:]).label(frames[0])
+
     def test_labels_are_not_shared(self) -> None:
         labeler = LookupLabeler([labelled(1, -1.0)])
         first = labeler.label(water(1))

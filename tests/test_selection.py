@@ -6,18 +6,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from ase import Atoms
+from ase.build import molecule
 from factories import tiny, water_clusters
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
 
 from ase_knncalc.descriptors import featurize
-from ase_knncalc.errors import SettingsError
+from ase_knncalc.errors import ChargeError, SettingsError, UnknownElementError
 from ase_knncalc.selection import (
     STRATEGIES,
     Pool,
     farthest_points,
     kernel_rows,
     select,
+    select_frames,
     survey,
     variance_reduction,
     within_window,
@@ -137,6 +141,68 @@ def test_window_counts_from_the_lowest_of_each_composition() -> None:
     )
     assert within_window(pool, 0.5).tolist() == [0, 1, 2]
     assert within_window(pool, None).tolist() == [0, 1, 2, 3]
+
+
+def turned(atoms: Atoms, seed: int) -> Atoms:
+    """The same structure in another orientation, its atoms in another order."""
+    rng = np.random.default_rng(seed)
+    copy = atoms[rng.permutation(len(atoms))]
+    copy.positions = copy.positions @ Rotation.random(random_state=seed).as_matrix().T
+    return copy
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_structure_is_chosen_once_and_a_known_one_never(
+    tiny_model, water_frames, strategy
+) -> None:
+    new = water_clusters(3, seed=4)
+    known = [water_frames[5], turned(water_frames[7], 1)]
+    pool = [*new, *known, *(turned(a, 2) for a in new), *(a.copy() for a in new)]
+    with pytest.warns(UserWarning, match="of 11 structures") as told:
+        chosen, found = select_frames(tiny_model, pool, 9, strategy, n_jobs=1)
+    assert sorted(i % 11 for i in chosen) == [0, 1, 2]
+    assert found.left_out.tolist() == [False] * 3 + [True] * 8
+    assert [str(w.message) for w in told] == [
+        "of 11 structures 2 are in the model's training data and 6 repeat others of them: these "
+        "are left out, as their labels would teach nothing"
+    ]
+    with pytest.warns(UserWarning, match="of 2 structures 2 are in the model's training data:"):
+        chosen, _ = select_frames(tiny_model, known, 2, strategy, n_jobs=1)
+    assert not len(chosen)
+
+
+def test_two_states_of_one_geometry_are_two_structures(water_frames) -> None:
+    frames = [a.copy() for a in water_frames]
+    for atoms in frames:
+        del atoms.info["composition"]  # it says that they are neutral
+    for atoms in frames[::2]:
+        atoms.info["charge"] = 2
+    model = tiny(frames)
+    pool = [water_clusters(1, seed=4)[0] for _ in range(2)]
+    pool[1].info["charge"] = 2
+    chosen, _ = select_frames(model, pool, 2, n_jobs=1)
+    assert sorted(chosen.tolist()) == [0, 1]
+
+
+def test_what_is_left_out_counts_for_the_energy_window() -> None:
+    pool = replace(
+        made_up(4, 0),
+        energies=np.array([0.0, 0.3, 0.9, 1.2]),
+        groups=list("aaaa"),
+        left_out=np.array([True, False, False, False]),
+    )
+    assert within_window(pool, 1.0).tolist() == [1, 2]
+    assert within_window(pool, None).tolist() == [1, 2, 3]
+
+
+def test_what_the_model_does_not_cover_is_named(tiny_model) -> None:
+    salt, ion = molecule("NaCl"), water_clusters(1, seed=4)[0]
+    salt.info["name"], ion.info["name"] = "salt", "ion"
+    ion.info.update(charge=1, multiplicity=2)
+    with pytest.raises(UnknownElementError, match=r"salt \(frame 1\): .*train anew"):
+        select_frames(tiny_model, [water_clusters(1, seed=4)[0], salt], 2, n_jobs=1)
+    with pytest.raises(ChargeError, match=r"ion \(frame 0\): .*train anew"):
+        select_frames(tiny_model, [ion], 2, n_jobs=1)
 
 
 def test_errors_say_what_to_do() -> None:

@@ -20,8 +20,8 @@ class LookupLabeler:
     """An oracle: labels from a file, given out as if they were computed.
 
     A structure is known if its atoms, in order, lie within ``tolerance`` of those of a labelled
-    frame of the same charge, up to a translation. The name only narrows the search: a frame that
-    kept its name but moved is not known.
+    frame of the same charge and multiplicity, up to a translation. The name only narrows the
+    search: a frame that kept its name but moved is not known.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class LookupLabeler:
         self.provides_forces = bool(frames) and all(forces_key in a.arrays for a in frames)
         self._labels: list[tuple[float, FloatArray | None, str]] = []
         named: tuple[str, str] | None = None  # a method, and the frame that is of it
-        members: dict[tuple[int, bytes], list[int]] = {}
+        members: dict[tuple[int, int, bytes], list[int]] = {}
         for i, atoms in enumerate(frames):
             if energy_key not in atoms.info:
                 raise DataError(
@@ -82,8 +82,8 @@ class LookupLabeler:
         }
 
     @staticmethod
-    def _key(atoms: Atoms) -> tuple[int, bytes]:
-        return resolve_charge(atoms)[0], atoms.numbers.astype("<i8").tobytes()
+    def _key(atoms: Atoms) -> tuple[int, int, bytes]:
+        return *resolve_charge(atoms), atoms.numbers.astype("<i8").tobytes()
 
     def label(self, atoms: Atoms) -> Label:
         """Label of the frame that has this geometry."""
@@ -93,7 +93,7 @@ class LookupLabeler:
         if key not in self._members:
             raise LabelerError(
                 f"{name}: no labelled frame has its {len(atoms)} atoms in this order at charge "
-                f"{key[0]}; a lookup cannot label new structures"
+                f"{key[0]} and multiplicity {key[1]}; a lookup cannot label new structures"
             )
         offsets = np.abs(self._geometries[key] - _centred(atoms)).max(axis=(1, 2))
         best = int(np.argmin(offsets))
