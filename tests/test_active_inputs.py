@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,12 @@ from loops import SETTINGS, TRUTH, Oracle, read_labelled, write_config
 
 from ase_knncalc import TrainingSettings, load_model, save_model, train
 from ase_knncalc.active import ActiveLoop, Journal, read_config, run_loop
+from ase_knncalc.active.report import sentence
 from ase_knncalc.data import write_frames
 from ase_knncalc.errors import DataError, KNNCalcError, LabelerError, SettingsError
 from ase_knncalc.labelers import Label
+from ase_knncalc.neighbors import KNNTerm
+from ase_knncalc.tuning import OFF
 
 
 @pytest.mark.parametrize(
@@ -503,6 +508,11 @@ def test_training_anew_keeps_the_baseline_and_the_reference_of_the_model(folder)
         (('"work"', '"known.extxyz"'), r"loop\.directory: .*known\.extxyz is a file"),
         (('kind = "lookup"', 'kind = "lookup"\ncalculator = "orca"'), r"labeler\.calculator: only"),
         (('kind = "lookup"\n', 'kind = "pyscf"\n'), r"labeler\.files: only with kind = 'lookup'"),
+        (("batch = 5", "batch = 5\ngrowth = inf"), r"loop\.growth: .*finite number, got inf"),
+        (("batch = 5", "batch = 5\nenergy_window = inf"), r"loop\.energy_window: .*finite"),
+        (("batch = 5", "batch = 5\nenergy_window = nan"), r"loop\.energy_window: .*finite"),
+        (('"lookup"', '"lookup"\ntime_limit = inf'), r"labeler\.time_limit: .*finite"),
+        (("batch = 5", "batch = 5\nseed = -1"), r"loop\.seed: .*got -1"),
         (("batch = 5", 'batch = "many"'), r"loop\.batch: .*got 'many'"),
         (('strategy = "combined"', 'strategy = "best"'), r"loop\.strategy: .*'random'.*got 'best'"),
         (("k = 5", "kk = 5"), r"training\.settings\.kk: unknown key; did you mean 'k'"),
@@ -592,3 +602,52 @@ def test_the_energy_window_counts_from_what_is_known(folder, known_to) -> None:
     with pytest.warns(UserWarning, match=r"all outside loop\.energy_window"):
         assert run_loop(read_config(path), labeler=oracle) == []
     assert not oracle.calls.exists()
+
+
+def test_paths_of_a_home_are_found(folder, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(folder / "home"))
+    path = folder / "config.toml"
+    path.write_text(path.read_text().replace('"work"', '"~/runs/a"'))
+    assert read_config(path).loop.directory == folder / "home" / "runs" / "a"
+
+
+def test_labels_that_change_no_energy_are_told(folder, water_frames) -> None:
+    model = load_model(folder / "first.h5", baseline="none")
+    knn = model.knn
+    off = KNNTerm(knn.index, knn.residuals, replace(knn.settings, nugget=OFF))
+    save_model(replace(model, knn=off), folder / "first.h5")
+    path = write_config(folder, iterations=1)
+    good = path.read_text()
+    said = []
+    ActiveLoop(read_config(path), on_iteration=lambda r: said.append(sentence(r))).run()
+    assert "appended (energies unchanged: the k-NN term is off)" in said[0]
+    path.write_text(good.replace('data = ["known.extxyz"]', "").replace('"work"', '"other"'))
+    oracle = Oracle(folder / "calls")
+    loop = ActiveLoop(read_config(path), labeler=oracle)
+    loop._label = None  # type: ignore[method-assign,assignment]
+    with pytest.warns(UserWarning, match="k-NN term is off.* no energy: give training.data"):
+        loop.plan()
+    with (
+        pytest.warns(UserWarning, match="k-NN term is off.* no energy: give training.data"),
+        pytest.raises(TypeError),
+    ):
+        loop.run()
+    assert not oracle.calls.exists()
+
+
+def test_why_it_trained_is_said(folder) -> None:
+    path = write_config(folder, strategy="random", batch=4, iterations=1)
+    path.write_text(path.read_text().replace("batch = 4", "batch = 4\ngrowth = 0.06"))
+    (report,) = run_loop(read_config(path))
+    assert re.search(r"4 labels, trained \(4 additions are 7%", sentence(report))
+
+
+def test_structures_of_two_samplings_have_two_names(folder) -> None:
+    path = write_config(folder, iterations=2, batch=3)
+    pool = 'sample = [["w:2"]]\nn = 4\nrefresh = true\nengine = "model:first.h5"\n'
+    pool += "settings = {relax = false}"
+    path.write_text(path.read_text().replace('files = ["pool.extxyz"]', pool))
+    run_loop(read_config(path), labeler=Oracle(folder / "calls"))
+    with Journal(folder / "work" / "journal.db") as journal:
+        names = [a.atoms.info["name"] for a in journal.asked()]
+    assert len(names) == len(set(names)) == 6

@@ -31,7 +31,7 @@ from ase_knncalc.sparse import SparseSettings
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class LoopTable(_Table):
@@ -48,7 +48,7 @@ class LoopTable(_Table):
     retrain: Literal["auto", "always", "never"] = "auto"
     growth: PositiveFloat = 0.2
     """Additions, as a fraction of the training structures, that call for training."""
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**32)
     jobs: int = 1
 
 
@@ -212,7 +212,7 @@ def _with_paths(tables: dict[str, Any], folder: Path) -> dict[str, Any]:
     def resolve(value: Any) -> Any:
         if isinstance(value, list):
             return [resolve(v) for v in value]
-        return str(folder / value) if isinstance(value, str) else value
+        return str(folder / os.path.expanduser(value)) if isinstance(value, str) else value
 
     tables = {"loop": {}, **tables}
     if isinstance(tables["loop"], dict):

@@ -26,6 +26,7 @@ from ase_knncalc.labelers import Labeler, label_frames
 from ase_knncalc.model import KNNModel
 from ase_knncalc.preparation import require_none
 from ase_knncalc.structure import resolve_charge
+from ase_knncalc.tuning import OFF
 
 
 def read_test(config: LoopConfig) -> list[Atoms]:
@@ -53,8 +54,22 @@ def check_inputs(
     KNNCalcError
         If training data or monomers cannot be read, or they or the test data bring baseline
         energies along that are not the model's, or are of another level of theory.
+
+    Warns
+    -----
+    UserWarning
+        If labels would leave all energies as they are.
     """
     assert model.baseline is not None
+    learns = config.training.data and config.loop.retrain != "never"
+    if model.knn.settings.nugget >= OFF and not learns:
+        wanted = "leave loop.retrain at 'auto'" if config.training.data else "give training.data"
+        warnings.warn(
+            "model: its k-NN term is off, so that labels change uncertainty and novelty, but no "
+            f"energy: {wanted}, to train again with them",
+            UserWarning,
+            stacklevel=3,
+        )
     if model.baseline.library == "given":
         raise SettingsError(
             "model: its baseline energies come with the data (baseline 'given'), and a loop must "

@@ -37,12 +37,15 @@ class Learned:
         Why it was trained again, or should be.
     left_out : list of str
         Labelled structures of the batch that the model could not use, and why.
+    changes_energies : bool
+        False where labels changed uncertainty and novelty alone, as the k-NN term is off.
     """
 
     model: KNNModel
     how: str
     reasons: list[str]
     left_out: list[str]
+    changes_energies: bool = True
 
 
 def learn(
@@ -87,7 +90,8 @@ def learn(
         reasons = advice.reasons
         if not advice.needed or mode == "never" or not config.training.data:
             left_out = [f"{o.name}: {o.reason}" for o in outcome.omitted]
-            return Learned(outcome.model, "appended", reasons, left_out)
+            changes = outcome.changes_energies
+            return Learned(outcome.model, "appended", reasons, left_out, changes)
     if mode == "never" or not config.training.data:
         raise SettingsError(
             f"{reasons[0]}: give training.data, so that it can be trained again, and leave "

@@ -348,6 +348,7 @@ class ActiveLoop:
         report |= {
             "learned": learned.how,
             "reasons": learned.reasons,
+            "changes_energies": learned.changes_energies,
             "left_out": learned.left_out,
             "structures": len(model),
         }

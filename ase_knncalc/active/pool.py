@@ -119,6 +119,9 @@ class Candidates:
                     n_jobs=self.config.loop.jobs,
                     progress=self.progress,
                 )
+            if table.refresh:  # each sampling counts from zero
+                for atoms in frames:
+                    atoms.info["name"] = f"{atoms.info['name']}-{file.stem}"
             write_frames(file, frames)
         # As read, so that a loop that goes on sees the same positions to the last bit.
         return read_structures(file)

@@ -58,7 +58,13 @@ def write_report(directory: Path, reports: Sequence[dict[str, Any]], *, plot: bo
 
 def sentence(report: dict[str, Any]) -> str:
     """One line that says how an iteration went."""
-    parts = [f"iteration {report['iteration']}: {report['labels']} labels, {report['learned']}"]
+    learned = report["learned"]
+    if not report.get("changes_energies", True):
+        learned += " (energies unchanged: the k-NN term is off)"
+    if report["reasons"]:
+        why = "; ".join(report["reasons"])
+        learned += f", time to train again: {why}" if learned.startswith("app") else f" ({why})"
+    parts = [f"iteration {report['iteration']}: {report['labels']} labels, {learned}"]
     for kind, text in (("batch", "batch before"), ("test", "test after")):
         if report.get(f"{kind}_mae") is not None:
             parts.append(
