@@ -48,7 +48,7 @@ class LoopTable(_Table):
     retrain: Literal["auto", "always", "never"] = "auto"
     growth: PositiveFloat = 0.2
     """Additions, as a fraction of the training structures, that call for training."""
-    seed: int = Field(0, ge=0, lt=2**32)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     jobs: int = 1
 
 
