@@ -285,8 +285,17 @@ class TestASECalculator:
         labeler = ASELabeler(Recorder(), "DLPNO-CCSD(T)", energies_only=True)
         assert not labeler.provides_forces
         assert labeler.label(water()) == Label(-1.0, None, pytest.approx(0, abs=5), labeler.method)
-        with pytest.raises(LabelerError, match="Recorder"):
-            ASELabeler(Recorder(), "DLPNO-CCSD(T)").label(water())
+
+    def test_calculator_without_forces_keeps_energies(self) -> None:
+        labeler = ASELabeler(Recorder(), "DLPNO-CCSD(T)")
+        assert labeler.label(water()).forces is None
+        with pytest.warns(UserWarning, match="carry no forces") as told:
+            good, failures = label_frames(labeler, [water(1), water(2)])
+        assert [a.info["reference_energy"] for a in good] == [-1.0, -1.0]
+        assert not failures
+        assert not any("reference_forces" in a.arrays for a in good)
+        (said,) = (w for w in told if w.category is UserWarning)
+        assert "energies_only = true" in str(said.message)
 
     def test_factory_knows_the_charge(self) -> None:
         seen = []
@@ -463,7 +472,7 @@ class TestLabelsOfAnyonesLabeler:
         ],
     )
     def test_energies_that_are_none(self, answer: Any, reason: str) -> None:
-        (good,), (failure,) = self.results(answer, (-2.5, None))
+        (good,), (failure,) = self.results(answer, (-2.5, np.zeros((3, 3))))
         assert good.info["reference_energy"] == -2.5
         assert failure.label is None
         assert re.search(reason, failure.reason)
@@ -595,7 +604,20 @@ class TestLabelFrames:
     def test_nothing_to_do(self) -> None:
         assert label_frames(Scripted(), []) == ([], [])
 
-    @pytest.mark.parametrize("options", [{"n_jobs": 0}, {"n_jobs": -3}, {"time_limit": 0.0}])
+    @pytest.mark.parametrize("limit", [np.inf, 1e10, np.float64(1e300)])
+    def test_limits_that_no_timer_can_count_to(self, limit: float) -> None:
+        (good,), failures = label_frames(Scripted(), scripted_frames("label"), time_limit=limit)
+        assert good.info["reference_energy"] == 0.0
+        assert not failures
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"n_jobs": 0},
+            {"n_jobs": -3},
+            *({"time_limit": t} for t in (0.0, -np.inf, np.nan, "60", True)),
+        ],
+    )
     def test_settings_out_of_range(self, options: dict[str, Any]) -> None:
         with pytest.raises(SettingsError, match=next(iter(options))):
             label_frames(Scripted(), [water()], **options)

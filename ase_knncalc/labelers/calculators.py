@@ -30,6 +30,7 @@ class ASELabeler:
         Name of its level of theory, for provenance.
     energies_only
         For methods without gradients, as DLPNO-CCSD(T) single points: forces are not asked for.
+        Where they are, and the calculator says that it has none, labels are energies, too.
 
     Notes
     -----
@@ -71,7 +72,7 @@ class ASELabeler:
         with fresh_folders(calculator, name) as folders:
             try:
                 energy = float(copy.get_potential_energy())
-                forces = np.array(copy.get_forces()) if self.provides_forces else None
+                forces = self._forces(copy)
                 return finite_label(atoms, energy, forces, start, self.method)
             except LabelerError as e:
                 raise LabelerError(f"{e}{folders.files()}") from e.__cause__
@@ -80,6 +81,15 @@ class ASELabeler:
                     f"{self.method} ({type(calculator).__name__}) failed for {name}: "
                     f"{type(e).__name__}: {e}{folders.files()}"
                 ) from e
+
+    def _forces(self, atoms: Atoms) -> np.ndarray | None:
+        """Forces, None where the calculator has none: the energy has been paid for."""
+        if not self.provides_forces:
+            return None
+        try:
+            return np.array(atoms.get_forces())
+        except NotImplementedError:  # PropertyNotImplementedError, and what others raise
+            return None
 
     def _calculator(self, name: str, charge: int, multiplicity: int) -> BaseCalculator:
         if isinstance(self.calculator, BaseCalculator):

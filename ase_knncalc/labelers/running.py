@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from ase import Atoms
@@ -65,7 +67,8 @@ def label_frames(
         Worker processes; −1 for one a core. Without ``OMP_NUM_THREADS`` in the environment the
         cores are shared out among them.
     time_limit
-        Seconds for each structure, after which its process is killed.
+        Seconds for each structure, after which its process is killed; None or infinity for no
+        limit.
     on_result
         Called here, in order of completion, for each result: the place to write a journal. What it
         raises ends the run.
@@ -82,10 +85,14 @@ def label_frames(
     ------
     SettingsError
         For ``n_jobs`` or ``time_limit`` out of range, or a labeler that no process can be given.
+
+    Warns
+    -----
+    UserWarning
+        If forces were asked for, and labels have none.
     """
     check_jobs(n_jobs)
-    if time_limit is not None and not time_limit > 0:
-        raise SettingsError(f"time_limit={time_limit!r}: expected seconds, or None for no limit")
+    time_limit = _timer_limit(time_limit)
     cores = os.cpu_count() or 1
     workers = min(cores if n_jobs == -1 else n_jobs, len(frames))
     results: list[LabelResult | None] = [None] * len(frames)
@@ -103,13 +110,32 @@ def label_frames(
     else:
         threads = max(1, cores // max(1, workers))
         outcomes = in_workers(labeler, frames, workers, threads, time_limit)
+    told = not getattr(labeler, "provides_forces", False)
     for index, outcome in outcomes:
         result = _as_result(index, frames[index], outcome)
         results[index] = result
         if on_result is not None:
             on_result(result)
+        if not told and result.label is not None and getattr(outcome, "forces", None) is None:
+            told = True
+            # Of this line, whoever calls: Python tells it once, not in each batch of a loop.
+            warnings.warn(
+                f"labels of {labeler.method} carry no forces, though they are asked for: the "
+                "energies are kept; energies_only = true saves the try",
+                UserWarning,
+                stacklevel=1,
+            )
     done = [r for r in results if r is not None]
     return [r.atoms for r in done if r.label is not None], [r for r in done if r.label is None]
+
+
+def _timer_limit(seconds: float | None) -> float | None:
+    if seconds is None:
+        return None
+    if not isinstance(seconds, Real) or isinstance(seconds, bool) or not seconds > 0:
+        raise SettingsError(f"time_limit={seconds!r}: expected seconds, or None for no limit")
+    # What no timer can count to is centuries away.
+    return None if seconds > threading.TIMEOUT_MAX else float(seconds)
 
 
 def _in_one_worker(
