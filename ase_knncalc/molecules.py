@@ -14,16 +14,20 @@ from pathlib import Path
 
 import numpy as np
 from ase import Atoms
-from ase.data import vdw_radii
+from ase.data import covalent_radii, vdw_radii
 
 from ase_knncalc.errors import DataError, SettingsError
 from ase_knncalc.settingcheck import instance
 
 FloatArray = np.ndarray
+BoolArray = np.ndarray
 
 # Smallest distance of two molecules' atoms in units of the sum of their van der Waals radii. A
 # hydrogen bond of 1.7 Å between H and O is 0.63, a loose contact of 2.4 Å 0.88.
 CONTACT = (0.63, 0.85)
+
+# Longest bond of hydrogen in units of the sum of covalent radii; a shared proton has 1.25.
+_BOND = 1.5
 
 # Where ASE's table has none.
 _DEFAULT_RADIUS = 2.0
@@ -104,6 +108,25 @@ def parse_ingredients(texts: Sequence[str]) -> list[Ingredient]:
     DataError
         If a file cannot be read.
     """
+    found = [_ingredient(name, count) for name, count in _counts(texts).items()]
+    names = [i.name for i in found]
+    if len(set(names)) < len(names):
+        raise SettingsError(f"two molecules have the same name: {', '.join(sorted(names))}")
+    return sorted(found, key=lambda i: i.name)
+
+
+def ingredient_files(texts: Sequence[str]) -> list[Path]:
+    """Files that :func:`parse_ingredients` reads for these texts.
+
+    Raises
+    ------
+    SettingsError
+        If a text is not of the form NAME:COUNT, or there is nothing.
+    """
+    return [Path(name) for name in _counts(texts) if name not in MOLECULES]
+
+
+def _counts(texts: Sequence[str]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for text in instance(list, tuple)("molecules", texts):
         match = re.fullmatch(r"(.+?)(?::(\d+))?", instance(str)("each molecule", text).strip())
@@ -112,11 +135,7 @@ def parse_ingredients(texts: Sequence[str]) -> list[Ingredient]:
         counts[match[1]] = counts.get(match[1], 0) + int(match[2] or 1)
     if not counts:
         raise SettingsError("no molecules: give at least one, as in sa:2")
-    found = [_ingredient(name, count) for name, count in counts.items()]
-    names = [i.name for i in found]
-    if len(set(names)) < len(names):
-        raise SettingsError(f"two molecules have the same name: {', '.join(sorted(names))}")
-    return sorted(found, key=lambda i: i.name)
+    return counts
 
 
 def _ingredient(name: str, count: int) -> Ingredient:
@@ -145,13 +164,30 @@ def composition_of(ingredients: Sequence[Ingredient]) -> str:
     return "".join(f"{i.count}{i.name}" for i in sorted(ingredients, key=lambda i: i.name))
 
 
+def charge_and_multiplicity(ingredients: Sequence[Ingredient]) -> tuple[int, int]:
+    """Of a cluster of these molecules: charges add up, and so do spins.
+
+    With one open-shell molecule the cluster has its multiplicity; several are taken in their
+    high-spin state: two radicals are a triplet.
+    """
+    from ase_knncalc.structure import resolve_charge
+
+    charge, unpaired = 0, 0
+    for i in ingredients:
+        own, multiplicity = resolve_charge(i.molecule)
+        charge += i.count * own
+        unpaired += i.count * (multiplicity - 1)
+    return charge, unpaired + 1
+
+
 def pack(ingredients: Sequence[Ingredient], rng: np.random.Generator) -> Atoms:
     """A random cluster: each molecule turned at random and moved up to the others until it touches.
 
     Returns
     -------
     Atoms
-        With ``info["charge"]`` and, per atom, ``arrays["molecule"]``: the number of its molecule.
+        With ``info["charge"]`` and ``info["multiplicity"]`` (:func:`charge_and_multiplicity`) and,
+        per atom, ``arrays["molecule"]``: the number of its molecule.
     """
     molecules = [i.molecule for i in ingredients for _ in range(i.count)]
     order = rng.permutation(len(molecules))
@@ -165,7 +201,7 @@ def pack(ingredients: Sequence[Ingredient], rng: np.random.Generator) -> Atoms:
         cluster += new
         owner += [place] * len(new)
         cluster.positions -= cluster.get_center_of_mass()
-    cluster.info["charge"] = sum(int(m.info.get("charge", 0)) for m in molecules)
+    cluster.info["charge"], cluster.info["multiplicity"] = charge_and_multiplicity(ingredients)
     cluster.set_array("molecule", np.array(owner))
     return cluster
 
@@ -206,14 +242,37 @@ def _radii(atoms: Atoms) -> FloatArray:
     return np.nan_to_num(vdw_radii[atoms.numbers], nan=_DEFAULT_RADIUS)
 
 
-def closest_contact(cluster: Atoms) -> float:
-    """Closest contact of any two molecules of a cluster (``arrays["molecule"]``)."""
+def closest_contact(cluster: Atoms, of: BoolArray | None = None) -> float:
+    """Closest contact of any two molecules of a cluster (``arrays["molecule"]``).
+
+    ``of`` (n_atoms,) chooses atoms: only contacts of theirs with others count.
+    """
     owner = cluster.arrays["molecule"]
-    if owner.max() == 0:
-        return np.inf
+    apart = owner[:, None] != owner
+    if of is not None:
+        apart &= of[:, None]
     radii = _radii(cluster)
     ratio = cluster.get_all_distances() / (radii[:, None] + radii)
-    return float(ratio[owner[:, None] != owner].min())
+    return float(ratio[apart].min(initial=np.inf))
+
+
+def assign_hydrogens(cluster: Atoms) -> None:
+    """Give each hydrogen to the molecule of the heavy atom that it is bonded to, in place.
+
+    Relaxation and dynamics transfer protons; in ``arrays["molecule"]``, where there is one, the
+    proton then goes along. A hydrogen that is nearest to another one, or to none, stays with its
+    molecule. Distances are in units of the sum of covalent radii.
+    """
+    owner = cluster.arrays.get("molecule")
+    if owner is None or len(cluster) < 2:
+        return
+    radii = covalent_radii[cluster.numbers]
+    ratio = cluster.get_all_distances() / (radii[:, None] + radii)
+    np.fill_diagonal(ratio, np.inf)
+    nearest = ratio.argmin(axis=1)
+    hydrogen = cluster.numbers == 1
+    bonded = hydrogen & ~hydrogen[nearest] & (ratio.min(axis=1) < _BOND)
+    owner[bonded] = owner[nearest[bonded]]
 
 
 def is_one_cluster(cluster: Atoms, contact: float = 1.3) -> bool:

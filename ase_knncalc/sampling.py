@@ -8,13 +8,14 @@ otherwise.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from ase import Atoms, units
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import Calculator, CalculatorError, all_changes
 
 from ase_knncalc.baselines import Baseline, make_baseline
 from ase_knncalc.descriptors import FCHL19
@@ -22,6 +23,7 @@ from ase_knncalc.errors import KNNCalcError
 from ase_knncalc.molecules import (
     CONTACT,
     Ingredient,
+    assign_hydrogens,
     closest_contact,
     composition_of,
     is_one_cluster,
@@ -39,6 +41,12 @@ METHODS: tuple[str, ...] = get_args(Method)
 
 # Rigid-body moves may press molecules together a bit more than packing does.
 _CLOSEST = 0.9 * CONTACT[0]
+
+# Packings that a run begins with, one after the other, where they fall apart.
+_STARTS = 3
+
+# What a calculation that fails may raise, whatever the calculator.
+_FAILURES = (KNNCalcError, CalculatorError, ArithmeticError, np.linalg.LinAlgError)
 
 
 @dataclass(frozen=True)
@@ -152,14 +160,37 @@ def make_engine(spec: Any) -> Calculator:
     return BaselineCalculator(spec)
 
 
+@dataclass
+class Outcome:
+    """What a run found.
+
+    Attributes
+    ----------
+    frames : list of Atoms
+    failures : list of str
+        Reasons of calculations that failed on the way.
+    fell_apart : int
+        Starts that fell apart when they were relaxed.
+    """
+
+    frames: list[Atoms] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    fell_apart: int = 0
+
+
 def relaxed(atoms: Atoms, calculator: Calculator, settings: SamplingSettings) -> Atoms:
-    """A copy at the nearest minimum, or as near as ``relax_steps`` take it."""
+    """A copy at the nearest minimum, or as near as ``relax_steps`` take it.
+
+    Hydrogens that have changed over to another molecule belong to it
+    (:func:`ase_knncalc.molecules.assign_hydrogens`).
+    """
     from ase.optimize import BFGS
 
     copy = atoms.copy()
     copy.calc = calculator
     # A short step at first: packings have contacts that throw a quasi-Newton method off.
     BFGS(copy, logfile=None, maxstep=0.1).run(fmax=settings.fmax, steps=settings.relax_steps)
+    assign_hydrogens(copy)
     return copy
 
 
@@ -179,12 +210,22 @@ def rigid_move(
 
     copy = atoms.copy()
     owner = copy.arrays["molecule"]
-    chosen = owner == rng.integers(owner.max() + 1)
+    molecules = np.unique(owner)
+    chosen = owner == molecules[rng.integers(len(molecules))]
     part = copy.positions[chosen]
     centre = part.mean(axis=0)
     turn = Rotation.from_rotvec(rng.normal(size=3) * angle / 3**0.5).as_matrix()
     copy.positions[chosen] = (part - centre) @ turn.T + centre + rng.normal(size=3) * step / 3**0.5
     return copy
+
+
+def _allowed(trial: Atoms, current: Atoms) -> bool:
+    """Whether a rigid move neither presses the moved molecule into another one nor loses one.
+
+    Contacts of the others do not count: a short hydrogen bond is no reason to refuse all moves.
+    """
+    moved = (trial.positions != current.positions).any(axis=1)
+    return closest_contact(trial, moved) > _CLOSEST and is_one_cluster(trial)
 
 
 def monte_carlo(
@@ -193,30 +234,36 @@ def monte_carlo(
     rng: np.random.Generator,
     temperature: float,
     settings: SamplingSettings,
-) -> list[Atoms]:
+) -> Outcome:
     """Rigid-body Metropolis walk; one structure every ``interval`` moves, ``chain`` in all.
 
     Step lengths are adapted to an acceptance of 40 % until the first structure is taken. Moves that
-    press molecules together or lose one are rejected without a calculation.
+    press molecules together or lose one are rejected without a calculation, and those whose
+    calculation fails.
     """
+    outcome = Outcome()
     current = start.copy()
     current.calc = calculator
     energy = float(current.get_potential_energy())
-    step, found = 0.3, []
+    step = 0.3
     for move in range(1, settings.interval * (settings.chain + 1) + 1):
         trial = rigid_move(current, rng, step, 1.5 * step)
         accepted = False
-        if closest_contact(trial) > _CLOSEST and is_one_cluster(trial):
+        if _allowed(trial, current):
             trial.calc = calculator
-            new = float(trial.get_potential_energy())
+            try:
+                new = float(trial.get_potential_energy())
+            except _FAILURES as e:
+                outcome.failures.append(str(e))
+                new = np.inf
             accepted = rng.random() < np.exp(min(0.0, (energy - new) / (units.kB * temperature)))
             if accepted:
                 current, energy = trial, new
         if move <= settings.interval:
             step = float(np.clip(step * (1.12 if accepted else 0.93), 0.02, 2.0))
         elif move % settings.interval == 0:
-            found.append(_finish(current, energy, temperature=float(temperature)))
-    return found
+            outcome.frames.append(_finish(current, energy, temperature=float(temperature)))
+    return outcome
 
 
 def basin_hopping(
@@ -225,35 +272,43 @@ def basin_hopping(
     rng: np.random.Generator,
     temperature: float,
     settings: SamplingSettings,
-) -> list[Atoms]:
+) -> Outcome:
     """Minima visited by rigid-body moves, each relaxed; ``chain`` of them.
 
-    Half of the moves take a molecule off and dock it anew, half shift one by an Å or so.
+    Half of the moves take a molecule off and dock it anew, half shift one by an Å or so. A proton
+    moves with the molecule that it was transferred to. Relaxations that fail, or after which the
+    cluster has fallen apart, are passed over; there is nothing if that is so of the first one.
 
     References
     ----------
     D. J. Wales, J. P. K. Doye, J. Phys. Chem. A 101, 5111 (1997).
     """
     current = relaxed(start, calculator, settings)
+    if not is_one_cluster(current):
+        return Outcome(fell_apart=1)
     energy = float(current.get_potential_energy())
-    found = [_finish(current, energy)]
+    outcome = Outcome([_finish(current, energy)])
     for _ in range(settings.chain - 1):
         trial = None
         for _ in range(50):
             moved = rigid_move(current, rng, *((1.0, 1.5) if rng.random() < 0.5 else (3.0, 3.0)))
-            if closest_contact(moved) > _CLOSEST and is_one_cluster(moved):
+            if _allowed(moved, current):
                 trial = moved
                 break
         if trial is None:
             break
-        trial = relaxed(trial, calculator, settings)
+        try:
+            trial = relaxed(trial, calculator, settings)
+            new = float(trial.get_potential_energy())
+        except _FAILURES as e:
+            outcome.failures.append(str(e))
+            continue
         if not is_one_cluster(trial):
             continue
-        new = float(trial.get_potential_energy())
-        found.append(_finish(trial, new))
+        outcome.frames.append(_finish(trial, new))
         if rng.random() < np.exp(min(0.0, (energy - new) / (units.kB * temperature))):
             current, energy = trial, new
-    return found
+    return outcome
 
 
 def dynamics(
@@ -262,12 +317,17 @@ def dynamics(
     rng: np.random.Generator,
     temperature: float,
     settings: SamplingSettings,
-) -> list[Atoms]:
-    """Snapshots of Langevin dynamics from the relaxed start, until a molecule leaves."""
+) -> Outcome:
+    """Snapshots of Langevin dynamics from the relaxed start, until a molecule leaves.
+
+    Or until a calculation fails.
+    """
     from ase.md.langevin import Langevin
     from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 
     atoms = relaxed(start, calculator, settings)
+    if not is_one_cluster(atoms):
+        return Outcome(fell_apart=1)
     MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=rng)
     run = Langevin(
         atoms,
@@ -278,13 +338,19 @@ def dynamics(
         rng=rng,
     )
     steps = max(1, round(settings.snapshot_time / settings.time_step))
-    found = []
+    outcome = Outcome()
     for _ in range(settings.chain):
-        run.run(steps)
+        try:
+            run.run(steps)
+            energy = float(atoms.get_potential_energy())
+        except _FAILURES as e:
+            outcome.failures.append(str(e))
+            break
         if not is_one_cluster(atoms):
             break
-        found.append(_finish(atoms, atoms.get_potential_energy(), temperature=float(temperature)))
-    return found
+        assign_hydrogens(atoms)
+        outcome.frames.append(_finish(atoms, energy, temperature=float(temperature)))
+    return outcome
 
 
 def packing(
@@ -293,20 +359,20 @@ def packing(
     rng: np.random.Generator,
     temperature: float,
     settings: SamplingSettings,
-) -> list[Atoms]:
+) -> Outcome:
     """The start itself, relaxed if the settings say so; nothing if it falls apart."""
     atoms = start
     if settings.relax:
         atoms = relaxed(start, calculator, settings)
         if not is_one_cluster(atoms):
-            return []
+            return Outcome(fell_apart=1)
     else:
         atoms = start.copy()
         atoms.calc = calculator
-    return [_finish(atoms, atoms.get_potential_energy())]
+    return Outcome([_finish(atoms, atoms.get_potential_energy())])
 
 
-_RUNS: dict[str, Callable[..., list[Atoms]]] = {
+_RUNS: dict[str, Callable[..., Outcome]] = {
     "packing": packing,
     "monte-carlo": monte_carlo,
     "basin-hopping": basin_hopping,
@@ -340,7 +406,7 @@ class Distinct:
         for other_energy, other in known:
             if (
                 abs(other_energy - energy) < self.energy_tolerance
-                and np.linalg.norm(other - features) < limit
+                and np.linalg.norm(other - features) <= limit  # 0 for atoms alone
             ):
                 return False
         known.append((energy, features))
@@ -380,12 +446,19 @@ def sample(
         and ``sampled_by`` in ``info``; fewer than ``n`` if no more were found in
         ``settings.attempts`` times the runs needed.
 
+    Warns
+    -----
+    UserWarning
+        If calculations of some runs failed: how many, and the reason of the first. What the runs
+        found before, and after where they could go on, is there.
+
     Raises
     ------
     SettingsError
         If ``n`` is not positive.
     KNNCalcError
-        If every run failed; with the reason of the first.
+        If there is nothing: every run failed, with the reason of the first, or the cluster fell
+        apart whenever it was relaxed.
     """
     settings = settings or SamplingSettings()
     n = whole(1)("n", n)
@@ -395,13 +468,11 @@ def sample(
     per_round = sum(1 if m == "packing" else settings.chain for m in settings.methods)
     runs = settings.attempts * len(settings.methods) * -(-n // per_round)
     distinct = Distinct(settings.energy_tolerance, settings.distance_tolerance)
-    failures: list[str] = []
-    outcomes = _outcomes(ingredients, engine, settings, runs, n_jobs)
-    for run, outcome in enumerate(track(outcomes, total=None, text="sampling", show=progress)):
-        if isinstance(outcome, str):
-            failures.append(outcome)
-            continue
-        for atoms in outcome:
+    tally = _Tally(composition)
+    upcoming = _outcomes(ingredients, engine, settings, runs, n_jobs)
+    for run, outcome in enumerate(track(upcoming, total=None, text="sampling", show=progress)):
+        tally.count(outcome)
+        for atoms in outcome.frames:
             atoms.info.update(
                 name=f"{composition}-{run}-{len(distinct.frames)}",
                 composition=composition,
@@ -411,9 +482,53 @@ def sample(
                 distinct.add(atoms)
         if len(distinct.frames) >= n:
             break
-    if not distinct.frames and failures:
-        raise KNNCalcError(f"none of {len(failures)} sampling runs succeeded: {failures[0]}")
+    problem = tally.problem()
+    if not distinct.frames:
+        raise KNNCalcError(problem)
+    if problem:
+        warnings.warn(problem, UserWarning, stacklevel=2)
     return distinct.frames
+
+
+@dataclass
+class _Tally:
+    """What to tell of the runs."""
+
+    composition: str
+    runs: int = 0
+    fruitful: int = 0
+    failed: int = 0
+    curtailed: int = 0
+    fell_apart: int = 0
+    reason: str = ""
+
+    def count(self, outcome: Outcome) -> None:
+        self.runs += 1
+        self.fruitful += bool(outcome.frames)
+        self.fell_apart += outcome.fell_apart
+        if outcome.failures:
+            self.failed += not outcome.frames
+            self.curtailed += bool(outcome.frames)
+            self.reason = self.reason or outcome.failures[0]
+
+    def problem(self) -> str:
+        """Runs that failed, or found nothing; empty if all is well."""
+        if self.reason and not self.fruitful:
+            return f"{self.composition}: none of {self.runs} sampling runs succeeded: {self.reason}"
+        if self.reason:
+            less = f", {self.curtailed} found less than they would have" if self.curtailed else ""
+            return (
+                f"{self.composition}: {self.failed} of {self.runs} sampling runs failed{less}: "
+                f"{self.reason}"
+            )
+        if self.fruitful:
+            return ""
+        return (
+            f"{self.composition}: no structures, since the cluster fell apart in all "
+            f"{self.runs} sampling runs ({self.fell_apart} relaxed packings did): its molecules do "
+            "not hold together with this engine; add others that bind them, try another engine, or "
+            "take packings as they are (--no-relax, relax = false)"
+        )
 
 
 def _outcomes(
@@ -422,7 +537,7 @@ def _outcomes(
     settings: SamplingSettings,
     runs: int,
     n_jobs: int,
-) -> Iterator[list[Atoms] | str]:
+) -> Iterator[Outcome]:
     """Results of the runs in their order, computed as far as they are asked for."""
     check_jobs(n_jobs)
     if isinstance(engine, Calculator) or n_jobs == 1:
@@ -444,14 +559,21 @@ def _outcomes(
 
 def _run(
     ingredients: Sequence[Ingredient], engine: Any, settings: SamplingSettings, run: int
-) -> list[Atoms] | str:
+) -> Outcome:
     rng = np.random.default_rng([settings.seed, run])
     method = settings.methods[run % len(settings.methods)]
     turn = run // len(settings.methods)
     temperature = settings.temperatures[turn % len(settings.temperatures)]
+    fell_apart = 0
     try:
-        start = pack(ingredients, rng)
-        resolve_charge(start)
-        return _RUNS[method](start, make_engine(engine), rng, temperature, settings)
-    except (KNNCalcError, ArithmeticError) as e:
-        return str(e)
+        calculator = make_engine(engine)
+        # A packing that falls apart is no loss where each is a run of its own.
+        for _ in range(1 if method == "packing" else _STARTS):
+            outcome = _RUNS[method](pack(ingredients, rng), calculator, rng, temperature, settings)
+            if not outcome.fell_apart:
+                break
+            fell_apart += 1
+    except _FAILURES as e:
+        outcome = Outcome(failures=[str(e)])
+    outcome.fell_apart = fell_apart
+    return outcome

@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from ase.build import molecule
 from factories import water_clusters
 from loops import SETTINGS, TRUTH, Oracle, read_labelled, write_config
 
 from ase_knncalc import TrainingSettings, load_model, save_model, train
-from ase_knncalc.active import ActiveLoop, Journal, read_config, run_loop
+from ase_knncalc.active import ActiveLoop, Journal, inputs, read_config, run_loop
+from ase_knncalc.active.pool import Candidates
 from ase_knncalc.active.report import sentence
 from ase_knncalc.data import write_frames
 from ase_knncalc.errors import DataError, KNNCalcError, LabelerError, SettingsError
@@ -297,12 +299,40 @@ def test_each_sampling_is_another_whatever_seed_is_set(folder) -> None:
 def test_files_of_a_pool_lie_beside_the_configuration(folder, monkeypatch) -> None:
     write_frames(folder / "own.xyz", water_clusters(1))
     path = folder / "config.toml"
-    pool = 'sample = [["own.xyz:2", "w:1"]]\nengine = "model:first.h5"'
+    pool = 'sample = [["own.xyz:2", "w:1"], ["own.xyz"]]\nengine = "model:first.h5"'
     path.write_text(path.read_text().replace('files = ["pool.extxyz"]', pool))
     monkeypatch.chdir(folder.parent)
     table = read_config(path).pool
-    assert table.sample == [[f"{folder / 'own.xyz'}:2", "w:1"]]
+    assert table.sample == [[f"{folder / 'own.xyz'}:2", "w:1"], [str(folder / "own.xyz")]]
     assert table.engine == f"model:{folder / 'first.h5'}"
+
+
+def test_molecules_of_a_pool_that_do_not_bind_are_told(folder) -> None:
+    path = write_config(folder, iterations=1)
+    (folder / "work").mkdir()
+    good = path.read_text()
+    pool = 'sample = [["amp:2"]{}]\nn = 2\nengine = "GFN1-xTB"\nsettings = {{relax_steps = 60}}'
+    path.write_text(good.replace('files = ["pool.extxyz"]', pool.format("")))
+    with pytest.raises(KNNCalcError, match=r"pool.sample: 2amp: no structures, .* fell apart"):
+        Candidates(read_config(path)).of(1, None)
+    path.write_text(good.replace('files = ["pool.extxyz"]', pool.format(', ["w:1"]')))
+    with pytest.warns(UserWarning, match=r"pool.sample: 2amp: no structures, .* fell apart"):
+        found = Candidates(read_config(path)).of(1, None)
+    assert [a.info["composition"] for a in found] == ["1w"]
+
+
+def test_spins_of_sampled_molecules_are_checked(folder, monkeypatch) -> None:
+    seen = []
+    monkeypatch.setattr(inputs, "check_pool", lambda _config, _model, frames: seen.extend(frames))
+    oxygen = molecule("O2")
+    oxygen.set_initial_magnetic_moments(None)
+    oxygen.info["multiplicity"] = 3
+    write_frames(folder / "o2.xyz", [oxygen])
+    path = write_config(folder, iterations=1)
+    pool = 'sample = [["o2.xyz", "amp:1"]]'
+    path.write_text(path.read_text().replace('files = ["pool.extxyz"]', pool))
+    inputs.check_ingredients(read_config(path), None)
+    assert [(a.info["charge"], a.info["multiplicity"]) for a in seen] == [(1, 3)]
 
 
 def test_plan_counts_what_is_left_to_label(folder) -> None:

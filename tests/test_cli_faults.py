@@ -114,6 +114,7 @@ MODEL = ("-m", "tiny.h5")
         (("check", "data.extxyz", "-o", "data.extxyz"), "data.extxyz"),
         (("cv", "data.extxyz", "--cache", "data.extxyz"), "data.extxyz"),
         (("sample", "conformers.extxyz:2", "-o", "conformers.extxyz"), "conformers.extxyz"),
+        (("sample", "conformers.extxyz", "-o", "conformers.extxyz"), "conformers.extxyz"),
     ],
 )  # fmt: skip
 def test_an_output_that_is_an_input_is_refused_and_kept(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import molecule
 from ase.calculators.calculator import Calculator, all_changes
 from hypothesis import given, settings
@@ -15,6 +18,7 @@ from ase_knncalc.errors import KNNCalcError, SettingsError
 from ase_knncalc.molecules import (
     CONTACT,
     MOLECULES,
+    assign_hydrogens,
     closest_contact,
     composition_of,
     is_one_cluster,
@@ -26,6 +30,7 @@ from ase_knncalc.sampling import (
     BaselineCalculator,
     Distinct,
     SamplingSettings,
+    basin_hopping,
     make_engine,
     relaxed,
     rigid_move,
@@ -54,6 +59,59 @@ class Springs(Calculator):
                 (stiffness * stretch / distances)[:, :, None] * vectors, axis=1
             ),
         }  # fmt: skip
+
+
+class Still(Calculator):
+    """No forces, so that a relaxation leaves all as it is; each energy is ``rise`` higher."""
+
+    implemented_properties = ["energy", "forces"]  # noqa: RUF012
+    calls = 0
+
+    def __init__(self, rise: float = 0.0) -> None:
+        super().__init__()
+        self.rise = rise
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes) -> None:
+        super().calculate(atoms, properties, system_changes)
+        self.calls += 1
+        energy = self.calls * self.rise
+        self.results = {"energy": energy, "forces": np.zeros((len(self.atoms), 3))}
+
+
+class Flaky(Springs):
+    """Fails now and then."""
+
+    calls = 0
+
+    def calculate(self, *args, **options) -> None:
+        self.calls += 1
+        if self.calls % 17 == 0:
+            raise KNNCalcError("not converged")
+        super().calculate(*args, **options)
+
+
+class Repelling(Springs):
+    """Drives molecules apart, in the first ``until`` calculations."""
+
+    calls = 0
+
+    def __init__(self, until: float = np.inf) -> None:
+        super().__init__()
+        self.until = until
+
+    def calculate(self, *args, **options) -> None:
+        super().calculate(*args, **options)
+        self.calls += 1
+        if self.calls > self.until:
+            return
+        owner, positions = self.atoms.arrays["molecule"], self.atoms.positions
+        vectors = positions[:, None] - positions
+        distances = np.linalg.norm(vectors, axis=2) + np.eye(len(owner))
+        charges = (owner[:, None] != owner) / distances
+        self.results = {
+            "energy": 0.5 * float(charges.sum()),
+            "forces": np.sum((charges / distances**2)[:, :, None] * vectors, axis=1),
+        }
 
 
 @pytest.mark.parametrize("name", sorted(MOLECULES))
@@ -227,6 +285,125 @@ def test_the_same_cluster_is_recognised_in_any_pose(seed) -> None:
     ion = cluster.copy()
     ion.info["charge"] = 2
     assert keep.add(ion)
+
+
+def ammonium_with_bisulfate() -> Atoms:
+    """Packed as ions, but the molecules are those before the transfer of a proton."""
+    pair = pack(parse_ingredients(["amp:1", "b:1", "am:1"]), np.random.default_rng(2))
+    owner = pair.arrays["molecule"]
+    ammonium = max(np.flatnonzero(pair.numbers == 7), key=lambda i: (owner == owner[i]).sum())
+    proton = np.flatnonzero((owner == owner[ammonium]) & (pair.numbers == 1))[0]
+    owner[proton] = owner[pair.numbers == 16][0]
+    return pair
+
+
+def test_a_transferred_proton_belongs_to_the_base() -> None:
+    pair = ammonium_with_bisulfate()
+    owner = pair.arrays["molecule"]
+    assert sorted(np.bincount(owner)) == [4, 4, 7]
+    assert closest_contact(pair) < 0.5
+    assign_hydrogens(pair)
+    assert sorted(np.bincount(owner)) == [4, 5, 6]
+    assert closest_contact(pair) >= CONTACT[0] - 1e-6
+
+
+def test_hydrogens_of_their_own_stay() -> None:
+    hydrogen = Atoms("H2", [[0, 0, 0], [0, 0, 0.74]])
+    both = hydrogen + molecule("H2O")
+    both.positions[2:] += [1.7, 0, 0]
+    both.set_array("molecule", np.array([0, 0, 1, 1, 1]))
+    assign_hydrogens(both)
+    np.testing.assert_array_equal(both.arrays["molecule"], [0, 0, 1, 1, 1])
+    proton = Atoms("H", [[0, 0, 1.0]]) + molecule("H2O")
+    proton.set_array("molecule", np.array([0, 1, 1, 1]))
+    assign_hydrogens(proton)  # nothing is left of the molecule that was the proton
+    np.testing.assert_array_equal(proton.arrays["molecule"], [1, 1, 1, 1])
+    moved = rigid_move(proton, np.random.default_rng(0))
+    np.testing.assert_allclose(moved.get_all_distances(), proton.get_all_distances())
+
+
+def test_basin_hopping_goes_on_after_a_proton_was_transferred() -> None:
+    options = SamplingSettings(chain=8)
+    start = ammonium_with_bisulfate()
+    found = basin_hopping(start, Still(), np.random.default_rng(0), 300.0, options).frames
+    assert len(found) == 8
+    for atoms in found:
+        owner = atoms.arrays["molecule"]
+        assert sorted(np.bincount(owner)) == [4, 5, 6]
+        for m in range(3):
+            np.testing.assert_allclose(
+                atoms[owner == m].get_all_distances(),
+                found[0][owner == m].get_all_distances(),
+                atol=1e-9,
+            )
+
+
+def test_basin_hopping_moves_the_others_of_a_short_contact() -> None:
+    start = pack(parse_ingredients(["w:3"]), np.random.default_rng(3))
+    owner = start.arrays["molecule"]
+    away = start.positions[owner == 1].mean(axis=0) - start.positions[owner == 0].mean(axis=0)
+    while closest_contact(start) > 0.53:  # as in a short hydrogen bond
+        start.positions[owner == 1] -= 0.02 * away / np.linalg.norm(away)
+    options = SamplingSettings(chain=20)
+    found = basin_hopping(start, Still(10.0), np.random.default_rng(0), 300.0, options).frames
+    assert len(found) == 20
+    # No move is kept, and those of the third molecule leave the pair as it was.
+    pair = [a[owner != 2].get_all_distances() for a in found]
+    assert any(np.allclose(pair[0], d) for d in pair[1:])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_was_found_survives_a_calculation_that_fails(method) -> None:
+    options = SamplingSettings(
+        methods=(method,), chain=6, interval=4, relax_steps=5, snapshot_time=1.0, attempts=2
+    )
+    message = r"2w: \d+ of \d+ sampling runs failed.*: not converged"
+    with pytest.warns(UserWarning, match=message):
+        frames = sample(parse_ingredients(["w:2"]), 6, engine=Flaky(), settings=options)
+    assert len(frames) >= 3
+
+
+@pytest.mark.parametrize("method", ["packing", "basin-hopping", "md"])
+def test_clusters_that_fall_apart_are_told(method) -> None:
+    options = SamplingSettings(methods=(method,), relax_steps=60)
+    with pytest.raises(KNNCalcError, match=r"2w: no structures, .* fell apart .*[0-9]+ relaxed"):
+        sample(parse_ingredients(["w:2"]), 1, engine=Repelling(), settings=options)
+
+
+def test_basin_hopping_takes_another_packing_if_one_falls_apart() -> None:
+    options = SamplingSettings(methods=("basin-hopping",), relax_steps=60, chain=3, attempts=1)
+    frames = sample(parse_ingredients(["w:2"]), 3, engine=Repelling(60), settings=options)
+    assert frames
+    assert all(is_one_cluster(a) for a in frames)
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["w:2"], (0, 1)),
+        (["o2.xyz:1", "amp:1"], (1, 3)),
+        (["oh.xyz", "w:1"], (0, 2)),
+        (["oh.xyz:2"], (0, 3)),
+        (["oh.xyz:1", "o2.xyz:2", "b:2"], (-2, 6)),
+    ],
+)
+def test_spins_of_molecules_add_up(tmp_path, monkeypatch, texts, expected) -> None:
+    monkeypatch.chdir(tmp_path)
+    oxygen, hydroxyl = molecule("O2"), molecule("OH")
+    for atoms, multiplicity, file in ((oxygen, 3, "o2.xyz"), (hydroxyl, 2, "oh.xyz")):
+        atoms.set_initial_magnetic_moments(None)
+        atoms.info["multiplicity"] = multiplicity
+        write_frames(Path(file), [atoms])
+    options = SamplingSettings(relax=False)
+    for atoms in sample(parse_ingredients(texts), 2, engine=Still(), settings=options):
+        assert (atoms.info["charge"], atoms.info["multiplicity"]) == expected
+        assert resolve_charge(atoms) == expected
+
+
+def test_one_atom_is_sampled_once(tmp_path) -> None:
+    write_frames(tmp_path / "ar.xyz", [Atoms("Ar", [[0, 0, 0]])])
+    ingredients = parse_ingredients([str(tmp_path / "ar.xyz")])
+    assert len(sample(ingredients, 5, engine=Still())) == 1
 
 
 def test_a_failing_engine_is_told_of() -> None:

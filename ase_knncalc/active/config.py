@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
@@ -244,10 +245,11 @@ def _pool_paths(pool: dict[str, Any], folder: Path) -> dict[str, Any]:
     if isinstance(engine, str) and engine.startswith("model:"):
         changed["engine"] = beside(engine, engine.removeprefix("model:"), "model:{}")
     if isinstance(sample, list) and all(isinstance(texts, list) for texts in sample):
+        split = re.compile(r"(.+?)((?::\d+)?)")
         changed["sample"] = [
             [
-                beside(t, t.rpartition(":")[0], "{}:" + t.rpartition(":")[2])
-                if isinstance(t, str)
+                beside(t, m[1], "{}" + m[2])
+                if isinstance(t, str) and (m := split.fullmatch(t))
                 else t
                 for t in texts
             ]

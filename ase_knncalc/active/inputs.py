@@ -91,18 +91,18 @@ def check_inputs(
 
 def check_ingredients(config: LoopConfig, model: KNNModel) -> None:
     """:func:`check_pool` of clusters that have not been sampled yet, which may take long."""
-    from ase_knncalc.molecules import parse_ingredients
+    from ase_knncalc.molecules import charge_and_multiplicity, parse_ingredients
 
     frames = []
     for texts in config.pool.sample:
-        cluster, charge = Atoms(), 0
-        for ingredient in parse_ingredients(texts):
+        cluster, ingredients = Atoms(), parse_ingredients(texts)
+        for ingredient in ingredients:
             for _ in range(ingredient.count):
                 molecule = ingredient.molecule.copy()
                 molecule.positions += [20.0 * len(cluster), 0.0, 0.0]
                 cluster += molecule
-                charge += resolve_charge(molecule)[0]
-        cluster.info = {"name": " ".join(texts), "charge": charge}
+        cluster.info["name"] = " ".join(texts)
+        cluster.info["charge"], cluster.info["multiplicity"] = charge_and_multiplicity(ingredients)
         frames.append(cluster)
     check_pool(config, model, frames)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from ase_knncalc.active.config import LoopConfig
 from ase_knncalc.active.learning import covered, training_frames
 from ase_knncalc.data import read_structures, write_frames
 from ase_knncalc.data.duplicates import DuplicateFinder
-from ase_knncalc.errors import SettingsError, StructureError
+from ase_knncalc.errors import KNNCalcError, SettingsError, StructureError
 from ase_knncalc.membership import new_ones
 from ase_knncalc.model import KNNModel
 from ase_knncalc.preparation import compute_features
@@ -107,18 +108,28 @@ class Candidates:
         if not file.exists():
             table = self.config.pool
             frames: list[Atoms] = []
+            problems: list[str] = []
             for place, texts in enumerate(table.sample):
                 settings = table.sampling_settings(
                     self.config.loop.seed, 1000 * number + 100 * place
                 )
-                frames += sample(
-                    parse_ingredients(texts),
-                    table.n,
-                    engine=table.engine,
-                    settings=settings,
-                    n_jobs=self.config.loop.jobs,
-                    progress=self.progress,
-                )
+                try:
+                    frames += sample(
+                        parse_ingredients(texts),
+                        table.n,
+                        engine=table.engine,
+                        settings=settings,
+                        n_jobs=self.config.loop.jobs,
+                        progress=self.progress,
+                    )
+                except SettingsError:
+                    raise
+                except KNNCalcError as e:  # others may do, and have taken their time
+                    problems.append(str(e))
+            if not frames:
+                raise KNNCalcError(f"pool.sample: {'; '.join(problems)}")
+            for problem in problems:
+                warnings.warn(f"pool.sample: {problem}", UserWarning, stacklevel=2)
             if table.refresh:  # each sampling counts from zero
                 for atoms in frames:
                     atoms.info["name"] = f"{atoms.info['name']}-{file.stem}"

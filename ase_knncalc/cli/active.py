@@ -59,11 +59,11 @@ def sample(
     """
     from ase_knncalc.data import write_frames
     from ase_knncalc.data.frames import frame_writer
-    from ase_knncalc.molecules import parse_ingredients
+    from ase_knncalc.molecules import ingredient_files, parse_ingredients
     from ase_knncalc.sampling import SamplingSettings
     from ase_knncalc.sampling import sample as run
 
-    read = [Path(text.rpartition(":")[0]) for text in molecules]
+    read = ingredient_files(molecules)
     if engine.startswith("model:"):
         read.append(Path(engine.removeprefix("model:")))
     check_outputs(read, ("--output", output, frame_writer))
