@@ -539,6 +539,10 @@ def _runs(pid: int) -> bool:
     return not (status.exists() and status.read_text().rsplit(")", 1)[1].split()[0] == "Z")
 
 
+# Writes to its folder as long as it runs.
+PROGRAM = "import sys\nwhile True: open(f'{sys.argv[1]}/more', 'w').write('x')"
+
+
 class TestLabelFrames:
     def test_failures_cost_their_structure_only(self) -> None:
         frames = scripted_frames("label", "crash", "print", "raise", "fail", "label")
@@ -649,24 +653,33 @@ class TestLabelFrames:
     def test_workers_end_with_a_killed_parent(self, tmp_path: Path) -> None:
         script = tmp_path / "script.py"
         script.write_text(
-            "import os, time\n"
+            "import os, subprocess, sys, tempfile, time\n"
             "from ase.build import molecule\n"
             "from ase_knncalc.labelers import label_frames\n"
             "class Mine:\n"
             "    method, provides_forces = 'mine', False\n"
             "    def label(self, atoms):\n"
-            f"        open({str(tmp_path / 'pid')!r}, 'w').write(f'{{os.getpid()}}.')\n"
+            "        folder = tempfile.mkdtemp()\n"
+            "        open(folder + '/integrals', 'w').write('large')\n"
+            f"        program = subprocess.Popen([sys.executable, '-c', {PROGRAM!r}, folder])\n"
+            f"        with open({str(tmp_path / 'pid')!r}, 'w') as note:\n"
+            "            note.write(f'{os.getpid()} {program.pid}.')\n"
             "        time.sleep(600)\n"
             "label_frames(Mine(), [molecule('H2O')])\n"
         )
+        scratch = tmp_path / "scratch"
+        scratch.mkdir()
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        environment["TMPDIR"] = str(scratch)
         parent = subprocess.Popen([sys.executable, str(script)], env=environment)
         note = tmp_path / "pid"
         assert _wait(lambda: note.exists() and note.read_text().endswith("."))
+        assert len(list(scratch.iterdir())) == 1
         parent.kill()
         parent.wait()
-        worker = int(note.read_text().rstrip("."))
-        assert _wait(lambda: not _runs(worker))
+        worker, program = map(int, note.read_text().rstrip(".").split())
+        assert _wait(lambda: not _runs(worker) and not _runs(program))
+        assert _wait(lambda: not list(scratch.iterdir()), 10.0)
 
     def test_pyscf_in_workers(self) -> None:
         labeler = small(forces=False)

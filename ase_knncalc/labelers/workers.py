@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -147,7 +148,7 @@ class _Worker:
             )
             environment["TMPDIR"] = self._scratch.name
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _WORKER, str(os.getpid())],
+                [sys.executable, "-c", _WORKER, str(os.getpid()), self._scratch.name],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._log,
@@ -203,7 +204,7 @@ class _Worker:
 
 def serve_labels() -> None:
     """Main loop of a worker process: a labeler, then structures, until the input ends."""
-    threading.Thread(target=_leave_with, args=(int(sys.argv[1]),), daemon=True).start()
+    threading.Thread(target=_leave_with, args=(int(sys.argv[1]), sys.argv[2]), daemon=True).start()
     results = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     # Programs print to the standard output; only results may go to the pipe.
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -223,10 +224,40 @@ def serve_labels() -> None:
         results.flush()
 
 
-def _leave_with(parent: int) -> None:
-    """End this process, and programs it started, soon after its parent was killed."""
+# Ends a group of processes, and removes what they can no longer write to.
+_SWEEP = """
+import os, shutil, signal, sys, time
+group, folder = int(sys.argv[1]), sys.argv[2]
+os.killpg(group, signal.SIGKILL)
+for _ in range(20):
+    shutil.rmtree(folder, ignore_errors=True)
+    if not os.path.exists(folder):
+        break
+    time.sleep(0.1)
+"""
+
+
+def _leave_with(parent: int, folder: str) -> None:
+    """End this process, and programs it started, soon after its parent was killed.
+
+    The folder of their temporary files goes, too. A process of its own removes it: programs
+    write until they are killed, and this process is killed with them.
+    """
     while os.getppid() == parent:
         time.sleep(0.5)
-    if os.name == "posix":
-        os.killpg(os.getpgrp(), signal.SIGKILL)
-    os._exit(1)
+    if os.name != "posix":
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(1)
+    group = os.getpgrp()
+    try:
+        subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _SWEEP, str(group), folder],
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        ).wait(timeout=30)
+    except (OSError, subprocess.SubprocessError):  # no memory for one more
+        shutil.rmtree(folder, ignore_errors=True)
+    os.killpg(group, signal.SIGKILL)
