@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -77,6 +79,8 @@ class Journal:
     ----------
     path
         Made if it is not there.
+    read_only
+        Whether to work on a copy in memory, so that nothing in the folder changes.
 
     Raises
     ------
@@ -86,21 +90,29 @@ class Journal:
         If it is no journal, damaged, newer than this version, or cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, read_only: bool = False) -> None:
         self.path = Path(path)
         with self._translated():
-            self._db = sqlite3.connect(self.path, timeout=0.2, isolation_level=None)
-            # One writer, and every commit flushed to the disk before it returns.
-            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.execute("BEGIN EXCLUSIVE")
-            for statement in _TABLES.split(";"):
-                self._db.execute(statement)
-            self._db.execute("INSERT OR IGNORE INTO facts VALUES ('version', ?)", (str(_VERSION),))
-            self._db.execute("COMMIT")
+            self._db = _in_memory(self.path) if read_only else _connected(self.path)
+        try:
+            with self._translated():
+                self._set_up()
+        except BaseException:
+            self.close()
+            raise
+
+    def _set_up(self) -> None:
+        # One writer, and every commit flushed to the disk before it returns.
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.execute("BEGIN EXCLUSIVE")
+        # Not before: two that start at once would both keep a shared lock, and neither get more.
+        self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        for statement in _TABLES.split(";"):
+            self._db.execute(statement)
+        self._db.execute("INSERT OR IGNORE INTO facts VALUES ('version', ?)", (str(_VERSION),))
+        self._db.execute("COMMIT")
         found = int(self.fact("version") or 0)
         if found > _VERSION:
-            self.close()
             raise ModelFileError(
                 f"{self.path} has version {found}, this ase_knncalc reads up to {_VERSION}: "
                 "upgrade with `pip install --upgrade ase_knncalc`"
@@ -255,6 +267,35 @@ class Journal:
                     f"{query} WHERE s.iteration = ? ORDER BY s.place", (iteration,)
                 ).fetchall()
         return [_asked(row) for row in rows]
+
+
+def _connected(path: str | Path, *, uri: bool = False) -> sqlite3.Connection:
+    return sqlite3.connect(path, timeout=0.2, isolation_level=None, uri=uri)
+
+
+def _in_memory(path: Path) -> sqlite3.Connection:
+    """A copy of a database, whose folder may be one that cannot be written."""
+    try:
+        return _copied(_connected(f"{path.absolute().as_uri()}?mode=ro", uri=True))
+    except sqlite3.OperationalError as e:
+        beside = path.with_name(f"{path.name}-journal")
+        if "locked" in str(e) or not beside.exists():
+            raise
+        # What a kill left would be rolled back when it is opened: so it is, elsewhere.
+        with tempfile.TemporaryDirectory() as folder:
+            for file in (path, beside):
+                shutil.copyfile(file, Path(folder, file.name))
+            return _copied(_connected(Path(folder, path.name)))
+
+
+def _copied(source: sqlite3.Connection) -> sqlite3.Connection:
+    copy = _connected(":memory:")
+    with closing(source):
+        # The lock comes first: a backup would wait for it without end.
+        source.execute("BEGIN")
+        source.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        source.backup(copy)
+    return copy
 
 
 def _asked(row: tuple[Any, ...]) -> Asked:

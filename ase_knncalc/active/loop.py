@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -47,6 +48,7 @@ from ase_knncalc.active.pool import Candidates, others
 from ase_knncalc.data import write_frames
 from ase_knncalc.errors import LabelerError, ModelFileError, ModelFileVersionError, SettingsError
 from ase_knncalc.files import replacing
+from ase_knncalc.labelcache import LabelCache
 from ase_knncalc.labelers import Labeler, LabelResult, label_frames
 from ase_knncalc.model import KNNModel
 from ase_knncalc.preparation import compute_features
@@ -151,11 +153,12 @@ class ActiveLoop:
             self._write_labelled(journal)
             labeler = self._labeler or make_labeler(self.config.labeler)
             self._test = read_test(self.config)
+            self._check_cache(self.baseline_cache)
             take_up(self.config, journal)
-            if self.retry:
-                journal.forget_failures()
-            check_method(journal, labeler)
             done = len(journal.reports())
+            if self.retry:
+                self._forget_failures(journal, done)
+            check_method(journal, labeler)
             model = self._model(journal, done)
             check_inputs(self.config, model, self._test, self.baseline_cache)
             check_ingredients(self.config, model)
@@ -178,15 +181,28 @@ class ActiveLoop:
 
     def plan(self) -> Plan:
         """What the next iteration would ask; nothing is labelled, trained or written."""
+        with tempfile.TemporaryDirectory() as folder:
+            cache = Path(folder, self.baseline_cache.name)
+            for end in ("", ".journal"):  # energies that are there, and those it computes
+                kept = Path(f"{self.baseline_cache}{end}")
+                if kept.exists():
+                    shutil.copyfile(kept, f"{cache}{end}")
+            return self._plan(cache)
+
+    def _plan(self, cache: Path) -> Plan:
+        self._check_cache(cache)
         journal_file = self.directory / "journal.db"
         asked: list[Asked] = []
         done = 0
         stands = False
         if os.path.exists(journal_file):
-            with Journal(journal_file) as journal:
+            with Journal(journal_file, read_only=True) as journal:
                 here = begun(self.config, journal)
                 if here:
-                    asked, done = journal.asked(), len(journal.reports())
+                    done = len(journal.reports())
+                    if self.retry and done < self.config.loop.iterations:
+                        journal.forget_failures()
+                    asked = journal.asked()
                     stands = first_model_stands(self.config, journal)
         else:
             here = begun(self.config, None)
@@ -201,7 +217,7 @@ class ActiveLoop:
             make_labeler(self.config.labeler)
         test = read_test(self.config)
         if model is not None:
-            check_inputs(self.config, model, test, None)
+            check_inputs(self.config, model, test, cache)
             check_ingredients(self.config, model)
         number = self._candidates.number(done + 1)
         note = ""
@@ -225,13 +241,37 @@ class ActiveLoop:
         if model is not None:
             check_pool(self.config, model, left)
         if model is not None and not waiting and done < self.config.loop.iterations:
-            cache = self.baseline_cache if self.directory.is_dir() else None
             choice = Chooser(self.config, cache).choose(
                 model, left, before, done + 1, self._candidates.known
             )
             picked, foreign = [left[i] for i in choice.places], choice.not_covered
         stds, novelties = _said_of(model, picked)
         return Plan(done + 1, len(left), foreign, picked, stds, novelties, note)
+
+    def _forget_failures(self, journal: Journal, done: int) -> None:
+        if done < self.config.loop.iterations:
+            journal.forget_failures()
+            return
+        failed = sum(bool(a.reason) for a in journal.asked())
+        if failed:
+            warnings.warn(
+                f"{failed} structures whose labels failed are not asked for again, as all {done} "
+                "iterations are done: raise loop.iterations",
+                UserWarning,
+                stacklevel=3,
+            )
+
+    def _check_cache(self, cache: Path) -> None:
+        """Whether the cache of baseline energies, or a copy, can be read."""
+        if not cache.exists():
+            return
+        try:
+            LabelCache(cache).close()
+        except ModelFileError as e:
+            raise type(e)(
+                f"{e} ({self.baseline_cache} is a cache: delete it, and its baseline energies are "
+                "computed again)"
+            ) from e
 
     def _model_file(self, iteration: int) -> Path:
         return self.directory / f"model-{iteration:03d}.h5"
