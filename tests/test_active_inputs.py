@@ -23,6 +23,9 @@ from ase_knncalc.labelers import Label
 from ase_knncalc.neighbors import KNNTerm
 from ase_knncalc.tuning import OFF
 
+# As it is in the small model of these tests.
+pytestmark = pytest.mark.filterwarnings("ignore:model. its k-NN term is off")
+
 
 @pytest.mark.parametrize(
     ("change", "message"),
