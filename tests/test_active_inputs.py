@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 from ase.build import molecule
+from ase.io import read
 from factories import water_clusters
 from loops import SETTINGS, TRUTH, Oracle, read_labelled, write_config
 
 from ase_knncalc import TrainingSettings, load_model, save_model, train
 from ase_knncalc.active import ActiveLoop, Journal, inputs, read_config, run_loop
+from ase_knncalc.active.journal import structure_key
 from ase_knncalc.active.pool import Candidates
 from ase_knncalc.active.report import sentence
 from ase_knncalc.data import write_frames
@@ -259,6 +261,49 @@ def test_a_labeler_of_another_level_than_the_training_data_labels_one_structure(
     good = Oracle(folder / "others")
     run_loop(read_config(path), labeler=good)
     assert len(good.calls.read_text().split()) == 1 + 15
+
+
+class Choosy(Oracle):
+    """Fails for the sizes that it is told of."""
+
+    fails = ()
+
+    def label(self, atoms):
+        found = super().label(atoms)
+        if len(atoms) in self.fails:
+            raise LabelerError("SCF did not converge")
+        return found
+
+
+def test_a_failed_comparison_of_levels_is_told_and_not_paid_again(folder) -> None:
+    known = read(folder / "known.extxyz", ":")
+    sizes = [next(a for a in known if len(a) == n) for n in (3, 6, 9, 12)]
+    few = [*sizes, *(a for a in known if len(a) == 12 and a is not sizes[-1])]
+    write_frames(folder / "known.extxyz", few)
+    path = folder / "config.toml"
+    text = path.read_text().replace("check_labels = false", "").replace("iterations = 3", "{}")
+    path.write_text(text.format("iterations = 1"))
+    oracle = Choosy(folder / "calls")
+    oracle.fails = (3, 6, 9)
+    name = sizes[0].info["name"]
+    with pytest.warns(UserWarning, match=rf"{name}: SCF did not.*is not compared"):
+        run_loop(read_config(path), labeler=oracle)
+    tried = oracle.calls.read_text().split()
+    assert tried[:3] == [structure_key(a) for a in sizes[:3]]
+    path.write_text(text.format("iterations = 2"))
+    with pytest.warns(UserWarning, match=rf"{name}: SCF did not.*is not compared"):
+        run_loop(read_config(path), labeler=oracle)
+    later = oracle.calls.read_text().split()[len(tried) :]
+    assert not {structure_key(a) for a in sizes} & set(later)
+    # Once it is asked again for what failed, the comparison is, too, until one succeeds.
+    path.write_text(text.format("iterations = 3"))
+    oracle.fails = (3,)
+    done = len(oracle.calls.read_text().split())
+    with pytest.warns(UserWarning, match=rf"{name}: SCF did not.*compared .* by the next"):
+        run_loop(read_config(path), labeler=oracle, retry=True)
+    again = oracle.calls.read_text().split()[done:]
+    assert again[:2] == [structure_key(a) for a in sizes[:2]]
+    assert structure_key(sizes[2]) not in again
 
 
 @pytest.mark.parametrize("table", ["known", "test"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 from ase import Atoms
 
 from ase_knncalc.active.config import LoopConfig
-from ase_knncalc.active.journal import Journal
+from ase_knncalc.active.journal import Journal, structure_key
 from ase_knncalc.active.learning import (
     baseline_energies,
     covered,
@@ -22,7 +23,7 @@ from ase_knncalc.appending import require_level
 from ase_knncalc.data import KeyMap, read_dataset
 from ase_knncalc.data.duplicates import DuplicateFinder
 from ase_knncalc.errors import KNNCalcError, SettingsError, StructureError
-from ase_knncalc.labelers import Labeler, label_frames
+from ase_knncalc.labelers import Labeler, LookupLabeler, label_frames
 from ase_knncalc.model import KNNModel
 from ase_knncalc.preparation import require_none
 from ase_knncalc.structure import resolve_charge
@@ -137,38 +138,76 @@ def _check_frames(
 
 # Programs and grids differ by less (eV), and other levels of theory by more.
 _SAME_LEVEL = 0.05
+# Training structures that are tried until one is labelled.
+_TRIED = 3
 
 
 def check_labeler(config: LoopConfig, labeler: Labeler, journal: Journal) -> None:
     """Have the smallest training structure labelled, and compare; once in a loop.
 
     Labels of another level of theory would be learned as if they were right where they hold new
-    elements or charges, for which the model has no energies to compare with.
+    elements or charges, for which the model has no energies to compare with. Where it fails, the
+    next is tried; what failed is kept in the journal and not tried again.
 
     Raises
     ------
     SettingsError
         If the label is not the one of the training data.
+
+    Warns
+    -----
+    UserWarning
+        If structures could not be labelled, with the reasons.
     """
     frames = [*training_frames(config), *training_monomers(config)]
     compared = journal.fact("level") == labeler.method
     if not frames or not config.training.check_labels or compared:
         return
-    atoms = min(frames, key=len)
-    bare = Atoms(atoms.numbers, atoms.positions)
-    bare.info = {"name": atoms.info["name"]}
-    bare.info["charge"], bare.info["multiplicity"] = resolve_charge(atoms)
-    labelled, _ = label_frames(labeler, [bare], time_limit=config.labeler.time_limit)
-    if not labelled:  # a table that does not hold it, or what the first batch will tell
+    known = json.loads(journal.fact("level failures") or "{}")
+    failures: dict[str, str] = known.setdefault(labeler.method, {})
+    smallest = {structure_key(a): a for a in sorted(frames, key=len)}
+    tried = list(smallest)[:_TRIED]
+    for key in tried:
+        if key in failures:
+            continue
+        atoms = smallest[key]
+        bare = Atoms(atoms.numbers, atoms.positions)
+        bare.info = {"name": atoms.info["name"]}
+        bare.info["charge"], bare.info["multiplicity"] = resolve_charge(atoms)
+        labelled, failed = label_frames(labeler, [bare], time_limit=config.labeler.time_limit)
+        if labelled:
+            _require_same(labelled[0], atoms)
+            journal.set_fact("level", labeler.method)
+            break
+        if isinstance(labeler, LookupLabeler):  # a table need not hold it, and costs nothing
+            continue
+        failures[key] = f"{atoms.info['name']}: {failed[0].reason}"
+        journal.set_fact("level failures", json.dumps(known))
+    reasons = [failures[key] for key in tried if key in failures]
+    if not reasons:
         return
-    found, wanted = (float(a.info["reference_energy"]) for a in (labelled[0], atoms))
+    compared = journal.fact("level") == labeler.method
+    warnings.warn(
+        f"labeler: training structures without a label of its own ({'; '.join(reasons)}): "
+        + (
+            "its level of theory was compared with the training data by the next"
+            if compared
+            else "its level of theory is not compared with that of the training data "
+            "(--retry tries again, training.check_labels = false leaves it out)"
+        ),
+        UserWarning,
+        stacklevel=3,
+    )
+
+
+def _require_same(labelled: Atoms, atoms: Atoms) -> None:
+    found, wanted = (float(a.info["reference_energy"]) for a in (labelled, atoms))
     if not abs(found - wanted) <= _SAME_LEVEL:
         raise SettingsError(
             f"labeler: it gives {found:.4f} eV for {atoms.info['name']}, training "
             f"data have {wanted:.4f} eV: give the level of theory of the training data, or, if "
             "both are right, training.check_labels = false"
         )
-    journal.set_fact("level", labeler.method)
 
 
 def check_held_out(config: LoopConfig, test: Sequence[Atoms], pool: Sequence[Atoms]) -> None:

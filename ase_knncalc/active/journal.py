@@ -174,7 +174,7 @@ class Journal:
         with self._transaction() as db:
             for table in ("labels", "structures", "iterations"):
                 db.execute(f"DELETE FROM {table}")
-            db.execute("DELETE FROM facts WHERE name = 'level'")
+            db.execute("DELETE FROM facts WHERE name IN ('level', 'level failures')")
             db.execute("INSERT OR REPLACE INTO facts VALUES ('configuration', ?)", (configuration,))
 
     def forget_failures(self) -> None:
@@ -183,6 +183,7 @@ class Journal:
         Those of finished iterations are as if they had never been chosen.
         """
         with self._transaction() as db:
+            db.execute("DELETE FROM facts WHERE name = 'level failures'")
             db.execute("DELETE FROM labels WHERE energy IS NULL")
             db.execute(
                 "DELETE FROM structures WHERE key NOT IN (SELECT key FROM labels) "
