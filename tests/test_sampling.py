@@ -30,13 +30,11 @@ from ase_knncalc.sampling import (
     BaselineCalculator,
     Distinct,
     SamplingSettings,
-    basin_hopping,
     make_engine,
-    relaxed,
-    rigid_move,
     sample,
 )
 from ase_knncalc.structure import check_structure, resolve_charge
+from ase_knncalc.walks import basin_hopping, relaxed, rigid_move
 
 
 class Springs(Calculator):
