@@ -19,7 +19,7 @@ from ase_knncalc.active.learning import (
     training_frames,
     training_monomers,
 )
-from ase_knncalc.appending import require_level
+from ase_knncalc.appending import append, require_level
 from ase_knncalc.data import KeyMap, read_dataset
 from ase_knncalc.data.duplicates import DuplicateFinder
 from ase_knncalc.errors import KNNCalcError, SettingsError, StructureError
@@ -208,6 +208,24 @@ def _require_same(labelled: Atoms, atoms: Atoms) -> None:
             f"data have {wanted:.4f} eV: give the level of theory of the training data, or, if "
             "both are right, training.check_labels = false"
         )
+
+
+def check_first_labels(
+    config: LoopConfig, labeler: Labeler, journal: Journal, model: KNNModel, cache: Path
+) -> None:
+    """Check that labels are of the model's level of theory, where no training data said so.
+
+    Raises
+    ------
+    DataError
+        If they are not, as :func:`ase_knncalc.appending.append` tells.
+    """
+    if not config.training.check_labels or journal.fact("level") == labeler.method:
+        return
+    labelled = [a.atoms for a in journal.asked() if a.labelled]
+    known = [atoms for atoms in labelled if covered(model, atoms)]
+    if known:
+        append(model, known, cache=cache)
 
 
 def check_held_out(config: LoopConfig, test: Sequence[Atoms], pool: Sequence[Atoms]) -> None:

@@ -34,6 +34,7 @@ from ase_knncalc.active.choice import Chooser
 from ase_knncalc.active.config import LoopConfig
 from ase_knncalc.active.directory import begun, check_method, first_model_stands, take_up
 from ase_knncalc.active.inputs import (
+    check_first_labels,
     check_held_out,
     check_ingredients,
     check_inputs,
@@ -46,7 +47,13 @@ from ase_knncalc.active.labelling import make_labeler
 from ase_knncalc.active.learning import Learned, covered, errors_of, learn, train_model
 from ase_knncalc.active.pool import Candidates, others
 from ase_knncalc.data import write_frames
-from ase_knncalc.errors import LabelerError, ModelFileError, ModelFileVersionError, SettingsError
+from ase_knncalc.errors import (
+    DataError,
+    LabelerError,
+    ModelFileError,
+    ModelFileVersionError,
+    SettingsError,
+)
 from ase_knncalc.files import replacing
 from ase_knncalc.labelcache import LabelCache
 from ase_knncalc.labelers import Labeler, LabelResult, label_frames
@@ -59,8 +66,8 @@ from ase_knncalc.structure import resolve_charge
 FloatArray = np.ndarray
 
 _PLOT_INTERVAL = 5.0  # seconds
-# One structure may be hard; so many one after the other say that the labeler is broken.
-_FAILURES_IN_A_ROW = 3
+# One structure may be hard, or its label wrong; so many say that the labeler is.
+_IN_A_ROW = 3
 
 
 @dataclass(frozen=True)
@@ -171,7 +178,8 @@ class ActiveLoop:
                     self._end_early(journal, iteration, model)
                     break
                 try:
-                    self._label(journal, labeler, batch)
+                    self._label_first(journal, labeler, iteration, model)
+                    self._label(journal, labeler, journal.asked(iteration))
                 finally:
                     self._write_labelled(journal)
                 model = self._learn(journal, iteration, model)
@@ -334,6 +342,31 @@ class ActiveLoop:
             stacklevel=3,
         )
 
+    def _label_first(
+        self, journal: Journal, labeler: Labeler, iteration: int, model: KNNModel
+    ) -> None:
+        """Label one at a time until one is seen to be of the model's level of theory.
+
+        A label far off may be a wrong one, and a failure a hard structure; three of them are not.
+        What was labelled before a stop is looked at as if it had been now.
+        """
+        if any(a.labelled and a.iteration < iteration for a in journal.asked()):
+            return
+        while True:
+            batch = journal.asked(iteration)
+            labelled = [a.atoms for a in batch if a.labelled]
+            todo = [a for a in batch if not a.labelled and not a.reason]
+            if labelled:
+                try:
+                    check_first_labels(self.config, labeler, journal, model, self.baseline_cache)
+                    return
+                except DataError:
+                    if len(labelled) >= _IN_A_ROW or not todo:
+                        raise
+            if not todo:
+                return
+            self._label(journal, labeler, todo[:1])
+
     def _label(self, journal: Journal, labeler: Labeler, batch: Sequence[Asked]) -> None:
         todo = [a for a in batch if not a.labelled and not a.reason]
         if not todo:
@@ -358,11 +391,13 @@ class ActiveLoop:
         self._failed_in_a_row = (
             len(tried) - 1 - succeeded[-1] if succeeded else self._failed_in_a_row + len(tried)
         )
-        ever = any(a.labelled for a in asked.values())
-        if not succeeded and (not ever or self._failed_in_a_row >= _FAILURES_IN_A_ROW):
+        # Whether a label ever succeeded, or may in this batch.
+        hope = any(a.labelled or not a.reason for a in asked.values())
+        if not succeeded and (not hope or self._failed_in_a_row >= _IN_A_ROW):
+            last = tried[-1]
             raise LabelerError(
-                f"no label of the batch succeeded ({len(tried)} were asked for); the first: "
-                f"{tried[0].atoms.info['name']}: {tried[0].reason}. Once the labeler works, ask "
+                f"{self._failed_in_a_row} labels failed in a row; the last: "
+                f"{last.atoms.info['name']}: {last.reason}. Once the labeler works, ask "
                 "for them again with retry=True (--retry); without it the loop goes on to others"
             )
 
