@@ -79,7 +79,7 @@ def take_up(config: LoopConfig, journal: Journal) -> None:
         journal.begin(configuration)
     if not journal.reports():
         if mended:  # the labeler is compared with the data as they are now
-            journal.set_fact("level", "")
+            journal.forget_fact("level")
         journal.set_fact("inputs", _digest(config))
 
 

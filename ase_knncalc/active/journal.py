@@ -169,6 +169,11 @@ class Journal:
         with self._transaction() as db:
             db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
+    def forget_fact(self, name: str) -> None:
+        """Forget a text, if it is there."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM facts WHERE name = ?", (name,))
+
     def begin(self, configuration: str) -> None:
         """Forget all that was chosen, tried and reported, and keep a configuration."""
         with self._transaction() as db:
