@@ -15,6 +15,7 @@ True
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, get_args
@@ -65,6 +66,8 @@ class KNNCalculator(Calculator):
     :func:`ase_knncalc.snapshot` gives structures that keep the others in ``info`` and ``arrays``.
     The sum of two of these calculators has the sum of their ``energy_std``: an upper bound.
     ASE finds the class as ``get_calculator_class("knncalc")`` once this module is imported.
+    Threads that share one calculator wait for each other: what :meth:`get_property` returns belongs
+    to the structure that was asked for, while ``results`` are those of whoever asked last.
 
     Parameters
     ----------
@@ -136,6 +139,7 @@ class KNNCalculator(Calculator):
         self.model: KNNModel
         self._warned = False
         self._with_forces = False
+        self._lock = threading.RLock()
         super().__init__(
             atoms=atoms,
             model=model,
@@ -149,39 +153,62 @@ class KNNCalculator(Calculator):
             allow_other_baseline=allow_other_baseline,
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies of all kinds, too: each has a lock of its own.
+        with self._lock:
+            return {k: v for k, v in self.__dict__.items() if k != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
+
     def set(self, **kwargs: Any) -> dict[str, Any]:
-        """Change parameters; results are dropped, and the model is read again if it changed.
+        """Change parameters; results are dropped.
+
+        ``model`` is read again whenever it is given, also under the name it had, for the file may
+        have changed; ``baseline`` and ``allow_other_baseline`` alone keep the model that is there.
+
+        Returns
+        -------
+        dict
+            What was changed, the model always included.
 
         Raises
         ------
         SettingsError
             For an unknown parameter or a value that makes no sense.
         """
-        unknown = sorted(set(kwargs) - set(self.default_parameters))
+        with self._lock:
+            return self._set(kwargs)
+
+    def _set(self, given: dict[str, Any]) -> dict[str, Any]:
+        unknown = sorted(set(given) - set(self.default_parameters))
         if unknown:
             raise SettingsError(
                 f"unknown parameter {unknown[0]!r}; known are {', '.join(self.default_parameters)}"
             )
-        wanted = {**self.parameters, **kwargs}
+        wanted = {**self.parameters, **given}
         one_of(get_args(OnNovelty))("on_novelty", wanted["on_novelty"])
         flag("allow_other_baseline", wanted["allow_other_baseline"])
         for name in ("novelty_threshold", "std_threshold"):
             if wanted[name] is not None and not (is_real(wanted[name]) and wanted[name] > 0):
                 raise SettingsError(f"{name} must be positive or None, got {wanted[name]!r}")
-        model_keys = ("model", "baseline", "allow_other_baseline")
-        reload = not hasattr(self, "model") or any(
-            key in kwargs and kwargs[key] is not self.parameters.get(key) for key in model_keys
-        )
-        if reload:
-            # Whether the new model has forces, and whether they are wanted, is open again.
-            self._with_forces = False
-            model = _resolve_model(
-                wanted["model"], wanted["baseline"], wanted["allow_other_baseline"]
-            )
+        changed = {k: v for k, v in given.items() if k == "model" or self._is_new(k, v)}
+        baseline = wanted["baseline"], wanted["allow_other_baseline"]
+        if "model" in given or not hasattr(self, "model"):
+            model = _resolve_model(wanted["model"], *baseline)
+        elif changed.keys() & {"baseline", "allow_other_baseline"}:
+            # Where the model came from may be another file by now, or a name that leads elsewhere.
+            own = isinstance(wanted["model"], KNNModel)
+            bare = wanted["model"] if own else self.model.with_baseline(None)
+            model = _resolve_model(bare, *baseline)
         else:
             model = self.model
         if wanted["coverage"] is not None:
             model.calibration.multiple(wanted["coverage"])
+        if not hasattr(self, "model") or model is not self.model:
+            # Whether the new model has forces, and whether they are wanted, is open again.
+            self._with_forces = False
         self.model = model
         # A new list: the class attribute belongs to all instances.
         self.implemented_properties = ["energy", "free_energy", "energy_std"]
@@ -189,16 +216,17 @@ class KNNCalculator(Calculator):
             self.implemented_properties.append("forces")
         if model.force_calibration is not None:
             self.implemented_properties.append("forces_std")
-        # Compared by identity where a value is an object: ASE's own `set` compares arrays badly.
-        changed = {
-            k: v
-            for k, v in kwargs.items()
-            if k not in self.parameters or self.parameters[k] is not v
-        }
         self.parameters.update(changed)
         if changed:
             self.reset()
         return changed
+
+    def _is_new(self, key: str, value: Any) -> bool:
+        """Whether a parameter changes; what can change in itself, as a dictionary, always does."""
+        old = self.parameters.get(key)
+        if isinstance(value, str | bool | int | float):
+            return type(value) is not type(old) or value != old
+        return value is not None or old is not None
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """Changes since the last calculation, charge and multiplicity in ``info`` included."""
@@ -228,6 +256,12 @@ class KNNCalculator(Calculator):
         NoveltyError
             If it is too novel and ``on_novelty="raise"``.
         """
+        with self._lock:
+            self._calculate(atoms, properties, system_changes)
+
+    def _calculate(
+        self, atoms: Atoms | None, properties: Sequence[str], system_changes: Sequence[str]
+    ) -> None:
         # Called by hand, too: what fails must not leave the results of another structure.
         self.results = {}
         super().calculate(atoms, list(properties), list(system_changes))
@@ -314,14 +348,20 @@ class KNNCalculator(Calculator):
         PropertyNotImplementedError
             If there is no such property, or not with this model and these parameters.
         """
-        if name not in _EXTRAS:
-            return super().get_property(name, atoms, allow_calculation)
-        if super().get_property("energy", atoms, allow_calculation) is None:
-            return None
-        if name not in self.results:
-            raise PropertyNotImplementedError(f"{name} needs coverage=…, such as coverage=0.9")
-        value = self.results[name]
-        return list(value) if isinstance(value, list) else value
+        with self._lock:
+            if name not in _EXTRAS:
+                return super().get_property(name, atoms, allow_calculation)
+            if super().get_property("energy", atoms, allow_calculation) is None:
+                return None
+            if name not in self.results:
+                raise PropertyNotImplementedError(f"{name} needs coverage=…, such as coverage=0.9")
+            value = self.results[name]
+            return list(value) if isinstance(value, list) else value
+
+    def calculate_properties(self, atoms: Atoms, properties: Sequence[str]) -> Properties:
+        """ASE's typed mapping of several properties, all of one calculation."""
+        with self._lock:
+            return super().calculate_properties(atoms, properties)
 
     def export_properties(self) -> Properties:
         """Results that ASE knows, as its typed mapping; see the class for the others."""

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from ase.build import molecule
 from ase.calculators.calculator import CalculationFailed, InputError, compare_atoms
+from ase.calculators.lj import LennardJones
 from factories import tiny, water_clusters
 
-from ase_knncalc import KNNCalculator, load_model
+from ase_knncalc import KNNCalculator, load_model, save_model
+from ase_knncalc.appending import append_to_file
+from ase_knncalc.baselines import make_baseline
 from ase_knncalc.errors import (
     BaselineError,
     ChargeError,
@@ -184,8 +189,6 @@ def test_other_baseline_is_an_error_unless_allowed(tiny_model, trimer) -> None:
 
 
 def test_copies_pickles_and_dict(calculator, trimer, tmp_path, tiny_model) -> None:
-    from ase_knncalc import save_model
-
     trimer.calc = calculator
     energy = trimer.get_potential_energy()
     for twin in (copy.deepcopy(calculator), pickle.loads(pickle.dumps(calculator))):
@@ -266,3 +269,108 @@ def test_a_baseline_energy_that_is_given_stays_with_forces(cluster_frames) -> No
     found = model.predict(atoms, baseline_energy=-1.0, forces=True)
     assert found.baseline_energy == -1.0
     assert found.forces.shape == (len(atoms), 3)
+
+
+def test_threads_that_share_a_calculator_get_their_own_energies(tiny_model) -> None:
+    frames = water_clusters(8, seed=6)
+    expected = [tiny_model.predict(a) for a in frames]
+    calculator = KNNCalculator(tiny_model, on_novelty="ignore")
+
+    def work(i: int) -> list[bool]:
+        same = []
+        for _ in range(60):
+            energy = calculator.get_property("energy", frames[i])
+            same.append(energy == expected[i].energy)
+            delta = calculator.get_property("delta", frames[i])
+            same.append(delta == expected[i].delta)
+            found = calculator.calculate_properties(frames[i], ["energy", "forces"])
+            same.append(found["energy"] == expected[i].energy)
+            same.append(found["forces"].shape == (len(frames[i]), 3))
+        return same
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            assert all(all(same) for same in pool.map(work, range(8)))
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_copies_do_not_wait_for_the_original(tiny_model, trimer) -> None:
+    calculator = KNNCalculator(tiny_model, on_novelty="ignore")
+    twins = [
+        copy.copy(calculator),
+        copy.deepcopy(calculator),
+        pickle.loads(pickle.dumps(calculator)),
+    ]
+    with calculator._lock, ThreadPoolExecutor(1) as pool:
+        for twin in twins:
+            energy = pool.submit(twin.get_property, "energy", trimer).result(timeout=60)
+            assert energy == tiny_model.predict(trimer).energy
+
+
+# ------------------------------------------------------------------------------- set(model=…)
+
+
+@pytest.mark.parametrize("name", ["same object", "equal text", "path"])
+def test_a_model_that_is_given_again_is_read_again(tiny_model, trimer, tmp_path, name) -> None:
+    file = str(tmp_path / "m.h5")
+    save_model(tiny_model, file)
+    calculator = KNNCalculator(file, on_novelty="ignore")
+    calculator.get_property("energy", trimer)
+    append_to_file(file, water_clusters(5, seed=9))
+    given = {"same object": file, "equal text": str(tmp_path / "m.h5"), "path": tmp_path / "m.h5"}
+    calculator.set(novelty_threshold=2.0)
+    assert len(calculator.model) == len(tiny_model), "it was not asked to"
+    assert "model" in calculator.set(model=given[name])
+    assert calculator.results == {}
+    assert len(calculator.model) == len(tiny_model) + 5
+    assert calculator.parameters["model"] is given[name]
+    assert calculator.todict()["model"] == file
+
+
+def test_another_baseline_keeps_the_model_that_is_there(
+    tiny_model, water_frames, trimer, tmp_path, monkeypatch
+) -> None:
+    (tmp_path / "other").mkdir()
+    save_model(tiny_model, tmp_path / "m.h5")
+    save_model(tiny(water_frames[:20]), tmp_path / "other" / "m.h5")
+    monkeypatch.chdir(tmp_path)
+    calculator = KNNCalculator("m.h5", on_novelty="ignore")
+    energy = calculator.get_property("energy", trimer)
+    monkeypatch.chdir(tmp_path / "other")
+    calculator.set(baseline=LennardJones(), allow_other_baseline=True)
+    assert len(calculator.model) == len(tiny_model)
+    other = calculator.get_property("energy", trimer)
+    assert other != energy
+    assert calculator.get_property("delta", trimer) == tiny_model.predict(trimer).delta
+    with pytest.raises(BaselineError, match="corrects none"):
+        calculator.set(allow_other_baseline=False)
+    assert calculator.get_property("energy", trimer) == other, "what failed changed nothing"
+    (tmp_path / "m.h5").unlink()
+    calculator.set(baseline="auto", allow_other_baseline=False)
+    assert calculator.get_property("energy", trimer) == energy
+    assert calculator.parameters["model"] == "m.h5"
+    # A name that is given leads where it leads now.
+    calculator.set(model="m.h5")
+    assert len(calculator.model) == 20
+
+
+def test_a_value_that_stays_is_no_change(calculator, trimer) -> None:
+    calculator.set(novelty_threshold=2.5, on_novelty="ignore")
+    calculator.get_property("energy", trimer)
+    same = {"novelty_threshold": float("2.5"), "on_novelty": "".join(["ign", "ore"])}
+    assert calculator.set(**same) == {}
+    assert calculator.results
+    assert calculator.set(baseline="auto", std_threshold=None) == {}
+
+
+def test_a_baseline_given_with_the_model_comes_back(tiny_model, trimer) -> None:
+    own = tiny_model.with_baseline(make_baseline(LennardJones()), allow_other=True)
+    calculator = KNNCalculator(own, on_novelty="ignore")
+    energy = calculator.get_property("energy", trimer)
+    calculator.set(baseline="none")
+    assert calculator.get_property("energy", trimer) != energy
+    calculator.set(baseline="auto")
+    assert calculator.get_property("energy", trimer) == energy
