@@ -117,8 +117,8 @@ def append(
     Raises
     ------
     UnknownElementError, ChargeError
-        If a structure holds an element, or has a charge, that the trend never saw: train again
-        with these structures.
+        If a structure holds an element, or has a charge or multiplicity, that the training never
+        saw: train again with these structures.
     DataError
         If no frame has a label, or the labels are in another unit than eV, or of another level of
         theory than the model's, beyond doubt.

@@ -28,7 +28,7 @@ from ase_knncalc.kernel_map import KernelMap
 from ase_knncalc.neighbors import KNNEstimate, KNNTerm
 from ase_knncalc.prediction import Neighbor, Prediction
 from ase_knncalc.settingcheck import instance, numbers, optional
-from ase_knncalc.structure import check_structure, resolve_charge
+from ase_knncalc.structure import check_structure, lowest_multiplicity, resolve_charge
 from ase_knncalc.threads import one_blas_thread
 from ase_knncalc.trend import ForceVariance, Trend, TrendEstimate
 from ase_knncalc.uncertainty import Calibration, ForceCalibration, Signals
@@ -71,6 +71,9 @@ class ModelInfo:
         Sources, citations, counts, omitted frames, seeds, date, versions.
     monomers : dict
         For each monomer ``{"numbers", "charge", "reference_energy", "baseline_energy"}``.
+    states : list of [int, int]
+        Total charge and multiplicity of the training structures, each pair once. Empty if nobody
+        said, as in files of old: the lowest multiplicity alone is covered.
     """
 
     baseline: dict[str, Any]
@@ -81,6 +84,7 @@ class ModelInfo:
     errors: dict[str, float] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     monomers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    states: list[list[int]] = field(default_factory=list)
 
     def named_errors(self) -> list[tuple[str, float]]:
         """Errors (eV) under names that people read, the plainest first."""
@@ -93,6 +97,10 @@ class ModelInfo:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in the file."""
         return asdict(self)
+
+    def multiplicities(self, charge: int) -> list[int]:
+        """Multiplicities of the training structures of a charge; empty if nobody said."""
+        return sorted(m for q, m in self.states if q == charge)
 
 
 @dataclass(frozen=True)
@@ -195,7 +203,10 @@ class KNNModel:
 
     @property
     def smooth(self) -> bool:
-        """Whether the energy is continuously differentiable, so that forces exist."""
+        """Whether the energy is continuously differentiable, so that forces exist.
+
+        But for three atoms exactly in line, where FCHL19 has a cusp: forces across the line jump.
+        """
         return (
             self.knn.settings.smooth and self.descriptor.differentiable and self.kernel_map is None
         )
@@ -256,16 +267,29 @@ class KNNModel:
         ------
         StructureError
             NaN positions, overlapping atoms, periodic cell, elements never seen
-            (:class:`UnknownElementError`), charges never seen or contradicting
+            (:class:`UnknownElementError`), charges or multiplicities never seen or contradicting
             (:class:`ChargeError`).
         """
         check_structure(atoms)
         require_elements(atoms.numbers, self.elements)
-        total, _ = resolve_charge(atoms, charge, multiplicity)
+        total, spin = resolve_charge(atoms, charge, multiplicity)
         if total not in self.info.charges:
             raise ChargeError(
                 f"total charge {total:+d} is not covered: the model was trained on structures of "
-                f"charge {', '.join(f'{q:+d}' if q else '0' for q in self.info.charges)}"
+                f"charge {', '.join(map(_signed, self.info.charges))}"
+            )
+        seen = self.info.multiplicities(total)
+        if spin not in (seen or [lowest_multiplicity(atoms, total)]):
+            # The correction does not depend on it: what it gives belongs to another state.
+            known = (
+                "was trained on structures of this charge with multiplicity "
+                + ", ".join(map(str, seen))
+                if seen
+                else "covers the lowest multiplicity alone, here "
+                + str(lowest_multiplicity(atoms, total))
+            )
+            raise ChargeError(
+                f"multiplicity {spin} at charge {_signed(total)} is not covered: the model {known}"
             )
         return total
 
@@ -490,6 +514,10 @@ class KNNModel:
             )
             for i, d, w in zip(estimate.indices, estimate.distances, estimate.weights, strict=True)
         ]
+
+
+def _signed(charge: int) -> str:
+    return f"{charge:+d}" if charge else "0"
 
 
 def label_bytes(labels: Sequence[str]) -> np.ndarray:

@@ -106,6 +106,10 @@ def _charges(value: Any) -> bool:
     return whole and bool(value) and all(abs(q) <= _HIGHEST_CHARGE for q in value)
 
 
+def _states(value: Any) -> bool:
+    return _list_of(_list_of(_whole))(value) and all(len(s) == 2 and s[1] >= 1 for s in value)
+
+
 def _sizes(value: Any) -> bool:
     return _list_of(_whole)(value) and len(value) == 2 and 1 <= value[0] <= value[1]
 
@@ -130,6 +134,7 @@ _INFO: dict[str, tuple[Callable[[Any], bool], str]] = {
     "errors": (_mapping(is_real), "numbers by name"),
     "provenance": (_mapping(_anything), "a mapping"),
     "monomers": (_mapping(_MONOMER), "monomers by name"),
+    "states": (_states, "a list of pairs of charge and multiplicity"),
 }
 # Entries of the provenance that more than a reader's eye rests on; others may be anything.
 _PROVENANCE: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -162,6 +167,10 @@ def check_info(info: ModelInfo) -> None:
     for name, (good, expected) in _PROVENANCE.items():
         if name in info.provenance:
             _check(f"info.provenance.{name}", info.provenance[name], good, expected)
+    if info.states and {q for q, _ in info.states} != set(info.charges):
+        raise SettingsError(
+            f"metadata: info.states are of other charges than info.charges, {info.charges}"
+        )
 
 
 def _check(name: str, value: Any, good: Callable[[Any], bool], expected: str) -> None:

@@ -7,8 +7,8 @@ dataset                         type and shape             what
 ==============================  =========================  =======================================
 ``metadata``                    UTF-8 JSON                 descriptor settings, trend kind and
                                                            settings, k-NN settings, model info
-                                                           (baseline, reference, charges, errors,
-                                                           provenance, monomers), versions
+                                                           (baseline, reference, charges, states,
+                                                           errors, provenance, monomers), versions
 ``trend/*``                     float                      arrays of the trend (``trend.arrays()``)
 ``metric/components``           float32 (c, f)             learned linear map
 ``metric/mean``                 float64 (f,)               its origin

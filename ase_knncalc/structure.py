@@ -86,10 +86,9 @@ def resolve_charge(atoms: Atoms, charge: Any = None, multiplicity: Any = None) -
     total_charge = _agreed("charge", charges, label)
     if total_charge is None:
         total_charge = 0
-    n_electrons = _electron_count(atoms, total_charge)
     total_multiplicity = _agreed("multiplicity", multiplicities, label)
     if total_multiplicity is None:
-        total_multiplicity = 1 + n_electrons % 2
+        total_multiplicity = lowest_multiplicity(atoms, total_charge)
     spin = _given_spin(atoms, label)
     if spin is not None and spin not in (total_multiplicity, total_multiplicity - 1):
         raise ChargeError(
@@ -104,6 +103,11 @@ def resolve_charge(atoms: Atoms, charge: Any = None, multiplicity: Any = None) -
         origin.append(f"multiplicity from {', '.join(multiplicities) or 'default'}")
         raise ChargeError(f"{error} ({'; '.join(origin)})") from None
     return total_charge, total_multiplicity
+
+
+def lowest_multiplicity(atoms: Atoms, charge: int) -> int:
+    """1 for an even number of electrons, 2 for an odd one."""
+    return 1 + _electron_count(atoms, charge) % 2
 
 
 def check_electrons(atoms: Atoms, charge: int, multiplicity: int) -> None:

@@ -463,5 +463,11 @@ def _with_story(model: KNNModel, prepared: Prepared, reference: str) -> KNNModel
             **lone_molecules(frames[: len(frames) - prepared.n_monomers]),
             **monomer_records(frames[len(frames) - prepared.n_monomers :]),
         },
+        states=[
+            list(state)
+            for state in sorted(
+                {(int(a.info["charge"]), int(a.info["multiplicity"])) for a in frames}
+            )
+        ],
     )
     return replace(model, info=info, baseline=prepared.baseline)

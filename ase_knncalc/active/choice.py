@@ -35,7 +35,8 @@ class Choice:
     ----------
     places : list of int
     not_covered : int
-        How many of all candidates hold elements or charges that the model never saw.
+        How many of all candidates hold elements, charges or multiplicities that the model never
+        saw.
     """
 
     places: list[int]

@@ -84,7 +84,7 @@ def learn(
         return _trained(model, batch, labelled, config, cache, ["retrain = 'always'"])
     foreign = len(batch) - len(known)
     if foreign or outcome is None:
-        reasons = [f"{foreign} structures hold elements or charges that the model never saw"]
+        reasons = [f"{foreign} structures hold elements or states that the model never saw"]
     else:
         advice = needs_retraining(outcome.model, growth=config.loop.growth)
         reasons = advice.reasons

@@ -80,7 +80,7 @@ class Plan:
     pool : int
         Structures that could be chosen.
     not_covered : int
-        Those among them with elements or charges that the model never saw.
+        Those among them with elements, charges or multiplicities that the model never saw.
     chosen : list of Atoms
     energy_std, novelty : list of float or None
         Of the chosen ones; None where the model does not cover them.

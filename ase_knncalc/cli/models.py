@@ -39,6 +39,7 @@ def info(
         ["baseline", about.baseline.get("method", "none")],
         ["elements", " ".join(chemical_symbols[z] for z in loaded.elements)],
         ["charges", " ".join(str(q) for q in about.charges)],
+        ["multiplicities", " ".join(map(str, sorted({m for _, m in about.states}))) or "lowest"],
         ["monomers", " ".join(about.monomers) or "none"],
         ["structures", about.n_structures],
         ["compositions", about.provenance.get("compositions", "?")],
