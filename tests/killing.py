@@ -151,9 +151,11 @@ class Training(Job):
         assert self.known <= kept, "labels were lost"
         said = _said(self.folder)
         fresh = said[self.calls :]
-        assert not self.known & set(fresh), "a kept label was computed again"
+        # Each run compares two labels of the cache with what the calculator gives.
+        again = [key for key in fresh if key in self.known]
+        assert len(again) <= 2, "a kept label was computed again"
         assert len(set(fresh) - kept) <= 1, "more than the unit in work was lost"
-        self.repeated += len(set(said[: self.calls]) & set(fresh))
+        self.repeated += len(set(said[: self.calls]) & (set(fresh) - set(again)))
         self.known, self.calls = kept, len(said)
         if ended:
             assert found == self.expected[1]
