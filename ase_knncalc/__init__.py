@@ -9,16 +9,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ase_knncalc.binding import Binding, binding_energy
+    from ase_knncalc._lib.parallel import cluster
+    from ase_knncalc.analysis.binding import Binding, binding_energy
+    from ase_knncalc.analysis.explanation import Explanation
+    from ase_knncalc.analysis.membership import find_in_training
+    from ase_knncalc.analysis.ranking import predict_frames
+    from ase_knncalc.analysis.results import snapshot
     from ase_knncalc.calculator import KNNCalculator
     from ase_knncalc.data import KeyMap, LabelledDataset, read_dataset
-    from ase_knncalc.explanation import Explanation
-    from ase_knncalc.membership import find_in_training
-    from ase_knncalc.metric import MLKR
+    from ase_knncalc.knn.mlkr import MLKR
     from ase_knncalc.model import KNNModel
     from ase_knncalc.prediction import Neighbor, Prediction
-    from ase_knncalc.ranking import predict_frames
-    from ase_knncalc.results import snapshot
     from ase_knncalc.settings import TrainingSettings
     from ase_knncalc.store import list_models, load_model, save_model
     from ase_knncalc.training import train
@@ -26,24 +27,25 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Binding": "binding",
-    "Explanation": "explanation",
+    "Binding": "analysis.binding",
+    "Explanation": "analysis.explanation",
     "KNNCalculator": "calculator",
     "KNNModel": "model",
     "KeyMap": "data",
     "LabelledDataset": "data",
-    "MLKR": "metric",
+    "MLKR": "knn.mlkr",
     "Neighbor": "prediction",
     "Prediction": "prediction",
     "TrainingSettings": "settings",
-    "binding_energy": "binding",
-    "find_in_training": "membership",
+    "binding_energy": "analysis.binding",
+    "cluster": "_lib.parallel",
+    "find_in_training": "analysis.membership",
     "list_models": "store",
     "load_model": "store",
-    "predict_frames": "ranking",
+    "predict_frames": "analysis.ranking",
     "read_dataset": "data",
     "save_model": "store",
-    "snapshot": "results",
+    "snapshot": "analysis.results",
     "train": "training",
 }
 
@@ -60,6 +62,7 @@ __all__ = [
     "TrainingSettings",
     "__version__",
     "binding_energy",
+    "cluster",
     "find_in_training",
     "list_models",
     "load_model",

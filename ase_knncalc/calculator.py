@@ -26,10 +26,10 @@ from ase.calculators import calculator as ase_calculator
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.outputs import Properties, all_outputs
 
+from ase_knncalc._lib.arguments import flag, instance, is_real, one_of, optional
 from ase_knncalc.baselines import Baseline, NoBaseline, baseline_of, make_baseline
 from ase_knncalc.errors import BaselineError, NoveltyError, SettingsError
 from ase_knncalc.model import KNNModel
-from ase_knncalc.settingcheck import flag, instance, is_real, one_of, optional
 from ase_knncalc.store import load_model
 from ase_knncalc.structure import structure_label
 

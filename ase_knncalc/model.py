@@ -1,6 +1,6 @@
 """The model: one equation, E(x) = E_base(x) + T(x) + K(x), and what is known of its error.
 
-``T`` is the trend (:mod:`ase_knncalc.trend`), ``K`` the k-NN term (:mod:`ase_knncalc.neighbors`),
+``T`` is the trend (:mod:`ase_knncalc.trend`), ``K`` the k-NN term (:mod:`ase_knncalc.knn`),
 the error estimate comes from :mod:`ase_knncalc.uncertainty`. This module knows neither files nor
 any particular baseline: a baseline is handed to it.
 """
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ase import Atoms
 
+from ase_knncalc._lib.arguments import instance, numbers, optional
+from ase_knncalc._lib.threads import one_blas_thread
 from ase_knncalc.baselines import Baseline, baseline_difference
 from ase_knncalc.descriptors import (
     Descriptor,
@@ -24,17 +26,15 @@ from ase_knncalc.descriptors import (
     require_elements,
 )
 from ase_knncalc.errors import BaselineError, ChargeError, SettingsError
-from ase_knncalc.kernel_map import KernelMap
-from ase_knncalc.neighbors import KNNEstimate, KNNTerm
+from ase_knncalc.knn.kernel_map import KernelMap
+from ase_knncalc.knn.term import KNNEstimate, KNNTerm
 from ase_knncalc.prediction import Neighbor, Prediction
-from ase_knncalc.settingcheck import instance, numbers, optional
 from ase_knncalc.structure import check_structure, lowest_multiplicity, resolve_charge
-from ase_knncalc.threads import one_blas_thread
-from ase_knncalc.trend import ForceVariance, Trend, TrendEstimate
+from ase_knncalc.trend.base import ForceVariance, Trend, TrendEstimate
 from ase_knncalc.uncertainty import Calibration, ForceCalibration, Signals
 
 if TYPE_CHECKING:
-    from ase_knncalc.explanation import Explanation
+    from ase_knncalc.analysis.explanation import Explanation
 
 FloatArray = np.ndarray
 IntArray = np.ndarray
@@ -241,10 +241,10 @@ class KNNModel:
     def append(self, data: Any, **options: Any) -> KNNModel:
         """The model with further labelled structures; metric and trend stay as they are.
 
-        Arguments and errors as for :func:`ase_knncalc.appending.append`, which also says what was
+        Arguments and errors as for :func:`ase_knncalc.training.append`, which also says what was
         added and how well it had been predicted.
         """
-        from ase_knncalc.appending import append
+        from ase_knncalc.training import append
 
         return append(self, data, **options).model
 
@@ -495,9 +495,9 @@ class KNNModel:
     ) -> Explanation:
         """Neighbours, contributions of atoms, and what sets the distances.
 
-        See :func:`ase_knncalc.explanation.explain`.
+        See :func:`ase_knncalc.analysis.explanation.explain`.
         """
-        from ase_knncalc.explanation import explain
+        from ase_knncalc.analysis.explanation import explain
 
         return explain(self, atoms, charge=charge, multiplicity=multiplicity)
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ase_knncalc._lib.arguments import instance, one_of, positive, seed, settle, whole
 from ase_knncalc.descriptors import Descriptor, descriptor_from_dict
 from ase_knncalc.errors import SettingsError
-from ase_knncalc.neighbors import WEIGHTS, KNNSettings
-from ase_knncalc.settingcheck import instance, one_of, positive, seed, settle, whole
-from ase_knncalc.sparse import SparseSettings
-from ase_knncalc.trend import TREND_KINDS
+from ase_knncalc.knn.weights import WEIGHTS, KNNSettings
+from ase_knncalc.trend.base import TREND_KINDS
+from ase_knncalc.trend.sparse import SparseSettings
 
 METRICS = ("mlkr", "euclidean", "pca", "random", "kernel", "kernel-normalised")
 
@@ -49,7 +49,7 @@ class TrainingSettings:
     metric
         ``"mlkr"`` (learned), ``"euclidean"`` (global descriptors as they are), ``"pca"`` or
         ``"random"`` (projections of the same rank, for comparison), ``"kernel"`` (the distance that
-        the local kernel induces, :class:`~ase_knncalc.kernel_map.KernelMap`) or
+        the local kernel induces, :class:`~ase_knncalc.knn.kernel_map.KernelMap`) or
         ``"kernel-normalised"``.
     n_components
         Dimensions of the metric (not of the Euclidean one).

@@ -18,9 +18,9 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
+from ase_knncalc._lib.arguments import is_real
 from ase_knncalc.errors import SettingsError, TrainingError
-from ase_knncalc.neighbors import KNNEstimate
-from ase_knncalc.settingcheck import is_real
+from ase_knncalc.knn.term import KNNEstimate
 
 FloatArray = np.ndarray
 IntArray = np.ndarray

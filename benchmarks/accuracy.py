@@ -22,9 +22,9 @@ from comparators import Comparison, local_krr
 
 from ase_knncalc import KeyMap
 from ase_knncalc.evaluation import Held, cross_validate, evaluate_split, splits
-from ase_knncalc.preparation import TrainingData, prepare
+from ase_knncalc.labels.training_data import TrainingData, prepare
 from ase_knncalc.settings import TrainingSettings
-from ase_knncalc.sparse import SparseSettings
+from ase_knncalc.trend.sparse import SparseSettings
 
 KCAL_PER_MOL = 23.060547830619026
 

@@ -24,14 +24,20 @@ from pathlib import Path
 import numpy as np
 
 from ase_knncalc import KeyMap
-from ase_knncalc.checking import find_suspects, leave_out
 from ase_knncalc.data import read_dataset
-from ase_knncalc.plots import plot_strategies
-from ase_knncalc.preparation import TrainingData, prepare
-from ase_knncalc.selection import Pool, farthest_points, kernel_rows, select, survey
+from ase_knncalc.evaluation.plots import plot_strategies
+from ase_knncalc.labels.suspects import find_suspects, leave_out
+from ase_knncalc.labels.training_data import TrainingData, prepare
+from ase_knncalc.sampling.selection import (
+    Pool,
+    farthest_points,
+    kernel_rows,
+    select,
+    survey,
+)
 from ase_knncalc.settings import TrainingSettings
-from ase_knncalc.sparse import SparseSettings
 from ase_knncalc.training import FittedModel, fit_model
+from ase_knncalc.trend.sparse import SparseSettings
 
 KCAL_PER_MOL = 23.060547830619026
 KEYS = KeyMap(reference_energy="wb97xd_energy", baseline_energy="gfn1_energy")

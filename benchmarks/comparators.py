@@ -18,13 +18,14 @@ from qmllib.kernels import get_local_kernel, get_local_symmetric_kernel
 from scipy.linalg import cho_factor, cho_solve
 
 from ase_knncalc.descriptors import FeatureBatch
-from ase_knncalc.kernel_distance import KernelIndex, local_kernel
-from ase_knncalc.neighbors import NeighborIndex, rank_weights
-from ase_knncalc.preparation import TrainingData
+from ase_knncalc.knn.index import NeighborIndex
+from ase_knncalc.knn.kernel_distance import KernelIndex, local_kernel
+from ase_knncalc.knn.weights import rank_weights
+from ase_knncalc.labels.training_data import TrainingData
 from ase_knncalc.settings import TrainingSettings
-from ase_knncalc.training import fit_metric
-from ase_knncalc.trend import Trend
-from ase_knncalc.trendfit import fit_trend
+from ase_knncalc.training.metric import fit_metric
+from ase_knncalc.trend.base import Trend
+from ase_knncalc.trend.kinds import fit_trend
 
 FloatArray = np.ndarray
 IntArray = np.ndarray

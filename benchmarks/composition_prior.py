@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from ase_knncalc import load_model
-from ase_knncalc.neighbors import rank_weights, wendland
+from ase_knncalc.knn.weights import rank_weights, wendland
 
 FloatArray = np.ndarray
 IntArray = np.ndarray

@@ -31,11 +31,16 @@ from comparators import knn_predict, offsets
 from ase_knncalc import KeyMap, read_dataset
 from ase_knncalc.descriptors import FCHL19
 from ase_knncalc.evaluation import splits
-from ase_knncalc.kernel_distance import KernelIndex, induced_distances, local_kernel, self_kernel
-from ase_knncalc.neighbors import NeighborIndex
-from ase_knncalc.preparation import TrainingData, compute_features
+from ase_knncalc.knn.index import NeighborIndex
+from ase_knncalc.knn.kernel_distance import (
+    KernelIndex,
+    induced_distances,
+    local_kernel,
+    self_kernel,
+)
+from ase_knncalc.labels.training_data import TrainingData, compute_features
 from ase_knncalc.settings import TrainingSettings
-from ase_knncalc.training import fit_metric
+from ase_knncalc.training.metric import fit_metric
 
 FloatArray = np.ndarray
 IntArray = np.ndarray

@@ -22,10 +22,10 @@ from scipy.stats import spearmanr
 
 from ase_knncalc import KeyMap, KNNCalculator, KNNModel, load_model, read_dataset
 from ase_knncalc.baselines import make_baseline
-from ase_knncalc.preparation import prepare
+from ase_knncalc.labels.training_data import prepare
 from ase_knncalc.settings import TrainingSettings
-from ase_knncalc.sparse import SparseSettings
 from ase_knncalc.training import fit_model
+from ase_knncalc.trend.sparse import SparseSettings
 
 KCAL_PER_MOL = 23.060547830619026
 # The forces in this file are labelled eV/Å but 1/Bohr times too large: GFN1-xTB's own say so.

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from endurance import run
 
-from ase_knncalc.files import atomic_write
+from ase_knncalc._lib.files import atomic_write
 
 
 def main() -> None:

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 from fuzzmodels import fuzz_models
 from mutants import MEMORY_LIMIT, TIME_LIMIT, run_mutants, summarise
 
-from ase_knncalc.store import package_versions
+from ase_knncalc.store.container import package_versions
 
 
 def main() -> None:

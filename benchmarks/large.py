@@ -27,10 +27,10 @@ from ase.data import chemical_symbols
 from scipy.spatial.transform import Rotation
 
 from ase_knncalc import load_model, save_model, train
-from ase_knncalc.contradictions import composition_parts
+from ase_knncalc._lib.profiling import peak_memory, profiling
+from ase_knncalc.analysis.ranking import correct_frames
 from ase_knncalc.data import iter_frames
-from ase_knncalc.profiling import peak_memory, profiling
-from ase_knncalc.ranking import correct_frames
+from ase_knncalc.labels.contradictions import composition_parts
 
 FloatArray = np.ndarray
 

@@ -32,7 +32,7 @@ from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.optimize import BFGS
 
 from ase_knncalc.labelers import LabelResult, PySCFLabeler, label_frames
-from ase_knncalc.molecules import sulfuric_acid
+from ase_knncalc.sampling.molecules import sulfuric_acid
 
 COUNTS = {"1w": 40, "2w": 60, "3w": 30, "1am": 10, "1sa": 30, "1sa1w": 60, "1sa1am": 15}
 TEMPERATURES = (300, 450, 600)

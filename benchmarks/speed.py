@@ -39,11 +39,12 @@ from large import recombined
 from ase_knncalc import load_model
 from ase_knncalc.baselines import make_baseline
 from ase_knncalc.data import iter_frames
-from ase_knncalc.metric import mlkr_loss
-from ase_knncalc.neighbors import KNNTerm, NeighborIndex
-from ase_knncalc.preparation import TrainingData, compute_features
+from ase_knncalc.knn.index import NeighborIndex
+from ase_knncalc.knn.mlkr_loss import mlkr_loss
+from ase_knncalc.knn.term import KNNTerm
+from ase_knncalc.labels.training_data import TrainingData, compute_features
 from ase_knncalc.settings import TrainingSettings
-from ase_knncalc.training import fit_metric
+from ase_knncalc.training.metric import fit_metric
 
 FloatArray = np.ndarray
 K = 10
@@ -228,7 +229,8 @@ def mlkr_memory(n: int, n_features: int) -> dict[str, float]:
     """One evaluation at n samples in a process of its own: seconds and peak of memory."""
     program = (
         "import resource, sys, time; sys.path.insert(0, sys.argv[1]);"
-        "from speed import _samples; from ase_knncalc.metric import mlkr_loss; import numpy as np;"
+        "from speed import _samples; from ase_knncalc.knn.mlkr_loss import mlkr_loss;"
+        "import numpy as np;"
         f"x, y, a = _samples({n}, {n_features}); x = x.astype(np.float32);"
         "start = time.process_time(); mlkr_loss(a, x, y);"
         "print(time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"

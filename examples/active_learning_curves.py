@@ -10,10 +10,10 @@ import numpy as np
 
 from ase_knncalc import TrainingSettings
 from ase_knncalc.data import read_dataset
-from ase_knncalc.preparation import prepare
-from ase_knncalc.selection import Pool, kernel_rows, select, survey
-from ase_knncalc.sparse import SparseSettings
+from ase_knncalc.labels.training_data import prepare
+from ase_knncalc.sampling.selection import Pool, kernel_rows, select, survey
 from ase_knncalc.training import fit_model
+from ase_knncalc.trend.sparse import SparseSettings
 
 KCAL_PER_MOL = 23.060547830619026
 BUDGETS = (2, 4, 6, 9, 12, 16)

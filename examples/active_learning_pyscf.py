@@ -13,8 +13,7 @@ from ase_knncalc.active import read_config, run_loop
 from ase_knncalc.active.report import sentence
 from ase_knncalc.data import write_frames
 from ase_knncalc.labelers import PySCFLabeler, label_frames
-from ase_knncalc.molecules import parse_ingredients
-from ase_knncalc.sampling import SamplingSettings, sample
+from ase_knncalc.sampling import SamplingSettings, parse_ingredients, sample
 
 OPTIONS = {"basis": "6-31G", "grid_level": 1, "forces": False, "threads": 1}
 

@@ -3,8 +3,7 @@
 from collections import Counter
 
 from ase_knncalc import load_model, predict_frames
-from ase_knncalc.molecules import parse_ingredients
-from ase_knncalc.sampling import SamplingSettings, sample
+from ase_knncalc.sampling import SamplingSettings, parse_ingredients, sample
 
 KCAL_PER_MOL = 23.060547830619026
 

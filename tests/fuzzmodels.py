@@ -8,7 +8,7 @@ from pathlib import Path
 from ase import Atoms
 
 from ase_knncalc import KNNModel, read_dataset, train
-from ase_knncalc.sparse import SparseSettings
+from ase_knncalc.trend.sparse import SparseSettings
 
 _OPTIONS = {
     "sparse": {"trend": "sparse", "sparse": SparseSettings(environments=20, rank=10)},

@@ -28,11 +28,11 @@ from ase.calculators.lj import LennardJones
 from factories import tiny, water_clusters
 
 from ase_knncalc import KNNModel, load_model, save_model, train
-from ase_knncalc.appending import append_to_file
 from ase_knncalc.baselines import ASEBaseline
 from ase_knncalc.data import iter_frames, write_frames
-from ase_knncalc.labelcache import CachedLabel, LabelCache, label_key
+from ase_knncalc.labels.cache import CachedLabel, LabelCache, label_key
 from ase_knncalc.structure import resolve_charge
+from ase_knncalc.training import append_to_file
 
 
 def _say(folder: Path, text: str) -> None:

@@ -35,8 +35,8 @@ import numpy as np
 from ase import Atoms
 
 from ase_knncalc import KNNModel, load_model, save_model
-from ase_knncalc.container import USER_BLOCK
 from ase_knncalc.errors import KNNCalcError, ModelFileError, ModelFileVersionError
+from ase_knncalc.store.container import USER_BLOCK
 
 REFUSED, REFUSED_OR_SAME, ANY = "refused", "refused or same", "any"
 

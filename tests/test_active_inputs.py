@@ -21,9 +21,9 @@ from ase_knncalc.active.pool import Candidates
 from ase_knncalc.active.report import sentence
 from ase_knncalc.data import write_frames
 from ase_knncalc.errors import DataError, KNNCalcError, LabelerError, SettingsError
+from ase_knncalc.knn.term import KNNTerm
 from ase_knncalc.labelers import Label
-from ase_knncalc.neighbors import KNNTerm
-from ase_knncalc.tuning import OFF
+from ase_knncalc.training.bandwidth import OFF
 
 # As it is in the small model of these tests.
 pytestmark = pytest.mark.filterwarnings("ignore:model. its k-NN term is off")

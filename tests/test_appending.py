@@ -15,7 +15,7 @@ from ase.build import molecule
 from factories import tiny, water_clusters
 
 from ase_knncalc import load_model, save_model
-from ase_knncalc.appending import append, append_to_file, needs_retraining
+from ase_knncalc.analysis.membership import training_twins
 from ase_knncalc.descriptors import featurize
 from ase_knncalc.errors import (
     ChargeError,
@@ -23,8 +23,9 @@ from ase_knncalc.errors import (
     ModelFileError,
     UnknownElementError,
 )
-from ase_knncalc.membership import training_twins
-from ase_knncalc.neighbors import KNNTerm, NeighborIndex
+from ase_knncalc.knn.index import NeighborIndex
+from ase_knncalc.knn.term import KNNTerm
+from ase_knncalc.training import append, append_to_file, needs_retraining
 
 
 @pytest.fixture(scope="module")
@@ -257,7 +258,7 @@ _LOOP = """
 import sys
 sys.path.insert(0, {tests!r})
 from factories import water_clusters
-from ase_knncalc.appending import append_to_file
+from ase_knncalc.training import append_to_file
 for i in range(100):
     append_to_file({path!r}, water_clusters(2, seed=100 + i))
     print(i, flush=True)
@@ -292,7 +293,7 @@ def test_two_writers_lose_nothing(tiny_model, tmp_path) -> None:
     script = (
         f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
         "from factories import water_clusters\n"
-        "from ase_knncalc.appending import append_to_file\n"
+        "from ase_knncalc.training import append_to_file\n"
         "for i in range(4):\n"
         f"    append_to_file({str(path)!r}, water_clusters(2, seed=int(sys.argv[1]) + i))\n"
     )

@@ -8,6 +8,7 @@ from dataclasses import asdict, fields, replace
 import numpy as np
 import pytest
 from ase import Atoms
+from ase_knncalc.thermochemistry import gibbs_energy
 from factories import tiny, water_clusters
 
 from ase_knncalc import (
@@ -24,14 +25,11 @@ from ase_knncalc import (
     snapshot,
     train,
 )
-from ase_knncalc.appending import append_to_file, needs_retraining
 from ase_knncalc.data import iter_frames, write_frames
 from ase_knncalc.errors import KNNCalcError, SettingsError
-from ase_knncalc.molecules import parse_ingredients
-from ase_knncalc.sampling import SamplingSettings, sample
-from ase_knncalc.selection import select_frames
-from ase_knncalc.sparse import SparseSettings
-from ase_knncalc.thermochemistry import gibbs_energy
+from ase_knncalc.sampling import SamplingSettings, parse_ingredients, sample, select_frames
+from ase_knncalc.training import append_to_file, needs_retraining
+from ase_knncalc.trend.sparse import SparseSettings
 
 # ---------------------------------------------------------------------------------------- settings
 

@@ -9,12 +9,12 @@ from ase.build import molecule
 from factories import water_clusters
 
 from ase_knncalc import train
-from ase_knncalc.appending import append
-from ase_knncalc.baselinecheck import check_brought, wrong_baselines
 from ase_knncalc.baselines import make_baseline
-from ase_knncalc.checking import check_files
 from ase_knncalc.errors import BaselineError
-from ase_knncalc.report.judged import judge_data
+from ase_knncalc.evaluation.report.judged import judge_data
+from ase_knncalc.labels.brought import check_brought, wrong_baselines
+from ase_knncalc.labels.files import check_files
+from ase_knncalc.training import append
 
 QUICK = {"trend": "linear", "k": 3, "n_components": 5, "metric_iterations": 10, "n_jobs": 1}
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from ase_knncalc import binding_energy, load_model
-from ase_knncalc.binding import (
+from ase_knncalc.analysis.binding import (
     lone_molecules,
     monomer_records,
     read_monomers,

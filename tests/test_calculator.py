@@ -16,7 +16,6 @@ from ase.calculators.lj import LennardJones
 from factories import tiny, water_clusters
 
 from ase_knncalc import KNNCalculator, load_model, save_model
-from ase_knncalc.appending import append_to_file
 from ase_knncalc.baselines import make_baseline
 from ase_knncalc.errors import (
     BaselineError,
@@ -26,6 +25,7 @@ from ase_knncalc.errors import (
     StructureError,
     UnknownElementError,
 )
+from ase_knncalc.training import append_to_file
 
 
 @pytest.fixture

@@ -15,18 +15,13 @@ from factories import pair_energy, water_clusters
 from typer.testing import CliRunner
 
 from ase_knncalc import KeyMap, read_dataset
-from ase_knncalc.checking import (
-    Suspect,
-    check_files,
-    find_suspects,
-    leave_out,
-    screen_units,
-)
-from ase_knncalc.cli.checking import check
-from ase_knncalc.contradictions import composition_parts, far_fragments
+from ase_knncalc.cli.suspects import check
 from ase_knncalc.data import write_frames
 from ase_knncalc.errors import DataError
-from ase_knncalc.preparation import Prepared, prepare
+from ase_knncalc.labels.contradictions import composition_parts, far_fragments
+from ase_knncalc.labels.files import check_files, screen_units
+from ase_knncalc.labels.suspects import Suspect, find_suspects, leave_out
+from ase_knncalc.labels.training_data import Prepared, prepare
 from ase_knncalc.settings import TrainingSettings
 
 SAW_KEYS = KeyMap(reference_energy="wb97xd_energy", baseline_energy="gfn1_energy")

@@ -16,9 +16,6 @@ import pytest
 from ase.io import read, write
 
 # Imported before anything is patched: they import by name.
-import ase_knncalc.appending
-import ase_knncalc.evaluation
-import ase_knncalc.report  # noqa: F401
 from ase_knncalc import load_model, save_model
 from ase_knncalc.cli import main
 
@@ -75,12 +72,12 @@ def no_work(monkeypatch) -> None:
     for name in (
         "ase_knncalc.store.load_model",
         "ase_knncalc.training.train",
-        "ase_knncalc.preparation.prepare",
+        "ase_knncalc.labels.training_data.prepare",
         "ase_knncalc.data.read_structures",
         "ase_knncalc.data.read_dataset",
         "ase_knncalc.sampling.sample",
-        "ase_knncalc.checking.check_files",
-        "ase_knncalc.appending.append_to_file",
+        "ase_knncalc.labels.files.check_files",
+        "ase_knncalc.training.append_to_file",
     ):
         monkeypatch.setattr(name, refuse)
 
@@ -200,7 +197,9 @@ def test_a_folder_without_permission_is_told(call, no_work, files) -> None:
 
 
 def test_coverage_is_looked_at_before_the_baseline_is_run(call, monkeypatch) -> None:
-    monkeypatch.setattr("ase_knncalc.ranking.predict_frames", lambda *_, **__: pytest.fail("ran"))
+    monkeypatch.setattr(
+        "ase_knncalc.analysis.ranking.predict_frames", lambda *_, **__: pytest.fail("ran")
+    )
     for value in ("1.5", "nan", "-1"):
         code, _, err = call("predict", "conformers.extxyz", *MODEL, "--coverage", value)
         assert code == 1

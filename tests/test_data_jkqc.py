@@ -23,8 +23,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ase_knncalc.data import KeyMap, iter_frames, read_dataset, read_jkqc, read_pair
-from ase_knncalc.data import unpickle as unpickle_module
-from ase_knncalc.data.unpickle import as_array, read_table
+from ase_knncalc.data.jkqc import unpickle as unpickle_module
+from ase_knncalc.data.jkqc.unpickle import as_array, read_table
 from ase_knncalc.errors import DataError
 
 # Tables of two rows (water with forces, HCl without) that these versions of pandas wrote, with the

@@ -11,7 +11,7 @@ from ase.build import molecule
 
 from ase_knncalc import train
 from ase_knncalc.data import KeyMap, check_spread, check_units, mixed_units, read_dataset
-from ase_knncalc.data.unitcheck import _PER_EV, column_unit
+from ase_knncalc.data.units import _PER_EV, column_unit
 from ase_knncalc.errors import DataError
 
 EV_IN = {

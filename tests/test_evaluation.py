@@ -16,10 +16,10 @@ from ase_knncalc.evaluation import (
     splits,
     tune,
 )
-from ase_knncalc.plots import plot_held_out, plot_learning_curves
-from ase_knncalc.preparation import prepare
+from ase_knncalc.evaluation.plots import plot_held_out, plot_learning_curves
+from ase_knncalc.labels.training_data import prepare
 from ase_knncalc.settings import TrainingSettings
-from ase_knncalc.sparse import SparseSettings
+from ase_knncalc.trend.sparse import SparseSettings
 
 FAST = TrainingSettings(trend="linear", n_components=4, metric_iterations=10, k=3, folds=2)
 

@@ -12,7 +12,7 @@ from factories import tiny, water_clusters
 from ase_knncalc import load_model
 from ase_knncalc.descriptors import FCHL19, featurize
 from ase_knncalc.errors import ChargeError, UnknownElementError
-from ase_knncalc.sparse import SparseSettings
+from ase_knncalc.trend.sparse import SparseSettings
 
 
 @pytest.fixture(scope="module", params=["none", "linear", "sparse"])

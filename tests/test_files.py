@@ -11,8 +11,8 @@ import time
 
 import pytest
 
+from ase_knncalc._lib.files import append_durably, atomic_write, open_locked, replacing
 from ase_knncalc.errors import DataError, ModelFileError
-from ase_knncalc.files import append_durably, atomic_write, open_locked, replacing
 
 
 def test_replaced_only_when_all_went_well(tmp_path) -> None:
@@ -132,7 +132,7 @@ def test_leftovers_of_a_kill_are_swept_but_not_those_in_work(tmp_path) -> None:
 def test_second_process_is_told_and_the_lock_dies_with_its_owner(tmp_path) -> None:
     path = tmp_path / "journal"
     code = (
-        "import sys, time; from ase_knncalc.files import open_locked; "
+        "import sys, time; from ase_knncalc._lib.files import open_locked; "
         "from ase_knncalc.errors import DataError; h = open_locked(sys.argv[1], DataError); "
         "print('locked', flush=True); time.sleep(60)"
     )

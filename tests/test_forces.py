@@ -21,9 +21,10 @@ from scipy.stats import spearmanr
 
 from ase_knncalc import KNNCalculator, load_model, save_model, train
 from ase_knncalc.errors import SettingsError
-from ase_knncalc.neighbors import KNNSettings, KNNTerm
+from ase_knncalc.knn.term import KNNTerm
+from ase_knncalc.knn.weights import KNNSettings
 from ase_knncalc.settings import TrainingSettings
-from ase_knncalc.sparse import SparseSettings
+from ase_knncalc.trend.sparse import SparseSettings
 
 
 def numeric_forces(function, atoms, step: float = 1e-3) -> np.ndarray:

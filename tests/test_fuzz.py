@@ -15,7 +15,7 @@ from mutants import Mutant, make_mutant, numbers_of, reseal, run_mutants
 
 from ase_knncalc import load_model, save_model
 from ase_knncalc.errors import ModelFileError, SettingsError
-from ase_knncalc.store import read_container
+from ase_knncalc.store.container import read_container
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc and RLIMIT_AS")
 
@@ -120,7 +120,7 @@ def test_what_is_not_a_file_is_told_and_not_waited_for(tmp_path) -> None:
 
 def test_settings_that_no_file_may_ask_for_are_refused_in_memory_too() -> None:
     from ase_knncalc.descriptors import FCHL19, SLATM
-    from ase_knncalc.neighbors import KNNSettings
+    from ase_knncalc.knn.weights import KNNSettings
 
     for make in (
         lambda: FCHL19((1, 8), n_rs2=10**9),

@@ -19,11 +19,11 @@ from ase_knncalc import (
     save_model,
     train,
 )
-from ase_knncalc.binding import read_monomers
+from ase_knncalc.analysis.binding import read_monomers
 from ase_knncalc.cli.app import app
 from ase_knncalc.data import write_frames
 from ase_knncalc.errors import BaselineError, DataError
-from ase_knncalc.selection import select_frames
+from ase_knncalc.sampling import select_frames
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from factories import tiny, water_clusters
 from ase_knncalc import load_model, save_model
 from ase_knncalc.data import write_frames
 from ase_knncalc.errors import ModelFileError
-from ase_knncalc.labelcache import CachedLabel, LabelCache
+from ase_knncalc.labels.cache import CachedLabel, LabelCache
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills processes")
 
@@ -63,10 +63,10 @@ FULL = textwrap.dedent(
     import os, resource, sys, warnings
     from factories import tiny, water_clusters
     from ase_knncalc import load_model, save_model
-    from ase_knncalc.appending import append_to_file
+    from ase_knncalc.training import append_to_file
     from ase_knncalc.data import write_frames
     from ase_knncalc.errors import KNNCalcError
-    from ase_knncalc.labelcache import CachedLabel, LabelCache
+    from ase_knncalc.labels.cache import CachedLabel, LabelCache
 
     warnings.simplefilter("ignore")
     kind, limit = sys.argv[1], int(sys.argv[2])
@@ -245,7 +245,7 @@ def test_two_savers_and_a_reader_see_whole_models_only(tmp_path) -> None:
 
 APPENDING = """
 import sys, time
-import ase_knncalc.appending as appending
+import ase_knncalc.training.appending as appending
 from factories import water_clusters
 real = appending.append
 

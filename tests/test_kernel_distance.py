@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from ase_knncalc.data import read_dataset
 from ase_knncalc.descriptors import FCHL19, FeatureBatch
 from ase_knncalc.errors import DataError, SettingsError, TrainingError, UnknownElementError
-from ase_knncalc.kernel_distance import (
+from ase_knncalc.knn.kernel_distance import (
     KernelIndex,
     induced_distances,
     local_kernel,
     pivots,
     self_kernel,
 )
-from ase_knncalc.preparation import compute_features
+from ase_knncalc.labels.training_data import compute_features
 
 ELEMENTS = (1, 8, 16)
 

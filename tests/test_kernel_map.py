@@ -11,9 +11,9 @@ from factories import tiny, water_clusters
 from ase_knncalc import load_model, save_model
 from ase_knncalc.descriptors import FCHL19
 from ase_knncalc.errors import SettingsError
-from ase_knncalc.kernel_distance import induced_distances, local_kernel, self_kernel
-from ase_knncalc.kernel_map import KernelMap, fit_kernel_map
-from ase_knncalc.preparation import compute_features
+from ase_knncalc.knn.kernel_distance import induced_distances, local_kernel, self_kernel
+from ase_knncalc.knn.kernel_map import KernelMap, fit_kernel_map
+from ase_knncalc.labels.training_data import compute_features
 
 ELEMENTS = (1, 8)
 SIGMA = 5.0

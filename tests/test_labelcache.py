@@ -12,10 +12,10 @@ from ase.calculators.calculator import CalculationFailed, Calculator, all_change
 
 from ase_knncalc import train
 from ase_knncalc.baselines import make_baseline
-from ase_knncalc.container import write_container
 from ase_knncalc.errors import BaselineError, DataError, ModelFileError
-from ase_knncalc.labelcache import CachedLabel, LabelCache, label_key
-from ase_knncalc.labelling import baseline_labels
+from ase_knncalc.labels.baseline import baseline_labels
+from ase_knncalc.labels.cache import CachedLabel, LabelCache, label_key
+from ase_knncalc.store.container import write_container
 
 
 def test_labels_come_back(tmp_path) -> None:

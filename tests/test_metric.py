@@ -19,7 +19,8 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from ase_knncalc.errors import DataError, SettingsError
-from ase_knncalc.metric import MLKR, leave_one_out, mlkr_loss
+from ase_knncalc.knn.mlkr import MLKR
+from ase_knncalc.knn.mlkr_loss import leave_one_out, mlkr_loss
 
 
 @parametrize_with_checks([MLKR(max_iter=20)])

@@ -8,14 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ase_knncalc.errors import SettingsError, TrainingError
-from ase_knncalc.neighbors import (
-    KNNSettings,
-    KNNTerm,
-    NeighborIndex,
-    rank_weights,
-    wendland,
-    wendland_slope,
-)
+from ase_knncalc.knn.index import NeighborIndex
+from ase_knncalc.knn.term import KNNTerm
+from ase_knncalc.knn.weights import KNNSettings, rank_weights, wendland, wendland_slope
 
 
 def make_term(seed: int = 0, n: int = 60, dim: int = 4, **options) -> KNNTerm:

@@ -18,9 +18,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from ase_knncalc import KNNCalculator, list_models, load_model, predict_frames, save_model, train
+from ase_knncalc import (
+    KNNCalculator,
+    list_models,
+    load_model,
+    predict_frames,
+    save_model,
+    train,
+)
 from ase_knncalc.errors import ChargeError, DataError, TrainingError
-from ase_knncalc.sparse import SparseSettings
+from ase_knncalc.trend.sparse import SparseSettings
 
 SHIPPED = list_models()
 

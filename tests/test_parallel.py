@@ -16,11 +16,11 @@ from factories import tiny, water_clusters
 from threadpoolctl import threadpool_limits
 
 from ase_knncalc import load_model, predict_frames, save_model, train
+from ase_knncalc._lib.parallel import cluster, run
 from ase_knncalc.errors import ModelFileError, SettingsError
 from ase_knncalc.evaluation import compare, cross_validate, learning_curve, tune
 from ase_knncalc.labelers import ASELabeler, label_frames
-from ase_knncalc.parallel import cluster, run
-from ase_knncalc.preparation import prepare
+from ase_knncalc.labels.training_data import prepare
 from ase_knncalc.settings import TrainingSettings
 
 SMALL = TrainingSettings(trend="linear", n_components=5, metric_iterations=10, k=5)

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ase_knncalc import regression
+from ase_knncalc._lib.rowstore import DiskRows
 from ase_knncalc.errors import TrainingError
-from ase_knncalc.regression import RidgeProblem, prediction_leverage
-from ase_knncalc.rowstore import DiskRows
+from ase_knncalc.trend import ridge as regression
+from ase_knncalc.trend.posterior import prediction_leverage
+from ase_knncalc.trend.ridge import RidgeProblem
 
 
 def problem_data(seed: int, n: int = 24, free: int = 2, columns: int = 6):

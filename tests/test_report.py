@@ -17,9 +17,9 @@ from factories import tiny, water_clusters
 
 from ase_knncalc.baselines import make_baseline
 from ase_knncalc.errors import DataError, SettingsError
-from ase_knncalc.report import read_curves, write_report
-from ase_knncalc.report.figures import wilson
-from ase_knncalc.report.judged import judge_held_out
+from ase_knncalc.evaluation.report import read_curves, write_report
+from ase_knncalc.evaluation.report.figures import wilson
+from ase_knncalc.evaluation.report.judged import judge_held_out
 
 HOSTILE = """</script><img src=x onerror="document.body.dataset.pwned='1'"> & 'ω'"""
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ase_knncalc import rowstore
+from ase_knncalc._lib import rowstore
+from ase_knncalc._lib.rowstore import DiskRows, allocate
 from ase_knncalc.errors import DataError
-from ase_knncalc.rowstore import DiskRows, allocate
 
 
 def filled(n: int = 50, width: int = 3, **options) -> tuple[DiskRows, np.ndarray]:

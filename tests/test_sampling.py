@@ -15,7 +15,10 @@ from scipy.spatial.transform import Rotation
 
 from ase_knncalc.data import write_frames
 from ase_knncalc.errors import KNNCalcError, SettingsError
-from ase_knncalc.molecules import (
+from ase_knncalc.sampling import SamplingSettings, parse_ingredients, sample
+from ase_knncalc.sampling.candidates import Distinct
+from ase_knncalc.sampling.engines import BaselineCalculator, make_engine
+from ase_knncalc.sampling.molecules import (
     CONTACT,
     MOLECULES,
     assign_hydrogens,
@@ -23,18 +26,10 @@ from ase_knncalc.molecules import (
     composition_of,
     is_one_cluster,
     pack,
-    parse_ingredients,
 )
-from ase_knncalc.sampling import (
-    METHODS,
-    BaselineCalculator,
-    Distinct,
-    SamplingSettings,
-    make_engine,
-    sample,
-)
+from ase_knncalc.sampling.settings import METHODS
+from ase_knncalc.sampling.walks import basin_hopping, relaxed, rigid_move
 from ase_knncalc.structure import check_structure, resolve_charge
-from ase_knncalc.walks import basin_hopping, relaxed, rigid_move
 
 
 class Springs(Calculator):

@@ -15,13 +15,13 @@ from scipy.spatial.transform import Rotation
 
 from ase_knncalc.descriptors import featurize
 from ase_knncalc.errors import ChargeError, SettingsError, UnknownElementError
-from ase_knncalc.selection import (
+from ase_knncalc.sampling import select_frames
+from ase_knncalc.sampling.selection import (
     STRATEGIES,
     Pool,
     farthest_points,
     kernel_rows,
     select,
-    select_frames,
     survey,
     variance_reduction,
     within_window,

@@ -10,8 +10,8 @@ from factories import tiny, water_clusters
 
 from ase_knncalc import load_model, save_model
 from ase_knncalc.errors import ModelFileError
-from ase_knncalc.sources import extended_sources, source_table, sources_of
-from ase_knncalc.store import read_container, write_container
+from ase_knncalc.labels.sources import extended_sources, source_table, sources_of
+from ase_knncalc.store.container import read_container, write_container
 
 
 def test_sources_survive_training_file_and_appending(water_frames, tmp_path) -> None:

@@ -21,8 +21,8 @@ from ase_knncalc import (
     train,
 )
 from ase_knncalc.active.learning import covered
-from ase_knncalc.appending import append
 from ase_knncalc.errors import ChargeError, ModelFileError
+from ase_knncalc.training import append
 
 RADICAL = Atoms("OH", [[0, 0, 0], [0, 0, 0.97]])
 

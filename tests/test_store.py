@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ase_knncalc import list_models, load_model, save_model
-from ase_knncalc.container import USER_BLOCK, read_container, write_container
 from ase_knncalc.errors import ModelFileError, ModelFileVersionError
 from ase_knncalc.store import find_model
+from ase_knncalc.store.container import USER_BLOCK, read_container, write_container
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from factories import tiny, water_clusters
 
-from ase_knncalc import regression, rowstore
-from ase_knncalc.profiling import profiling
-from ase_knncalc.rowstore import DiskRows
-from ase_knncalc.sparse import SparseSettings
+from ase_knncalc._lib import rowstore
+from ase_knncalc._lib.profiling import profiling
+from ase_knncalc._lib.rowstore import DiskRows
+from ase_knncalc.trend import ridge as regression
+from ase_knncalc.trend.sparse import SparseSettings
 
 SPARSE = SparseSettings(environments=40, variance_environments=20, rank=30)
 

@@ -12,16 +12,16 @@ from ase.build import molecule
 from ase.calculators.morse import MorsePotential
 from ase.constraints import FixAtoms
 from ase.optimize import BFGS
-from factories import tiny
-
-from ase_knncalc import KNNCalculator
-from ase_knncalc.errors import SettingsError, StructureError
 from ase_knncalc.thermochemistry import (
     binding_gibbs_energy,
     gibbs_energy,
     rotor,
     wavenumbers,
 )
+from factories import tiny
+
+from ase_knncalc import KNNCalculator
+from ase_knncalc.errors import SettingsError, StructureError
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from factories import tiny, water_clusters
 from ase_knncalc import KeyMap, load_model, read_dataset, save_model, train
 from ase_knncalc.descriptors import FCHL19
 from ase_knncalc.errors import BaselineError, DataError, SettingsError, TrainingError
-from ase_knncalc.preparation import TrainingData, compute_features
-from ase_knncalc.sparse import SparseSettings
+from ase_knncalc.labels.training_data import TrainingData, compute_features
 from ase_knncalc.training import fit_model
+from ase_knncalc.trend.sparse import SparseSettings
 
 KCAL = 23.060547830619026
 SAW_KEYS = KeyMap(reference_energy="wb97xd_energy", baseline_energy="gfn1_energy")

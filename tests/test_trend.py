@@ -7,7 +7,7 @@ import pytest
 from factories import tiny
 
 from ase_knncalc.descriptors import featurize
-from ase_knncalc.sparse import SparseSettings
+from ase_knncalc.trend.sparse import SparseSettings
 
 
 @pytest.fixture(scope="module", params=["sparse", "linear", "none"])
@@ -40,7 +40,7 @@ def test_one_pass_says_what_the_parts_say(model, water_frames) -> None:
 def test_block_of_structures_or_each_alone(model, water_frames, monkeypatch) -> None:
     frames = water_frames[:9]
     whole = model.trend.evaluate(describe(model, frames))
-    monkeypatch.setattr("ase_knncalc.kernels._BLOCK_ATOMS", 10)  # blocks of one to three
+    monkeypatch.setattr("ase_knncalc.trend.kernels._BLOCK_ATOMS", 10)  # blocks of one to three
     for n in (len(frames), 1):
         found = model.trend.evaluate(describe(model, frames[:n]))
         np.testing.assert_allclose(found.energy, whole.energy[:n], rtol=1e-12)

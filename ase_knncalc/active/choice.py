@@ -12,9 +12,9 @@ from ase import Atoms
 from ase_knncalc.active.config import LoopConfig
 from ase_knncalc.active.learning import baseline_energies, covered, training_frames
 from ase_knncalc.descriptors import FeatureBatch
+from ase_knncalc.labels.training_data import compute_features
 from ase_knncalc.model import KNNModel
-from ase_knncalc.preparation import compute_features
-from ase_knncalc.selection import (
+from ase_knncalc.sampling.selection import (
     Pool,
     farthest_points,
     kernel_rows,

@@ -20,15 +20,15 @@ from pydantic import (
     ValidationError,
 )
 
+from ase_knncalc._lib.arguments import similar
+from ase_knncalc._lib.parallel import check_jobs
 from ase_knncalc.data import KeyMap
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.labelers.dft import RESOURCES
-from ase_knncalc.parallel import check_jobs
 from ase_knncalc.sampling import SamplingSettings
-from ase_knncalc.selection import STRATEGIES
-from ase_knncalc.settingcheck import similar
+from ase_knncalc.sampling.selection import STRATEGIES
 from ase_knncalc.settings import TrainingSettings
-from ase_knncalc.sparse import SparseSettings
+from ase_knncalc.trend.sparse import SparseSettings
 
 
 class _Table(BaseModel):
@@ -322,7 +322,7 @@ def _check(config: LoopConfig) -> None:
     config.training.training_settings()
     config.pool.sampling_settings(config.loop.seed)
     for texts in config.pool.sample:
-        from ase_knncalc.molecules import parse_ingredients
+        from ase_knncalc.sampling import parse_ingredients
 
         parse_ingredients(texts)
     for table, paths in (

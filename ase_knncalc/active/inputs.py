@@ -19,15 +19,16 @@ from ase_knncalc.active.learning import (
     training_frames,
     training_monomers,
 )
-from ase_knncalc.appending import append, require_level
 from ase_knncalc.data import KeyMap, read_dataset
 from ase_knncalc.data.duplicates import DuplicateFinder
 from ase_knncalc.errors import KNNCalcError, SettingsError, StructureError
 from ase_knncalc.labelers import Labeler, LookupLabeler, label_frames
+from ase_knncalc.labels.training_data import require_none
 from ase_knncalc.model import KNNModel
-from ase_knncalc.preparation import require_none
 from ase_knncalc.structure import resolve_charge
-from ase_knncalc.tuning import OFF
+from ase_knncalc.training import append
+from ase_knncalc.training.appending import require_level
+from ase_knncalc.training.bandwidth import OFF
 
 
 def read_test(config: LoopConfig) -> list[Atoms]:
@@ -92,7 +93,8 @@ def check_inputs(
 
 def check_ingredients(config: LoopConfig, model: KNNModel) -> None:
     """:func:`check_pool` of clusters that have not been sampled yet, which may take long."""
-    from ase_knncalc.molecules import charge_and_multiplicity, parse_ingredients
+    from ase_knncalc.sampling import parse_ingredients
+    from ase_knncalc.sampling.molecules import charge_and_multiplicity
 
     frames = []
     for texts in config.pool.sample:
@@ -218,7 +220,7 @@ def check_first_labels(
     Raises
     ------
     DataError
-        If they are not, as :func:`ase_knncalc.appending.append` tells.
+        If they are not, as :func:`ase_knncalc.training.append` tells.
     """
     if not config.training.check_labels or journal.fact("level") == labeler.method:
         return

@@ -24,8 +24,8 @@ import numpy as np
 from ase import Atoms
 
 from ase_knncalc.errors import DataError, ModelFileError
-from ase_knncalc.labelcache import label_key
 from ase_knncalc.labelers import LabelResult
+from ase_knncalc.labels.cache import label_key
 from ase_knncalc.structure import resolve_charge
 
 FloatArray = np.ndarray

@@ -13,13 +13,12 @@ import numpy as np
 from ase import Atoms
 
 from ase_knncalc.active.config import LoopConfig
-from ase_knncalc.appending import append, needs_retraining
 from ase_knncalc.data import KeyMap, read_dataset
 from ase_knncalc.errors import DataError, KNNCalcError, SettingsError, StructureError
+from ase_knncalc.labels.training_data import complete_baseline, compute_features
 from ase_knncalc.model import KNNModel
 from ase_knncalc.prediction import Prediction
-from ase_knncalc.preparation import complete_baseline, compute_features
-from ase_knncalc.training import train
+from ase_knncalc.training import append, needs_retraining, train
 
 FloatArray = np.ndarray
 

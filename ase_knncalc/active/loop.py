@@ -30,6 +30,8 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from ase_knncalc._lib.files import replacing
+from ase_knncalc._lib.progress import track
 from ase_knncalc.active.choice import Chooser
 from ase_knncalc.active.config import LoopConfig
 from ase_knncalc.active.directory import begun, check_method, first_model_stands, take_up
@@ -54,12 +56,10 @@ from ase_knncalc.errors import (
     ModelFileVersionError,
     SettingsError,
 )
-from ase_knncalc.files import replacing
-from ase_knncalc.labelcache import LabelCache
 from ase_knncalc.labelers import Labeler, LabelResult, label_frames
+from ase_knncalc.labels.cache import LabelCache
+from ase_knncalc.labels.training_data import compute_features
 from ase_knncalc.model import KNNModel
-from ase_knncalc.preparation import compute_features
-from ase_knncalc.progress import track
 from ase_knncalc.store import load_model, save_model
 from ase_knncalc.structure import resolve_charge
 

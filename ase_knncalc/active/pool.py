@@ -10,12 +10,12 @@ from ase import Atoms
 
 from ase_knncalc.active.config import LoopConfig
 from ase_knncalc.active.learning import covered, training_frames
+from ase_knncalc.analysis.membership import new_ones
 from ase_knncalc.data import read_structures, write_frames
 from ase_knncalc.data.duplicates import DuplicateFinder
 from ase_knncalc.errors import KNNCalcError, SettingsError, StructureError
-from ase_knncalc.membership import new_ones
+from ase_knncalc.labels.training_data import compute_features
 from ase_knncalc.model import KNNModel
-from ase_knncalc.preparation import compute_features
 from ase_knncalc.structure import check_structure, composition_label, resolve_charge
 
 
@@ -101,8 +101,7 @@ class Candidates:
         return frames
 
     def _sampled(self, number: int) -> list[Atoms]:
-        from ase_knncalc.molecules import parse_ingredients
-        from ase_knncalc.sampling import sample
+        from ase_knncalc.sampling import parse_ingredients, sample
 
         file = self.file(number)
         if not file.exists():

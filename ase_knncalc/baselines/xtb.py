@@ -15,10 +15,10 @@ from ase import Atoms
 from ase.data import chemical_symbols
 from ase.units import Bohr, Hartree, kB
 
+from ase_knncalc._lib.threads import alone_on_one_thread
 from ase_knncalc.baselines.base import require_finite
 from ase_knncalc.errors import BaselineError, SettingsError
 from ase_knncalc.structure import check_electrons, check_structure, structure_label
-from ase_knncalc.threads import alone_on_one_thread
 
 METHODS = ("GFN1-xTB", "GFN2-xTB")
 # First the one that wins where both are installed: as fast as the other and with the same energies

@@ -7,8 +7,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from ase_knncalc.cli.common import (
-    KCAL_PER_MOL,
+from ase_knncalc.cli.options import (
     BaselineKey,
     BaselineOption,
     CacheOption,
@@ -19,10 +18,9 @@ from ase_knncalc.cli.common import (
     ReferenceKey,
     SeedOption,
     numbers,
-    print_json,
-    print_table,
 )
 from ase_knncalc.cli.outputs import cache_place, check_outputs
+from ase_knncalc.cli.printing import KCAL_PER_MOL, print_json, print_table
 
 OutputOption = Annotated[
     Path, typer.Option("--output", "-o", help="extxyz, xyz(.gz) or traj to write.")
@@ -59,9 +57,9 @@ def sample(
     """
     from ase_knncalc.data import write_frames
     from ase_knncalc.data.frames import frame_writer
-    from ase_knncalc.molecules import ingredient_files, parse_ingredients
-    from ase_knncalc.sampling import SamplingSettings
+    from ase_knncalc.sampling import SamplingSettings, parse_ingredients
     from ase_knncalc.sampling import sample as run
+    from ase_knncalc.sampling.molecules import ingredient_files
 
     read = ingredient_files(molecules)
     if engine.startswith("model:"):
@@ -121,10 +119,11 @@ def select(
 
     Example: knncalc select pool.extxyz -n 20 -m saw-wb97xd -o chosen.extxyz
     """
+    from ase_knncalc._lib.arguments import one_of
     from ase_knncalc.data import KeyMap, read_structures, write_frames
     from ase_knncalc.data.frames import frame_writer
-    from ase_knncalc.selection import STRATEGIES, select_frames
-    from ase_knncalc.settingcheck import one_of
+    from ase_knncalc.sampling import select_frames
+    from ase_knncalc.sampling.selection import STRATEGIES
     from ase_knncalc.store import find_model, load_model
 
     one_of(STRATEGIES)("strategy", strategy)
@@ -187,8 +186,8 @@ def append(
     """
     import numpy as np
 
-    from ase_knncalc.appending import append_to_file, needs_retraining
     from ase_knncalc.data import KeyMap
+    from ase_knncalc.training import append_to_file, needs_retraining
 
     check_outputs([*data, model], ("--cache", cache, cache_place))
     outcome = append_to_file(

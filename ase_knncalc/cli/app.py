@@ -16,7 +16,6 @@ from typer.core import TyperGroup
 
 from ase_knncalc.cli import (
     active,
-    checking,
     conversion,
     evaluation,
     insight,
@@ -25,6 +24,7 @@ from ase_knncalc.cli import (
     models,
     predictions,
     report,
+    suspects,
     training,
 )
 from ase_knncalc.errors import KNNCalcError
@@ -128,7 +128,7 @@ app.command("sample")(active.sample)
 app.command("select")(active.select)
 app.command("append")(active.append)
 app.command("active")(active.active)
-app.command("check")(checking.check)
+app.command("check")(suspects.check)
 app.command("convert")(conversion.convert)
 app.command("info")(models.info)
 app.command("models")(models.models)

@@ -7,16 +7,16 @@ from typing import Annotated
 
 import typer
 
-from ase_knncalc.cli.common import (
+from ase_knncalc.cli.options import (
     BaselineKey,
     ForceUnit,
     JsonOption,
     LowOption,
     ReferenceKey,
-    print_json,
     unit_or_factor,
 )
 from ase_knncalc.cli.outputs import check_outputs
+from ase_knncalc.cli.printing import print_json
 
 
 def convert(

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from ase_knncalc.cli.common import (
-    KCAL_PER_MOL,
+from ase_knncalc.cli.options import (
     BaselineKey,
     BaselineOption,
     CacheOption,
@@ -20,14 +19,13 @@ from ase_knncalc.cli.common import (
     ReferenceKey,
     SeedOption,
     numbers,
-    print_json,
-    print_table,
 )
 from ase_knncalc.cli.outputs import cache_place, check_outputs
+from ase_knncalc.cli.printing import KCAL_PER_MOL, print_json, print_table
 
 if TYPE_CHECKING:
     from ase_knncalc.evaluation import Held
-    from ase_knncalc.preparation import TrainingData
+    from ase_knncalc.labels.training_data import TrainingData
     from ase_knncalc.settings import TrainingSettings
 
 Data = Annotated[list[Path], typer.Argument(help="Labelled structures.")]
@@ -68,8 +66,8 @@ def cv(
 
     Example: knncalc cv clusters.extxyz.gz -r wb97xd_energy --split composition --plot cv.png
     """
+    from ase_knncalc._lib.arguments import one_of
     from ase_knncalc.evaluation import SPLITS, cross_validate
-    from ase_knncalc.settingcheck import one_of
     from ase_knncalc.settings import TrainingSettings
 
     settings = TrainingSettings(trend=trend, k=k, weights=weights, seed=seed)
@@ -106,8 +104,8 @@ def compare(
 
     Example: knncalc compare clusters.extxyz.gz -r wb97xd_energy --methods sparse,none/distance
     """
+    from ase_knncalc._lib.arguments import one_of
     from ase_knncalc.evaluation import SPLITS, cross_validate
-    from ase_knncalc.settingcheck import one_of
     from ase_knncalc.settings import TrainingSettings
 
     one_of(SPLITS)("split", split)
@@ -166,7 +164,7 @@ def learning_curve(
             known, settings, sizes=wanted_sizes, repeats=repeats, n_jobs=jobs, progress=not quiet
         )
     if plot is not None:
-        from ase_knncalc.plots import plot_learning_curves
+        from ase_knncalc.evaluation.plots import plot_learning_curves
 
         plot_learning_curves(plot, curves)
     if as_json:
@@ -237,7 +235,7 @@ def tune(
 
 
 def _check_outputs(data: list[Path], plot: Path | None, cache: Path | None) -> None:
-    from ase_knncalc.plots import check_plot
+    from ase_knncalc.evaluation.plots import check_plot
 
     check_outputs(data, ("--plot", plot, check_plot), ("--cache", cache, cache_place))
 
@@ -253,7 +251,7 @@ def _load(
     quiet: bool,
 ) -> TrainingData:
     from ase_knncalc.data import KeyMap
-    from ase_knncalc.preparation import prepare
+    from ase_knncalc.labels.training_data import prepare
 
     return prepare(
         paths,
@@ -269,8 +267,8 @@ def _load(
 def _plot(path: Path | None, held: Held, known: TrainingData, title: str) -> None:
     if path is None:
         return
-    from ase_knncalc.plots import plot_held_out
-    from ase_knncalc.trendfit import fit_trend
+    from ase_knncalc.evaluation.plots import plot_held_out
+    from ase_knncalc.trend.kinds import fit_trend
 
     offsets = fit_trend("none", known.batch, known.delta, known.descriptor.elements).trend
     truth = (known.delta - offsets.predict(known.batch))[held.indices]

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from ase_knncalc.cli.common import (
-    KCAL_PER_MOL,
+from ase_knncalc.cli.options import (
     BaselineKey,
     BaselineOption,
     ChargeOption,
@@ -16,15 +15,14 @@ from ase_knncalc.cli.common import (
     ModelOption,
     ReferenceKey,
     Structures,
-    print_json,
-    print_table,
 )
+from ase_knncalc.cli.printing import KCAL_PER_MOL, print_json, print_table
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from ase_knncalc.binding import Binding
-    from ase_knncalc.explanation import Explanation
+    from ase_knncalc.analysis.binding import Binding
+    from ase_knncalc.analysis.explanation import Explanation
 
 
 def explain(
@@ -139,9 +137,9 @@ def binding(
 
     Example: knncalc binding cluster.xyz -m multibase-wb97xd
     """
-    from ase_knncalc.binding import binding_energy, read_monomers
+    from ase_knncalc.analysis.binding import binding_energy, read_monomers
     from ase_knncalc.data import KeyMap, read_structures
-    from ase_knncalc.labelling import brought_energy
+    from ase_knncalc.labels.baseline import brought_energy
     from ase_knncalc.store import load_model
 
     loaded = load_model(model, baseline=baseline)

@@ -7,7 +7,8 @@ from typing import Annotated, Optional
 
 import typer
 
-from ase_knncalc.cli.common import JsonOption, ModelOption, print_json, print_table
+from ase_knncalc.cli.options import JsonOption, ModelOption
+from ase_knncalc.cli.printing import print_json, print_table
 
 
 def known(
@@ -23,8 +24,8 @@ def known(
 
     Example: knncalc known cluster.xyz -m multibase-wb97xd
     """
+    from ase_knncalc.analysis.membership import find_in_training
     from ase_knncalc.data import read_structures
-    from ase_knncalc.membership import find_in_training
     from ase_knncalc.store import load_model
 
     loaded = load_model(model, baseline=None)

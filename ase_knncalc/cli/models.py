@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 from ase.data import chemical_symbols
 
-from ase_knncalc.cli.common import KCAL_PER_MOL, JsonOption, print_json, print_table
+from ase_knncalc.cli.options import JsonOption
+from ase_knncalc.cli.printing import KCAL_PER_MOL, print_json, print_table
 
 
 def info(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from itertools import combinations
 from pathlib import Path
 
-from ase_knncalc.files import check_writable
+from ase_knncalc._lib.files import check_writable
 
 Output = tuple[str, Path | None, Callable[[Path], object] | None]
 
@@ -51,14 +51,14 @@ def check_outputs(inputs: Iterable[Path | None], *outputs: Output) -> None:
 
 def model_place(path: Path) -> None:
     """Check of :func:`check_outputs` that a model takes the place of no other kind of file."""
-    from ase_knncalc.container import check_replaceable
+    from ase_knncalc.store.container import check_replaceable
 
     check_replaceable(path, "model")
 
 
 def cache_place(path: Path) -> None:
     """Check of :func:`check_outputs` that a label cache takes the place of no other file."""
-    from ase_knncalc.container import check_replaceable
+    from ase_knncalc.store.container import check_replaceable
 
     check_replaceable(path, "labels")
 

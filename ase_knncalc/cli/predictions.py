@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from ase_knncalc.cli.common import (
-    KCAL_PER_MOL,
+from ase_knncalc.cli.options import (
     BaselineKey,
     BaselineOption,
     ChargeOption,
@@ -18,11 +17,9 @@ from ase_knncalc.cli.common import (
     ModelOption,
     QuietOption,
     Structures,
-    csv_text,
-    print_json,
-    print_table,
 )
 from ase_knncalc.cli.outputs import check_outputs
+from ase_knncalc.cli.printing import KCAL_PER_MOL, csv_text, print_json, print_table
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -62,9 +59,9 @@ def predict(
 
     Example: knncalc predict clusters.xyz -m saw-wb97xd -o predicted.extxyz
     """
+    from ase_knncalc.analysis.ranking import predict_frames
     from ase_knncalc.data import KeyMap, read_structures
     from ase_knncalc.data.frames import frame_writer
-    from ase_knncalc.ranking import predict_frames
     from ase_knncalc.store import find_model, load_model
 
     check_outputs(
@@ -98,8 +95,8 @@ def predict(
         for i, atoms in enumerate(frames)
     ]
     if output is not None:
+        from ase_knncalc.analysis.results import annotate
         from ase_knncalc.data import write_frames
-        from ase_knncalc.results import annotate
 
         pairs = zip(frames, found, strict=True)
         write_frames(output, [annotate(a, p, coverage, charge) for a, p in pairs])
@@ -126,8 +123,8 @@ def rank(
     """
     import numpy as np
 
+    from ase_knncalc.analysis.ranking import predict_frames
     from ase_knncalc.data import KeyMap, read_structures
-    from ase_knncalc.ranking import predict_frames
     from ase_knncalc.store import find_model, load_model
 
     check_outputs([*structures, find_model(model)], ("--csv", csv, None))
@@ -197,8 +194,8 @@ def _show(
     top: int = 0,
 ) -> None:
     if csv is not None:
+        from ase_knncalc._lib.files import atomic_write
         from ase_knncalc.errors import DataError
-        from ase_knncalc.files import atomic_write
 
         with atomic_write(csv, DataError) as handle:
             handle.write(csv_text(columns, rows).encode("utf-8"))

@@ -7,8 +7,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from ase_knncalc.cli.common import (
-    KCAL_PER_MOL,
+from ase_knncalc.cli.options import (
     BaselineKey,
     BaselineOption,
     CacheOption,
@@ -16,10 +15,9 @@ from ase_knncalc.cli.common import (
     JsonOption,
     QuietOption,
     ReferenceKey,
-    print_json,
-    print_table,
 )
 from ase_knncalc.cli.outputs import cache_place, check_outputs
+from ase_knncalc.cli.printing import KCAL_PER_MOL, print_json, print_table
 
 
 def report(
@@ -56,7 +54,7 @@ def report(
     Example: knncalc report my.h5 --data test.extxyz -r wb97xd_energy
     """
     from ase_knncalc.data import KeyMap
-    from ase_knncalc.report import read_curves, write_report
+    from ase_knncalc.evaluation.report import read_curves, write_report
     from ase_knncalc.store import find_model, load_model
 
     file = find_model(model)

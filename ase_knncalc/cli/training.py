@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from ase_knncalc.cli.common import (
-    KCAL_PER_MOL,
+from ase_knncalc.cli.options import (
     BaselineKey,
     BaselineOption,
     DaskOption,
@@ -19,16 +18,15 @@ from ase_knncalc.cli.common import (
     QuietOption,
     ReferenceKey,
     SeedOption,
-    print_json,
-    print_table,
     unit_or_factor,
 )
 from ase_knncalc.cli.outputs import cache_place, check_folder, check_outputs, model_place
+from ase_knncalc.cli.printing import KCAL_PER_MOL, print_json, print_table
 from ase_knncalc.settings import TrainingSettings
-from ase_knncalc.sparse import SparseSettings
+from ase_knncalc.trend.sparse import SparseSettings
 
 if TYPE_CHECKING:
-    from ase_knncalc.profiling import Profile
+    from ase_knncalc._lib.profiling import Profile
 
 
 def train(
@@ -106,8 +104,8 @@ def train(
     JKQC files: knncalc train sa-w_DFT.pkl --low sa-w_XTB.pkl --monomers monsDFT.pkl
     --low-monomers monsXTB.pkl -o my.h5
     """
+    from ase_knncalc._lib.profiling import profiling
     from ase_knncalc.data import KeyMap, pair_sources
-    from ase_knncalc.profiling import profiling
     from ase_knncalc.store import save_model
     from ase_knncalc.training import train as run
 

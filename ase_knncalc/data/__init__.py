@@ -13,12 +13,7 @@ from ase_knncalc.data.frames import iter_frames, write_frames
 from ase_knncalc.data.jkqc import read_jkqc
 from ase_knncalc.data.keys import KeyMap
 from ase_knncalc.data.pairs import PairedFrames, pair_sources, read_pair
-from ase_knncalc.data.unitcheck import (
-    UnitSuspicion,
-    check_spread,
-    check_units,
-    mixed_units,
-)
+from ase_knncalc.data.units import UnitSuspicion, check_spread, check_units, mixed_units
 
 __all__ = [
     "KeyMap",

@@ -26,6 +26,8 @@ from ase import Atoms
 from ase.calculators.calculator import all_properties
 from ase.io.formats import UnknownFileTypeError, string2index
 
+from ase_knncalc._lib.arguments import file_name, instance, several
+from ase_knncalc._lib.files import replacing
 from ase_knncalc.data.extxyz import TEXT_KEYS, count_extxyz, iter_extxyz, parse_comment
 from ase_knncalc.data.info import (
     Fits,
@@ -38,8 +40,6 @@ from ase_knncalc.data.info import (
     plain_info,
 )
 from ase_knncalc.errors import DataError, KNNCalcError, SettingsError
-from ase_knncalc.files import replacing
-from ase_knncalc.settingcheck import file_name, instance, several
 
 ErrorHandler = Callable[[Path, DataError], None]
 

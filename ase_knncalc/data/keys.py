@@ -10,8 +10,8 @@ import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import BaseCalculator, PropertyNotImplementedError
 
+from ase_knncalc._lib.arguments import instance, is_real, one_of
 from ase_knncalc.errors import DataError, SettingsError
-from ase_knncalc.settingcheck import instance, is_real, one_of
 
 ENERGY_UNITS: dict[str, float] = {
     "eV": 1.0,

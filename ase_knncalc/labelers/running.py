@@ -12,10 +12,10 @@ from numbers import Real
 import numpy as np
 from ase import Atoms
 
+from ase_knncalc._lib.parallel import check_jobs, on_cluster, run
 from ase_knncalc.errors import KNNCalcError, SettingsError
 from ase_knncalc.labelers.base import Label, Labeler
 from ase_knncalc.labelers.workers import attempt, in_workers
-from ase_knncalc.parallel import check_jobs, on_cluster, run
 from ase_knncalc.structure import resolve_charge, structure_label
 
 
@@ -55,7 +55,7 @@ def label_frames(
 
     Calculations run in worker processes. One that dies (a crash in C code, ``os._exit``, out of
     memory) or passes the time limit is replaced, its structure recorded as failed. Inside
-    :func:`ase_knncalc.parallel.cluster` they run on the workers of the cluster.
+    :func:`ase_knncalc._lib.parallel.cluster` they run on the workers of the cluster.
 
     Parameters
     ----------

@@ -1,0 +1,1 @@
+"""Files, progress, profiling, processes, threads and rows on disk: nothing of chemistry."""

@@ -1,0 +1,206 @@
+"""Whether a structure, or its composition, was in the training data of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from ase import Atoms
+
+from ase_knncalc._lib.arguments import instance
+from ase_knncalc.descriptors import FeatureBatch, featurize
+from ase_knncalc.errors import ChargeError, UnknownElementError
+from ase_knncalc.model import KNNModel
+from ase_knncalc.structure import check_structure, composition_label, resolve_charge
+from ase_knncalc.trend.base import composition_columns
+
+if TYPE_CHECKING:
+    from ase_knncalc.prediction import Neighbor
+
+# Shift of each atom, root mean square in Å, by which the metric's sensitivity is measured, and up
+# to which a structure is the same one: files round positions, and programs optimise to 1e-3 Å.
+_NUDGE = 1e-3
+_SAME = 2e-3
+_NUDGES = 4
+
+
+@dataclass(frozen=True)
+class Membership:
+    """What the training data of a model hold of one structure.
+
+    Attributes
+    ----------
+    covered : bool
+        Whether the model takes the structure's elements and charge at all.
+    reason : str
+        Why not.
+    composition : str
+        As in ``info["composition"]``, or the formula.
+    same_composition : int or None
+        Training structures of the same elements and charge; None where the model's file does not
+        keep them and none has the same label.
+    structure : str or None
+        Name of the training structure that this one is, in any orientation, mirrored or not, with
+        its atoms in any order.
+    nearest : Neighbor or None
+    displacement : float or None
+        How far (Å, root mean square) the atoms would have to be shifted at random to come as far
+        from this structure as the nearest training structure is. Only an order of magnitude above
+        some 0.1 Å, and meaningless where the nearest is of another composition.
+    novelty : float or None
+        Above 1: few training structures are like this.
+    """
+
+    covered: bool
+    reason: str
+    composition: str
+    same_composition: int | None = None
+    structure: str | None = None
+    nearest: Neighbor | None = None
+    displacement: float | None = None
+    novelty: float | None = None
+
+    @property
+    def answer(self) -> str:
+        """One sentence."""
+        if not self.covered:
+            return f"no: {self.reason}"
+        if self.structure is not None:
+            return f"yes: it is {self.structure}"
+        assert self.nearest is not None
+        near = f"the nearest is {self.nearest.name} ({self.nearest.composition})"
+        if self.same_composition is None:
+            return f"not itself; {near}"
+        if self.same_composition == 0:
+            return f"no, nor any of its composition; {near}"
+        return f"not itself, but {self.same_composition} of its composition; {near}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {"answer": self.answer, **asdict(self)}
+
+
+def training_twins(
+    model: KNNModel, frames: Sequence[Atoms], batch: FeatureBatch
+) -> list[list[int]]:
+    """Training structures, and additions, that each of several structures repeats, by index.
+
+    Those of the same elements and charge at distance zero in the metric, whatever their labels.
+
+    Parameters
+    ----------
+    model
+    frames
+        Structures. Their ``info["composition"]`` counts for models of old alone, whose files do
+        not keep the elements of training structures.
+    batch
+        Their descriptors.
+    """
+    columns = composition_columns(batch, model.elements).astype(int)
+    index = model.knn.index
+    twins = []
+    for i, z in enumerate(model.place(batch)):
+        k = 5
+        distances, places = index.query(z, k)
+        while distances[-1] == 0.0 and k < len(index):
+            k *= 4
+            distances, places = index.query(z, k)
+        same = places[distances == 0.0]
+        if model.held_out is not None:
+            alike = (model.held_out.counts[same] == columns[i]).all(axis=1)
+        else:
+            alike = model.compositions[same] == str(frames[i].info["composition"]).encode("utf-8")
+        twins.append(same[alike].tolist())
+    return twins
+
+
+def new_ones(model: KNNModel, frames: Sequence[Atoms], batch: FeatureBatch) -> list[int]:
+    """Which frames the model does not have yet: in its training data, or added later."""
+    return [i for i, known in enumerate(training_twins(model, frames, batch)) if not known]
+
+
+def find_in_training(model: KNNModel, atoms: Atoms, *, charge: int | None = None) -> Membership:
+    """Look a structure up in the training data that a model keeps; no baseline is run.
+
+    Parameters
+    ----------
+    model
+    atoms
+        The structure.
+    charge
+        Total charge; by default the structure's own.
+
+    Returns
+    -------
+    Membership
+        Elements or charges that the model does not cover are an answer here, not an error.
+
+    Raises
+    ------
+    StructureError
+        If it is no structure that any model takes (overlapping atoms, a cell, NaN), or sources of
+        its charge contradict each other.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> from ase_knncalc import find_in_training, load_model
+    >>> model = load_model("saw-wb97xd", baseline=None)
+    >>> find_in_training(model, molecule("NH3")).answer
+    'no: ...'
+    """
+    instance(KNNModel)("model", model)
+    check_structure(atoms)
+    resolve_charge(atoms, charge)
+    composition = composition_label(atoms)
+    try:
+        total = model.check(atoms, charge)
+    except (UnknownElementError, ChargeError) as e:
+        return Membership(covered=False, reason=str(e), composition=composition)
+    positions = np.asarray(atoms.positions)
+    rng = np.random.default_rng(0)
+    nudged = [
+        (
+            atoms.numbers,
+            positions + rng.normal(scale=_NUDGE / np.sqrt(3), size=positions.shape),
+            total,
+        )
+        for _ in range(_NUDGES)
+    ]
+    batch = featurize(model.descriptor, [(atoms.numbers, positions, total), *nudged])
+    places = model.project(batch.summed())
+    found = model.correct_features(batch.select(np.array([0])))[0]
+    nearest = found.neighbors[0]
+    distances = np.linalg.norm(places[1:] - places[0], axis=1)
+    unit = float(np.sqrt(np.mean(distances**2)))
+    displacement = nearest.distance / unit * _NUDGE if unit > 0.0 else None
+    alike = _alike(model, atoms, total)
+    if alike is None:
+        labels = model.compositions == composition.encode("utf-8")
+        same_composition = int(labels.sum()) or None
+        fits = True
+    else:
+        same_composition = int(alike.sum())
+        fits = bool(alike[nearest.index])
+    close = nearest.distance == 0.0 if displacement is None else displacement <= _SAME
+    return Membership(
+        covered=True,
+        reason="",
+        composition=composition,
+        same_composition=same_composition,
+        structure=nearest.name if close and fits else None,
+        nearest=nearest,
+        displacement=displacement,
+        novelty=float(found.novelty),
+    )
+
+
+def _alike(model: KNNModel, atoms: Atoms, charge: int) -> np.ndarray | None:
+    """Which training structures have the same elements and charge, booleans of shape (n,)."""
+    if model.held_out is None:
+        return None
+    counts = model.held_out.counts
+    wanted = [int(np.sum(atoms.numbers == z)) for z in model.elements]
+    return np.asarray((counts == [*wanted, charge, abs(charge)]).all(axis=1))

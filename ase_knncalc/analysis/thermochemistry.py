@@ -1,0 +1,283 @@
+"""Gibbs energies of clusters in the gas phase: rigid rotor, harmonic or quasi-harmonic oscillator.
+
+ASE's :class:`~ase.thermochemistry.IdealGasThermo` does the statistical mechanics. Here are the
+wavenumbers (translations and rotations projected out of the Hessian, so that soft modes of clusters
+cannot be mistaken for them), the kind of rotor, and the difference to the molecules apart.
+
+References
+----------
+R. F. Ribeiro, A. V. Marenich, C. J. Cramer, D. G. Truhlar, J. Phys. Chem. B 115, 14556 (2011):
+quasi-harmonic approximation by raising soft modes.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from ase import Atoms, units
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.symbols import Symbols
+
+from ase_knncalc._lib.arguments import instance, optional, positive, whole
+from ase_knncalc.errors import SettingsError, StructureError
+from ase_knncalc.structure import check_structure, resolve_charge, structure_label
+
+FloatArray = np.ndarray
+
+# Modes that are more imaginary than this are no noise of finite differences, cm⁻¹.
+_IMAGINARY = 30.0
+# Moments of inertia below this are those of a line, amu Å².
+_LINE = 1e-3
+
+
+@dataclass(frozen=True)
+class Thermochemistry:
+    """Thermal quantities of one structure at its minimum; energies in eV.
+
+    Attributes
+    ----------
+    energy : float
+        Without vibrations.
+    zero_point, enthalpy, gibbs : float
+        Zero-point energy; enthalpy and Gibbs energy, the energy included.
+    entropy : float
+        eV/K.
+    energy_std : float
+        Of the energy, where the calculator knows it, else NaN. Errors of wavenumbers are not in it.
+    wavenumbers : ndarray, shape (n_modes,)
+        Harmonic, cm⁻¹, ascending; imaginary ones are negative.
+    temperature, pressure : float
+        K and Pa.
+    numbers : tuple of int
+        Atomic numbers, ascending; empty where they are not known.
+    charge : int
+        Total charge.
+    """
+
+    energy: float
+    zero_point: float
+    enthalpy: float
+    gibbs: float
+    entropy: float
+    energy_std: float
+    wavenumbers: FloatArray
+    temperature: float
+    pressure: float
+    numbers: tuple[int, ...] = ()
+    charge: int = 0
+
+
+def gibbs_energy(
+    atoms: Atoms,
+    *,
+    temperature: float = 298.15,
+    pressure: float = 101325.0,
+    lowest: float | None = 100.0,
+    symmetry: int = 1,
+    delta: float = 0.01,
+    fmax: float | None = 0.05,
+) -> Thermochemistry:
+    """Gibbs energy of a relaxed structure, from finite differences of its calculator's forces.
+
+    All atoms move in a vibration: constraints count neither there nor in the largest force.
+
+    Parameters
+    ----------
+    atoms
+        At a minimum, with a calculator that has forces.
+    temperature, pressure
+        K and Pa.
+    lowest
+        Softer modes count as this many cm⁻¹ in all terms (quasi-harmonic approximation); None
+        leaves them as they are.
+    symmetry
+        Rotational symmetry number: 2 for water, 3 for ammonia, 1 for most clusters.
+    delta
+        Displacement, Å; 6 n_atoms + 1 calculations are made.
+    fmax
+        Largest force on an atom (eV/Å) at which the structure still counts as relaxed, as ASE's
+        optimizers measure it. None takes any structure, such as a minimum of another method;
+        then mind that its wavenumbers and energy are not those of a minimum.
+
+    Raises
+    ------
+    SettingsError
+        If there is no calculator, it has no forces, or a number makes no sense.
+    StructureError
+        If the structure is not relaxed, or no minimum.
+    """
+    for name, value in (("temperature", temperature), ("pressure", pressure), ("delta", delta)):
+        positive(name, value)
+    optional(positive)("lowest", lowest)
+    optional(positive)("fmax", fmax)
+    whole(1)("symmetry", symmetry)
+    from ase.thermochemistry import IdealGasThermo
+
+    largest = float(np.linalg.norm(_forces(atoms), axis=1).max())
+    label = structure_label(atoms)
+    if fmax is not None and largest > fmax:
+        raise StructureError(
+            f"{label} is not relaxed: the largest force on an atom is {largest:.3g} eV/Å, and "
+            f"vibrations and Gibbs energies belong to minima (at most {fmax:g} eV/Å). Relax it "
+            "with this calculator (fmax=0.01 to 0.05 eV/Å, without constraints); gibbs_energy(…, "
+            "fmax=…) allows for larger forces"
+        )
+    charge, multiplicity = resolve_charge(atoms)
+    energy = float(atoms.get_potential_energy())
+    std = float(getattr(atoms.calc, "results", {}).get("energy_std", math.nan))
+    modes = wavenumbers(atoms, delta=delta)
+    if len(modes) and modes[0] < -_IMAGINARY:
+        raise StructureError(
+            f"{label} is no minimum: it has a mode of {-modes[0]:.0f}i cm⁻¹; relax it further "
+            "(fmax 0.005 eV/Å), from a slightly displaced structure"
+        )
+    # Noise around zero is a soft mode.
+    used = np.maximum(modes, lowest) if lowest is not None else np.abs(modes)
+    thermo = IdealGasThermo(
+        vib_energies=used * units.invcm,
+        geometry=rotor(atoms),
+        potentialenergy=energy,
+        atoms=atoms,
+        symmetrynumber=symmetry,
+        spin=(multiplicity - 1) / 2,
+    )
+    return Thermochemistry(
+        energy=energy,
+        zero_point=float(used.sum() * units.invcm / 2),
+        enthalpy=float(thermo.get_enthalpy(temperature, verbose=False)),
+        gibbs=float(thermo.get_gibbs_energy(temperature, pressure, verbose=False)),
+        entropy=float(thermo.get_entropy(temperature, pressure, verbose=False)),
+        energy_std=std,
+        wavenumbers=modes,
+        temperature=temperature,
+        pressure=pressure,
+        numbers=tuple(sorted(atoms.numbers.tolist())),
+        charge=charge,
+    )
+
+
+def _forces(atoms: Atoms) -> FloatArray:
+    """Forces of a structure's calculator, whatever is constrained."""
+    check_structure(atoms)
+    if atoms.calc is None:
+        raise SettingsError("the structure has no calculator: set atoms.calc")
+    try:
+        return np.asarray(atoms.get_forces(apply_constraint=False))
+    except PropertyNotImplementedError:
+        raise SettingsError(
+            f"the calculator {type(atoms.calc).__name__} has no forces, and vibrations need them; "
+            "of the shipped models, saw-wb97xd-md was trained on forces"
+        ) from None
+
+
+def binding_gibbs_energy(
+    cluster: Thermochemistry, molecules: Iterable[Thermochemistry]
+) -> tuple[float, float]:
+    """Gibbs energy of binding and its standard deviation, eV.
+
+    Parameters
+    ----------
+    cluster
+        At the same temperature and pressure as the molecules.
+    molecules
+        One entry for each molecule in the cluster, repeated ones included.
+
+    Returns
+    -------
+    gibbs, std : float
+        The std takes errors of one kind of molecule as the same each time, those of different
+        structures as independent.
+
+    Raises
+    ------
+    SettingsError
+        If temperatures or pressures differ, or atoms and charge of the molecules do not add up
+        to those of the cluster.
+    """
+    molecules = list(instance(Iterable)("molecules", molecules))
+    for name, state in (("cluster", cluster), *(("each of molecules", m) for m in molecules)):
+        instance(Thermochemistry)(name, state)
+    if len(molecules) < 2:
+        raise SettingsError(
+            f"a cluster binds at least two molecules, got {len(molecules)}: list each of them, "
+            "repeated ones as often as they occur. Two conformers differ by a.gibbs − b.gibbs"
+        )
+    if cluster.numbers and all(m.numbers for m in molecules):
+        parts = sum((Counter(m.numbers) for m in molecules), Counter())
+        charge = sum(m.charge for m in molecules)
+        if parts != Counter(cluster.numbers) or charge != cluster.charge:
+            raise SettingsError(
+                f"the molecules are {_formula(parts.elements())} with charge {charge:+d} together, "
+                f"but the cluster is {_formula(cluster.numbers)} with charge {cluster.charge:+d}: "
+                "list each molecule as often as it occurs"
+            )
+    states = {(t.temperature, t.pressure) for t in (cluster, *molecules)}
+    if len(states) > 1:
+        raise SettingsError(f"Gibbs energies of different (temperature, pressure): {states}")
+    variance = cluster.energy_std**2
+    for kind in {id(m): m for m in molecules}.values():
+        variance += (sum(m is kind for m in molecules) * kind.energy_std) ** 2
+    return cluster.gibbs - sum(m.gibbs for m in molecules), math.sqrt(variance)
+
+
+def wavenumbers(atoms: Atoms, delta: float = 0.01) -> FloatArray:
+    """Harmonic wavenumbers in cm⁻¹, ascending, translations and rotations projected out.
+
+    Parameters
+    ----------
+    atoms
+        With a calculator that has forces; it is not changed.
+    delta
+        Displacement of the finite differences, Å.
+
+    Returns
+    -------
+    ndarray, shape (3 n_atoms − 6,), (3 n_atoms − 5,) for a line, (0,) for an atom
+        Imaginary ones are negative.
+    """
+    from ase.vibrations import Vibrations
+
+    _forces(atoms)
+    copy = atoms.copy()
+    copy.calc = atoms.calc
+    copy.set_constraint()
+    with tempfile.TemporaryDirectory() as folder:
+        vibrations = Vibrations(copy, name=f"{folder}/vib", delta=delta)
+        vibrations.run()
+        hessian = vibrations.get_vibrations().get_hessian_2d()
+    roots = np.sqrt(np.repeat(copy.get_masses(), 3))
+    outer = _free_motions(copy)
+    basis = np.linalg.qr(outer, mode="complete")[0][:, outer.shape[1] :]
+    inner = basis.T @ (hessian / np.outer(roots, roots)) @ basis
+    eigenvalues = np.linalg.eigvalsh((inner + inner.T) / 2)
+    # ħ √(eV Å⁻² amu⁻¹) in eV.
+    unit = units._hbar * units.m / math.sqrt(units._e * units._amu)
+    return np.asarray(np.sign(eigenvalues) * np.sqrt(np.abs(eigenvalues)) * unit / units.invcm)
+
+
+def rotor(atoms: Atoms) -> str:
+    """``"monatomic"``, ``"linear"`` or ``"nonlinear"``, as ASE names them."""
+    if len(atoms) == 1:
+        return "monatomic"
+    return "linear" if atoms.get_moments_of_inertia().min() < _LINE else "nonlinear"
+
+
+def _formula(numbers: Iterable[int]) -> str:
+    return str(Symbols(sorted(numbers)).formula.format("hill"))
+
+
+def _free_motions(atoms: Atoms) -> FloatArray:
+    """Mass-weighted translations and rotations, orthonormal columns, (3 n_atoms, 3, 5 or 6)."""
+    roots = np.sqrt(atoms.get_masses())
+    arms = atoms.positions - atoms.get_center_of_mass()
+    motions = [np.outer(roots, axis).ravel() for axis in np.eye(3)]
+    motions += [(roots[:, None] * np.cross(axis, arms)).ravel() for axis in np.eye(3)]
+    vectors, sizes, _ = np.linalg.svd(np.array(motions).T, full_matrices=False)
+    n = {"monatomic": 3, "linear": 5, "nonlinear": 6}[rotor(atoms)]
+    assert sizes[n - 1] > 0
+    return np.asarray(vectors[:, :n])

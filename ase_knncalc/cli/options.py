@@ -1,0 +1,112 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional, TypeVar
+
+import typer
+
+ModelOption = Annotated[
+    str, typer.Option("--model", "-m", help="Name of a shipped model, or a model file.")
+]
+BaselineOption = Annotated[
+    str,
+    typer.Option(
+        "--baseline",
+        "-b",
+        help="auto, GFN1-xTB, GFN2-xTB, tblite, xtb, tblite:GFN2-xTB, none, given (with the data).",
+    ),
+]
+
+
+def _jobs(jobs: int) -> int:
+    from ase_knncalc._lib.parallel import check_jobs
+    from ase_knncalc.errors import SettingsError
+
+    try:
+        check_jobs(jobs)
+    except SettingsError as e:
+        raise typer.BadParameter(str(e)) from None
+    return jobs
+
+
+JobsOption = Annotated[
+    int, typer.Option("--jobs", "-j", callback=_jobs, help="Processes (-1: all cores).")
+]
+# The range that every library takes that draws random numbers here.
+SeedOption = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of all random choices.")]
+CacheOption = Annotated[
+    Optional[Path],  # noqa: UP045 - typer reads it at run time
+    typer.Option(help="Label cache (HDF5) of baseline energies."),
+]
+
+
+def _on_cluster(context: typer.Context, address: str | None) -> str | None:
+    """Run the rest of the command inside the cluster of that address."""
+    if address is not None and not context.resilient_parsing:
+        from ase_knncalc._lib.parallel import cluster
+
+        context.with_resource(cluster(address))
+    return address
+
+
+DaskOption = Annotated[
+    Optional[str],  # noqa: UP045 - typer reads it at run time
+    typer.Option(
+        "--dask",
+        metavar="ADDRESS",
+        callback=_on_cluster,
+        help="Scheduler of a Dask cluster, tcp://host:8786, to run on instead of local processes.",
+    ),
+]
+Structures = Annotated[list[Path], typer.Argument(help="Structures in any format ASE reads.")]
+ChargeOption = Annotated[
+    Optional[int],  # noqa: UP045 - typer reads it at run time
+    typer.Option(help="Total charge of every structure (default: each structure's own)."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+ReferenceKey = Annotated[
+    str, typer.Option("--reference-key", "-r", help="info key of the reference energy (eV).")
+]
+BaselineKey = Annotated[
+    str, typer.Option("--baseline-key", help="info key of baseline energies the data hold (eV).")
+]
+LowOption = Annotated[
+    Optional[list[Path]],  # noqa: UP045 - typer reads it at run time
+    typer.Option(
+        "--low", help="The same structures at the low level, matched by geometry and name."
+    ),
+]
+ForceUnit = Annotated[
+    str, typer.Option(help="Of forces in the data: eV/Å, Hartree/Bohr, … or a factor to eV/Å.")
+]
+
+
+Number = TypeVar("Number", int, float)
+
+
+def unit_or_factor(text: str) -> str | float:
+    """A number where the text is one."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def numbers(option: str, text: str, kind: type[Number]) -> tuple[Number, ...]:
+    """Comma-separated numbers, each of them once.
+
+    Raises
+    ------
+    SettingsError
+        If one is no number.
+    """
+    from ase_knncalc.errors import SettingsError
+
+    try:
+        return tuple(dict.fromkeys(kind(x) for x in text.split(",")))
+    except ValueError:
+        what, example = ("whole numbers", "100,200") if kind is int else ("numbers", "0.5,200")
+        raise SettingsError(f"{option} {text!r}: expected {what}, as in {example}") from None

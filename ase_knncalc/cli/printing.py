@@ -1,0 +1,66 @@
+"""What commands print: tables, JSON, CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+KCAL_PER_MOL = 23.060547830619026  # of 1 eV
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(value, indent=2, default=_plain))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, to_stderr: bool = False
+) -> None:
+    """A table; the first column to the left, numbers to the right."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    # Text and not str, in which [brackets] and :colons: of names would be markup.
+    table = Table(title=Text(title), title_justify="left")
+    for i, column in enumerate(columns):
+        table.add_column(Text(column), justify="left" if i == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*[Text(str(x)) for x in row])
+    stream = sys.stderr if to_stderr else sys.stdout
+    if stream is None:  # closed by the shell
+        return
+
+    class Piped(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    # A pipe has no width of its own; a table cut to 80 columns would lose numbers.
+    width = None if stream.isatty() else 160
+    Piped(file=stream, width=width).print(table)
+
+
+def csv_text(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """Comma-separated values with a header line."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return buffer.getvalue()

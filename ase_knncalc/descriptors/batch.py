@@ -1,0 +1,135 @@
+"""Descriptors of many structures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ase_knncalc._lib.rowstore import DiskRows, Rows
+from ase_knncalc.descriptors.base import Descriptor
+
+FloatArray = np.ndarray
+IntArray = np.ndarray
+
+
+@dataclass(frozen=True)
+class FeatureBatch:
+    """Descriptors of several structures, all atoms stacked.
+
+    Attributes
+    ----------
+    numbers : ndarray of int, shape (n_atoms_total,)
+    local : ndarray or DiskRows, shape (n_atoms_total, n_features)
+        In memory, or on disk where they are too many for that.
+    starts : ndarray of int, shape (n_structures + 1,)
+        Structure ``s`` owns the atoms ``starts[s]:starts[s + 1]``.
+    charges : ndarray of int, shape (n_structures,)
+    """
+
+    numbers: IntArray
+    local: Rows
+    starts: IntArray
+    charges: IntArray
+    _summed: list[FloatArray] = field(default_factory=list, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.charges)
+
+    @property
+    def sizes(self) -> IntArray:
+        """Number of atoms of each structure, shape (n_structures,)."""
+        return np.diff(self.starts)
+
+    def summed(self) -> FloatArray:
+        """Global descriptors: rows summed over atoms in float64, (n_structures, n_features)."""
+        if not self._summed:
+            summed = np.empty((len(self), self.local.shape[1]))
+            for rows, part in self.batches():
+                summed[rows] = part.sum_atoms(part.local)
+            self._summed.append(summed)
+        return self._summed[0]
+
+    def atoms_of(self, structures: slice) -> slice:
+        """Where the atoms of consecutive structures are among all."""
+        return slice(int(self.starts[structures.start]), int(self.starts[structures.stop]))
+
+    def sum_atoms(self, values: Rows) -> FloatArray:
+        """Sum per-atom values (n_atoms_total, …) over each structure, in float64."""
+        return np.add.reduceat(values[:], self.starts[:-1], axis=0, dtype=np.float64)
+
+    def counts(self, elements: Sequence[int]) -> FloatArray:
+        """Atoms of each element, shape (n_structures, n_elements)."""
+        return self.sum_atoms(
+            (self.numbers[:, None] == np.asarray(elements)[None, :]).astype(np.float64)
+        )
+
+    @staticmethod
+    def concatenate(parts: Sequence[FeatureBatch]) -> FeatureBatch:
+        """Several batches as one in memory, in their order."""
+        sizes = np.concatenate([p.sizes for p in parts])
+        return FeatureBatch(
+            np.concatenate([p.numbers for p in parts]),
+            np.concatenate([p.local[:] for p in parts]),
+            np.concatenate([[0], np.cumsum(sizes)]),
+            np.concatenate([p.charges for p in parts]),
+        )
+
+    def select(self, indices: Sequence[int] | IntArray) -> FeatureBatch:
+        """The structures of the given indices, in that order."""
+        indices = np.asarray(indices, dtype=np.intp)
+        sizes = self.sizes[indices]
+        starts = np.concatenate([[0], np.cumsum(sizes)])
+        atoms = np.repeat(self.starts[indices] - starts[:-1], sizes) + np.arange(starts[-1])
+        local = self.local.take(atoms) if isinstance(self.local, DiskRows) else self.local[atoms]
+        selected = FeatureBatch(self.numbers[atoms], local, starts, self.charges[indices])
+        selected._summed.extend(summed[indices] for summed in self._summed)
+        return selected
+
+    def batches(self, max_atoms: int = 20_000) -> Iterator[tuple[slice, FeatureBatch]]:
+        """Cut into consecutive parts of at most ``max_atoms`` atoms (at least one structure)."""
+        first = 0
+        while first < len(self):
+            limit = self.starts[first] + max_atoms
+            last = max(first + 1, int(np.searchsorted(self.starts, limit, side="right")) - 1)
+            a, b = self.starts[first], self.starts[last]
+            yield (
+                slice(first, last),
+                FeatureBatch(
+                    self.numbers[a:b],
+                    self.local[a:b],
+                    self.starts[first : last + 1] - a,
+                    self.charges[first:last],
+                ),
+            )
+            first = last
+
+
+def featurize(
+    descriptor: Descriptor,
+    structures: Sequence[tuple[IntArray, FloatArray, int]],
+    dtype: str = "float64",
+) -> FeatureBatch:
+    """Descriptors of structures given as (numbers, positions, charge).
+
+    Parameters
+    ----------
+    descriptor
+        Computes the rows.
+    structures
+        ``numbers`` (n_atoms,), ``positions`` (n_atoms, 3) in Å and total charge of each.
+    dtype
+        Of the stored rows; float32 halves the memory of a training set.
+    """
+    sizes = [len(numbers) for numbers, _, _ in structures]
+    starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.intp)])
+    local = np.empty((starts[-1], descriptor.n_features), dtype=dtype)
+    for s, (numbers, positions, _) in enumerate(structures):
+        local[starts[s] : starts[s + 1]] = descriptor.local(numbers, positions)
+    return FeatureBatch(
+        np.concatenate([np.asarray(n, dtype=np.intp) for n, _, _ in structures]),
+        local,
+        starts,
+        np.asarray([charge for _, _, charge in structures], dtype=np.intp),
+    )

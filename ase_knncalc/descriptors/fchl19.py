@@ -1,0 +1,140 @@
+"""FCHL19, as qmllib computes it.
+
+References
+----------
+.. [1] A. S. Christensen, L. A. Bratholm, F. A. Faber, O. A. von Lilienfeld,
+   *FCHL revisited: Faster and more accurate quantum machine learning*,
+   J. Chem. Phys. 152, 044107 (2020).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from ase.data import chemical_symbols
+
+from ase_knncalc.descriptors.base import check_settings, require_atoms
+
+FloatArray = np.ndarray
+IntArray = np.ndarray
+
+
+@dataclass(frozen=True)
+class FCHL19:
+    """FCHL19 atomic descriptor (two- and three-body histograms, by element pairs).
+
+    Parameters
+    ----------
+    elements
+        Atomic numbers the descriptor distinguishes, in ascending order.
+    rcut, acut
+        Cutoff of the two- and three-body terms (Å).
+    n_rs2, n_rs3
+        Number of radial basis functions of the two- and three-body terms.
+    eta2, eta3
+        Widths of the radial Gaussians (1/Å²).
+    zeta
+        Width of the angular Gaussian.
+    two_body_decay, three_body_decay, three_body_weight
+        Exponents of the power-law damping and weight of the three-body part.
+    """
+
+    kind: ClassVar[str] = "fchl19"
+    differentiable: ClassVar[bool] = True
+
+    elements: tuple[int, ...]
+    rcut: float = 8.0
+    acut: float = 8.0
+    n_rs2: int = 24
+    n_rs3: int = 20
+    eta2: float = 0.32
+    eta3: float = 2.7
+    zeta: float = float(np.pi)
+    two_body_decay: float = 1.8
+    three_body_decay: float = 0.57
+    three_body_weight: float = 13.4
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+    @property
+    def n_features(self) -> int:
+        """Length of one atom's row."""
+        n = len(self.elements)
+        return n * self.n_rs2 + n * (n + 1) * self.n_rs3
+
+    def blocks(self) -> dict[str, slice]:
+        """Radial histograms by the other atom's element, angular ones by both others'."""
+        names = [chemical_symbols[z] for z in self.elements]
+        lengths = {f"pairs with {a}": self.n_rs2 for a in names}
+        lengths |= {
+            f"triples with {a}, {b}": 2 * self.n_rs3 for i, a in enumerate(names) for b in names[i:]
+        }
+        stops = np.cumsum(list(lengths.values())).tolist()
+        return {
+            name: slice(stop - length, stop)
+            for (name, length), stop in zip(lengths.items(), stops, strict=True)
+        }
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "elements": list(self.elements),
+            "nRs2": self.n_rs2,
+            "nRs3": self.n_rs3,
+            "nFourier": 1,
+            "eta2": self.eta2,
+            "eta3": self.eta3,
+            "zeta": self.zeta,
+            "rcut": self.rcut,
+            "acut": self.acut,
+            "two_body_decay": self.two_body_decay,
+            "three_body_decay": self.three_body_decay,
+            "three_body_weight": self.three_body_weight,
+        }
+
+    def local(self, numbers: IntArray, positions: FloatArray) -> FloatArray:
+        """Rows of all atoms.
+
+        Parameters
+        ----------
+        numbers
+            Atomic numbers, shape (n_atoms,).
+        positions
+            Cartesian coordinates in Å, shape (n_atoms, 3).
+
+        Returns
+        -------
+        ndarray of float64, shape (n_atoms, n_features)
+
+        Raises
+        ------
+        StructureError, UnknownElementError
+            See :func:`require_atoms`.
+        """
+        from qmllib.representations import generate_fchl19
+
+        atoms = require_atoms(numbers, positions, self.elements)
+        return np.asarray(generate_fchl19(*atoms, **self._options()))
+
+    def local_with_gradient(
+        self, numbers: IntArray, positions: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Rows as from :meth:`local`, and their derivatives.
+
+        Returns
+        -------
+        rows : ndarray, shape (n_atoms, n_features)
+        gradient : ndarray, shape (n_atoms, n_features, n_atoms, 3)
+            ``gradient[i, p, a, c]`` is d row[i, p] / d position[a, c] in 1/Å.
+        """
+        from qmllib.representations import generate_fchl19
+
+        atoms = require_atoms(numbers, positions, self.elements)
+        rows, gradient = generate_fchl19(*atoms, gradients=True, **self._options())
+        return np.asarray(rows), np.asarray(gradient)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Settings as plain numbers and strings, with the kind of descriptor."""
+        return {"kind": self.kind, **asdict(self), "elements": list(self.elements)}

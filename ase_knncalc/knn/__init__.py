@@ -1,0 +1,1 @@
+"""The k-NN term K: what the trend left over at the nearest training structures."""

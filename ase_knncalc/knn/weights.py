@@ -1,0 +1,106 @@
+"""How neighbours are weighted."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ase_knncalc._lib.arguments import is_real, not_negative, one_of, settle, whole
+from ase_knncalc.errors import SettingsError
+
+FloatArray = np.ndarray
+
+WEIGHTS = ("distance", "uniform", "kernel", "kriging")
+
+
+@dataclass(frozen=True)
+class KNNSettings:
+    """How neighbours are weighted.
+
+    Parameters
+    ----------
+    k
+        Number of neighbours.
+    weights
+        ``"distance"``: 1/d over the k nearest (the published method). ``"uniform"``: their mean.
+        ``"kernel"``: all training structures within ``bandwidth``, weighted with a Wendland
+        function of the distance, with a prior of zero; smooth, so that forces exist.
+        ``"kriging"``: Gaussian-process interpolation of the k nearest, prior of zero.
+    bandwidth
+        Distance in the metric: support of the kernel, or length scale of kriging.
+    nugget
+        Weight of the prior against the neighbours (in kernel weights, or as noise variance
+        relative to the signal for kriging): the larger, the sooner the term fades.
+    """
+
+    k: int = 10
+    weights: str = "distance"
+    bandwidth: float | None = None
+    nugget: float = 0.0
+
+    def __post_init__(self) -> None:
+        settle(self, k=whole(1), weights=one_of(WEIGHTS), nugget=not_negative)
+        width = self.bandwidth
+        needed = self.weights in ("kernel", "kriging") or width is not None
+        # The square of what is smaller, or larger, overflows.
+        if needed and (width is None or not is_real(width) or not 1e-12 <= width <= 1e18):
+            raise SettingsError(
+                f"weights={self.weights!r} need a positive bandwidth, got {width!r}"
+            )
+        if width is not None:
+            object.__setattr__(self, "bandwidth", float(width))
+
+    @property
+    def smooth(self) -> bool:
+        """Whether the term is continuously differentiable."""
+        return self.weights == "kernel"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Settings as plain values."""
+        return asdict(self)
+
+
+def wendland(q: FloatArray) -> FloatArray:
+    """Wendland's C4 function (1 − q)⁶ (35 q² + 18 q + 3)/3 on [0, 1], zero beyond.
+
+    References
+    ----------
+    H. Wendland, Adv. Comput. Math. 4, 389 (1995).
+    """
+    q = np.minimum(q, 1.0)
+    return np.asarray((1 - q) ** 6 * (35 * q**2 + 18 * q + 3) / 3)
+
+
+def wendland_slope(q: FloatArray) -> FloatArray:
+    """(dφ/dq)/q of :func:`wendland`: finite at zero, so gradients have no singular point."""
+    q = np.minimum(q, 1.0)
+    return np.asarray(-56.0 / 3.0 * (1 - q) ** 5 * (5 * q + 1))
+
+
+def rank_weights(distances: FloatArray, weights: str) -> FloatArray:
+    """Normalised weights of the k nearest by rank, shape (…, k).
+
+    ``"distance"`` gives all weight to neighbours at distance zero where there are any.
+    """
+    if weights == "uniform":
+        return np.full_like(distances, 1.0 / distances.shape[-1])
+    zero = distances == 0.0
+    w = np.where(zero.any(axis=-1, keepdims=True), zero, 1.0 / np.where(zero, 1.0, distances))
+    return np.asarray(w / w.sum(axis=-1, keepdims=True))
+
+
+def kriging_weights(points: FloatArray, z: FloatArray, settings: KNNSettings) -> FloatArray:
+    """Weights of simple kriging (prior mean zero) with a Matérn-3/2 covariance, shape (k,)."""
+    from scipy.linalg import cho_factor, cho_solve
+
+    assert settings.bandwidth is not None
+    stacked = np.vstack([points, z[None]])
+    # From differences: the covariance of far-off points close together stays positive definite.
+    difference = stacked[:, None] - stacked
+    d = np.sqrt(3.0 * np.einsum("ijk,ijk->ij", difference, difference)) / settings.bandwidth
+    covariance = (1 + d) * np.exp(-d)
+    k = len(points)
+    noisy = covariance[:k, :k] + (settings.nugget + 1e-8) * np.eye(k)
+    return np.asarray(cho_solve(cho_factor(noisy, lower=True), covariance[:k, k]))

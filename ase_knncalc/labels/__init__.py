@@ -1,0 +1,1 @@
+"""Labels of many structures: baseline energies, their cache, and which labels are wrong."""

@@ -1,0 +1,84 @@
+"""Settings of a sampling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from ase_knncalc._lib.arguments import (
+    flag,
+    one_of,
+    positive,
+    seed,
+    settle,
+    several,
+    whole,
+)
+
+Method = Literal["packing", "monte-carlo", "basin-hopping", "md"]
+METHODS: tuple[str, ...] = get_args(Method)
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How structures are sampled.
+
+    Parameters
+    ----------
+    methods
+        Taken in turn: ``"packing"`` (random contacts, relaxed if ``relax``), ``"monte-carlo"``
+        (rigid-body Metropolis walk from a packing), ``"basin-hopping"`` (rigid-body moves, each
+        relaxed, Metropolis on the minima), ``"md"`` (Langevin dynamics from a relaxed packing).
+    relax
+        Whether packings are relaxed.
+    fmax, relax_steps
+        When a relaxation ends: largest force (eV/Å) or number of steps. Soft modes of clusters need
+        a small force: at 0.05 eV/Å copies of one minimum still differ by up to 0.08 eV.
+    temperatures
+        Of walks and dynamics, K; taken in turn.
+    chain
+        Structures taken from each walk, hopping run or trajectory.
+    interval
+        Moves between two structures of a Monte-Carlo walk.
+    time_step, snapshot_time
+        Of the dynamics: time step, and time between snapshots, fs.
+    energy_tolerance, distance_tolerance
+        Two structures of a composition are the same if their energies differ by less than this
+        (eV), and their global descriptors by less than this fraction of their norm.
+    attempts
+        Runs are given up after this many times the number that ``n`` needs without duplicates.
+    seed
+        Of everything.
+    """
+
+    methods: tuple[str, ...] = ("packing",)
+    relax: bool = True
+    fmax: float = 0.01
+    relax_steps: int = 500
+    temperatures: tuple[float, ...] = (200.0, 300.0, 400.0)
+    chain: int = 10
+    interval: int = 20
+    time_step: float = 0.5
+    snapshot_time: float = 50.0
+    energy_tolerance: float = 0.01
+    distance_tolerance: float = 0.01
+    attempts: int = 5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        settle(
+            self,
+            methods=several(one_of(METHODS)),
+            relax=flag,
+            fmax=positive,
+            relax_steps=whole(1),
+            temperatures=several(positive),
+            chain=whole(1),
+            interval=whole(1),
+            time_step=positive,
+            snapshot_time=positive,
+            energy_tolerance=positive,
+            distance_tolerance=positive,
+            attempts=whole(1),
+            seed=seed,
+        )

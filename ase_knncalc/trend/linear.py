@@ -1,0 +1,124 @@
+"""Trends that are linear in counts and in the summed descriptor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ase_knncalc.descriptors import FeatureBatch
+from ase_knncalc.trend.base import TrendEstimate, composition_columns, require_shape
+from ase_knncalc.trend.posterior import prediction_leverage, prediction_rows
+
+FloatArray = np.ndarray
+IntArray = np.ndarray
+
+
+@dataclass(frozen=True)
+class OffsetTrend:
+    """``trend="none"``: element and charge offsets only, so that k-NN sees referenced labels.
+
+    Parameters
+    ----------
+    elements
+        Atomic numbers, ascending.
+    offsets
+        Of each element, of the charge and of its magnitude, eV, shape (n_elements + 2,).
+    """
+
+    kind: ClassVar[str] = "none"
+
+    elements: tuple[int, ...]
+    offsets: FloatArray
+
+    def predict(self, batch: FeatureBatch) -> FloatArray:
+        """Trend of each structure in eV, shape (n_structures,)."""
+        return np.asarray(composition_columns(batch, self.elements) @ self.offsets)
+
+    def evaluate(self, batch: FeatureBatch) -> TrendEstimate:
+        """Trend alone: it knows neither its variance nor how far atoms are."""
+        nothing = np.zeros(len(batch))
+        return TrendEstimate(self.predict(batch), nothing, nothing)
+
+    def posterior_rows(self, batch: FeatureBatch) -> FloatArray:
+        """Rows whose products are the posterior covariance: none, shape (n_structures, 0)."""
+        return np.zeros((len(batch), 0))
+
+    def gradient(self, numbers: IntArray, local: FloatArray) -> FloatArray:
+        """dT/d(row) of each atom, eV, shape (n_atoms, n_features)."""
+        return np.zeros_like(local)
+
+    def arrays(self) -> dict[str, FloatArray]:
+        """What a model file keeps."""
+        return {"offsets": self.offsets}
+
+    def validate(self, n_features: int) -> None:
+        """Raise :class:`SettingsError` unless the arrays fit each other and the descriptor."""
+        require_shape("offsets", self.offsets, (len(self.elements) + 2,))
+
+
+@dataclass(frozen=True)
+class LinearTrend:
+    """``trend="linear"``: ridge regression on the summed descriptor, beside the offsets.
+
+    Parameters
+    ----------
+    elements
+        Atomic numbers, ascending.
+    offsets
+        As in :class:`OffsetTrend`.
+    coefficients
+        Of the summed descriptor, eV, shape (n_features,).
+    free_map, shift, factor
+        Factors of the posterior variance, see :func:`regression.prediction_rows`.
+    """
+
+    kind: ClassVar[str] = "linear"
+
+    elements: tuple[int, ...]
+    offsets: FloatArray
+    coefficients: FloatArray
+    free_map: FloatArray
+    shift: FloatArray
+    factor: FloatArray
+
+    def predict(self, batch: FeatureBatch) -> FloatArray:
+        """Trend of each structure in eV, shape (n_structures,)."""
+        free = composition_columns(batch, self.elements) @ self.offsets
+        return np.asarray(free + batch.summed() @ self.coefficients)
+
+    def evaluate(self, batch: FeatureBatch) -> TrendEstimate:
+        """Trend and its variance; it does not know how far atoms are."""
+        free, summed = composition_columns(batch, self.elements), batch.summed()
+        leverage = prediction_leverage(free, summed, self.free_map, self.shift, self.factor)
+        return TrendEstimate(self.predict(batch), leverage, np.zeros(len(batch)))
+
+    def posterior_rows(self, batch: FeatureBatch) -> FloatArray:
+        """Rows whose products are the posterior covariance, shape (n_structures, d)."""
+        free = composition_columns(batch, self.elements)
+        return prediction_rows(free, batch.summed(), self.free_map, self.shift, self.factor)
+
+    def gradient(self, numbers: IntArray, local: FloatArray) -> FloatArray:
+        """dT/d(row) of each atom, eV, shape (n_atoms, n_features)."""
+        return np.broadcast_to(self.coefficients, local.shape)
+
+    def arrays(self) -> dict[str, FloatArray]:
+        """What a model file keeps."""
+        return {
+            "offsets": self.offsets,
+            "coefficients": self.coefficients,
+            "free_map": self.free_map,
+            "shift": self.shift,
+            "factor": self.factor,
+        }
+
+    def validate(self, n_features: int) -> None:
+        """Raise :class:`SettingsError` unless the arrays fit each other and the descriptor."""
+        n_free = len(self.elements) + 2
+        rank = self.free_map.shape[-1] if self.free_map.ndim == 2 else -1
+        require_shape("offsets", self.offsets, (n_free,))
+        require_shape("coefficients", self.coefficients, (n_features,))
+        require_shape("free_map", self.free_map, (n_free, rank))
+        require_shape("shift", self.shift, (rank, n_features))
+        require_shape("factor", self.factor, (n_features, n_features))

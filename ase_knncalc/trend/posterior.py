@@ -1,0 +1,34 @@
+"""The posterior variance of what a ridge regression predicts."""
+
+from __future__ import annotations
+
+import numpy as np
+
+FloatArray = np.ndarray
+
+
+def prediction_leverage(
+    free: FloatArray,
+    columns: FloatArray,
+    free_map: FloatArray,
+    shift: FloatArray,
+    factor: FloatArray,
+) -> FloatArray:
+    """Variance of predictions at new samples in units of the noise variance, shape (n,)."""
+    rows = prediction_rows(free, columns, free_map, shift, factor)
+    return np.asarray(np.einsum("ij,ij->i", rows, rows))
+
+
+def prediction_rows(
+    free: FloatArray,
+    columns: FloatArray,
+    free_map: FloatArray,
+    shift: FloatArray,
+    factor: FloatArray,
+) -> FloatArray:
+    """Rows whose products are the covariance of predictions in units of the noise variance.
+
+    Shape (n, rank + n_columns); arguments as for :meth:`RidgeProblem.variance_factors`.
+    """
+    q = free @ free_map
+    return np.hstack([q, columns @ factor - q @ shift])

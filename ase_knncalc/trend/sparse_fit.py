@@ -1,0 +1,231 @@
+"""Fitting the sparse trend: inducing environments, normal equations, variance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ase_knncalc._lib.profiling import stage
+from ase_knncalc._lib.rowstore import Rows, allocate, folder_of
+from ase_knncalc.descriptors import Descriptor, FeatureBatch
+from ase_knncalc.trend.base import TrendFit, composition_columns, ridge_trend_fit
+from ase_knncalc.trend.environments import principal_map, select_environments
+from ase_knncalc.trend.force_rows import (
+    ForceLabels,
+    ForceRows,
+    HeldOutForces,
+    fit_with_forces,
+)
+from ase_knncalc.trend.kernels import kernel_blocks, whitened, whitener
+from ase_knncalc.trend.ridge import RidgeProblem
+from ase_knncalc.trend.sparse import SparseSettings, SparseTrend
+
+FloatArray = np.ndarray
+IntArray = np.ndarray
+
+# Distances in units of σ: beyond the range of kernels in float64, and below what means anything.
+_FAR, _NEAR = 30.0, 1e-3
+# Structures whose distances are looked at in training.
+_MOST_REMOTE = 20_000
+
+# Standard deviation of offsets against that of the kernel, for features that have no free columns.
+_FREE_SCALE = 30.0
+
+
+def fit_sparse(
+    batch: FeatureBatch,
+    delta: FloatArray,
+    elements: tuple[int, ...],
+    *,
+    groups: Sequence[str] | None,
+    weights: FloatArray | None,
+    settings: SparseSettings,
+    seed: int,
+    descriptor: Descriptor | None = None,
+    forces: ForceLabels | None = None,
+) -> TrendFit:
+    """Fit the sparse trend; arguments as for :func:`ase_knncalc.trend.kinds.fit_trend`.
+
+    ``descriptor`` is needed (for its derivatives) where there are ``forces``.
+    """
+    from scipy.linalg import block_diag
+
+    with stage("trend: choice of environments"):
+        draft = _draft(batch, elements, settings, seed)
+    free = composition_columns(batch, elements)
+    points = draft._points
+    whiteners = [whitener(p) for p in points]
+    # The variance comes from a smaller problem of its own, so that it stays cheap and small.
+    variance_whiteners = [whitener(p) for p in draft._variance_points()]
+    with stage("trend: kernels with the environments"):
+        columns, variance_columns = _columns(batch, draft, whiteners, variance_whiteners)
+
+    def problem(extra: tuple[FloatArray, FloatArray] | None = None) -> RidgeProblem:
+        return RidgeProblem(free, columns, delta, weights, groups, extra)
+
+    def variance_problem(extra: tuple[FloatArray, FloatArray] | None = None) -> RidgeProblem:
+        return RidgeProblem(free, variance_columns, delta, weights, groups, extra)
+
+    details: dict[str, Any] = {}
+    held_out_forces: HeldOutForces | None = None
+    if forces is not None and len(forces) and descriptor is not None:
+
+        def slopes(numbers: IntArray, positions: FloatArray) -> FloatArray:
+            return draft.slopes(numbers, *descriptor.local_with_gradient(numbers, positions))
+
+        found = fit_with_forces(
+            problem,
+            variance_problem,
+            forces,
+            ForceRows(slopes, draft._blocks, whiteners, variance_whiteners),
+            settings.penalties,
+            settings.force_weights,
+            seed,
+        )
+        fit, small, details = found.fit, found.variance_problem, found.details
+        leverage, group_leverage = found.leverage, found.group_leverage
+        held_out_forces = found.held_out
+    else:
+        with stage("trend: normal equations"):
+            main = problem()
+        with stage("trend: structures and groups left out"):
+            # Its own leverage is not needed: that of the smaller problem stands for it.
+            fit = main.best(settings.penalties, group_leverage=False)
+        del main
+        with stage("trend: posterior variance"):
+            small = variance_problem()
+            variance_fit = small.solve(fit.penalty)
+        leverage, group_leverage = variance_fit.leverage, variance_fit.group_leverage
+    pieces = np.split(fit.coefficients, np.cumsum([w.shape[1] for w in whiteners])[:-1])
+    free_map, shift, factor = small.variance_factors(fit.penalty)
+    with stage("trend: distances of environments"):
+        spacings, remoteness = _spacings(draft, batch, np.random.default_rng(seed))
+    trend = SparseTrend(
+        elements=elements,
+        offsets=fit.free_coefficients,
+        length_scale=draft.length_scale,
+        means=draft.means,
+        projections=draft.projections,
+        environments=draft.environments,
+        counts=draft.counts,
+        coefficients=np.concatenate([w @ c for w, c in zip(whiteners, pieces, strict=True)]),
+        variance_counts=draft.variance_counts,
+        free_map=free_map,
+        shift=shift,
+        factor=block_diag(*variance_whiteners) @ factor,
+        spacings=spacings,
+    )
+    return ridge_trend_fit(
+        trend,
+        fit,
+        {"penalty": fit.penalty, "environments": draft.counts.tolist(), **details},
+        leverage=leverage,
+        group_leverage=group_leverage,
+        held_out_forces=held_out_forces,
+        remoteness=remoteness,
+    )
+
+
+def _spacings(
+    draft: SparseTrend, batch: FeatureBatch, rng: np.random.Generator
+) -> tuple[FloatArray, FloatArray]:
+    """Usual distances of training atoms to environments not their own, and each structure's.
+
+    Returns
+    -------
+    spacings : ndarray, shape (n_elements,)
+    remoteness : ndarray, shape (n_structures,)
+        As :meth:`SparseTrend.evaluate` gives it for structures that are not in training; of
+        very many, those of a sample, and their median for the others.
+    """
+    n = len(batch)
+    looked_at = np.arange(n)
+    if n > _MOST_REMOTE:
+        looked_at = np.sort(rng.choice(n, _MOST_REMOTE, replace=False))
+        batch = batch.select(looked_at)
+    distance = draft.atom_remoteness(batch, others=True)
+    # An element with one environment has no other to be near to.
+    known = distance < _FAR
+    spacings = np.array(
+        [
+            np.median(distance[mask]) if (mask := known & (batch.numbers == z)).any() else np.nan
+            for z in draft.elements
+        ]
+    )
+    usual = np.nanmedian(spacings) if np.isfinite(spacings).any() else 1.0
+    spacings = np.maximum(np.where(np.isfinite(spacings), spacings, usual), _NEAR)
+    relative = distance / spacings[np.searchsorted(draft.elements, batch.numbers)]
+    found = batch.sum_atoms(np.where(known, relative, 1.0)) / batch.sizes
+    remoteness = np.full(n, np.median(found))
+    remoteness[looked_at] = found
+    return spacings, remoteness
+
+
+def _draft(
+    batch: FeatureBatch, elements: tuple[int, ...], settings: SparseSettings, seed: int
+) -> SparseTrend:
+    """Projections and inducing environments for structures, without coefficients."""
+    rng = np.random.default_rng(seed)
+    means, projections, chosen = [], [], []
+    for number in elements:
+        atoms = np.flatnonzero(batch.numbers == number)
+        if len(atoms) > settings.sample:
+            atoms = atoms[np.sort(rng.choice(len(atoms), settings.sample, replace=False))]
+        rows = batch.local[atoms]
+        mean, projection = principal_map(rows, settings)
+        points = ((rows - mean) @ projection.T.astype(np.float64)).astype(np.float32)
+        points = np.unique(points, axis=0)
+        chosen.append(points[select_environments(points, settings, rng)])
+        means.append(mean)
+        projections.append(projection)
+    counts = np.array([len(c) for c in chosen])
+    return SparseTrend(
+        elements=elements,
+        offsets=np.zeros(len(elements) + 2),
+        length_scale=np.array(settings.length_scale),
+        means=np.array(means),
+        projections=np.array(projections),
+        environments=np.concatenate(chosen),
+        counts=counts,
+        coefficients=np.zeros(counts.sum()),
+        variance_counts=np.minimum(counts, settings.variance_environments),
+        free_map=np.zeros((len(elements) + 2, 0)),
+        shift=np.zeros((0, 0)),
+        factor=np.zeros((0, 0)),
+        spacings=np.ones(len(elements)),
+    )
+
+
+def _columns(
+    batch: FeatureBatch,
+    draft: SparseTrend,
+    whiteners: Sequence[FloatArray],
+    variance_whiteners: Sequence[FloatArray],
+) -> tuple[Rows, Rows]:
+    """Columns of both regressions in one pass over the descriptors, on disk if they are many."""
+    tables = [
+        allocate((len(batch), sum(w.shape[1] for w in of)), "float64", folder_of(batch.local))
+        for of in (whiteners, variance_whiteners)
+    ]
+    for block in kernel_blocks(batch, draft.elements, draft.project, draft._points):
+        sums = block.sums()
+        for table, of in zip(tables, (whiteners, variance_whiteners), strict=True):
+            table[block.rows] = whitened(sums, of)
+    return tables[0], tables[1]
+
+
+def whitened_features(
+    batch: FeatureBatch, elements: tuple[int, ...], settings: SparseSettings, seed: int
+) -> FloatArray:
+    """Rows whose products are the kernel of structures, shape (n_structures, n_columns).
+
+    With ``settings.variance_environments`` inducing environments of each element, and the counts of
+    elements and the charge as columns of a variance far above the kernel's.
+    """
+    few = replace(settings, environments=settings.variance_environments)
+    draft = _draft(batch, elements, few, seed)
+    free = composition_columns(batch, elements)
+    return np.hstack([draft.variance_columns(batch)[0][:], _FREE_SCALE * free])
