@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from endurance import run
+from helpers.endurance import run
 
 from ase_knncalc._lib.files import atomic_write
 

@@ -2,8 +2,8 @@
 
     python benchmarks/fuzz_models.py --mutants 50000 --output fuzz_models.json
 
-Each mutant is loaded and asked in a process with limits of memory and time (`tests/mutants.py` says
-what is made of a file, and what counts as right).
+Each mutant is loaded and asked in a process with limits of memory and time
+(`tests/helpers/mutants.py` says what is made of a file, and what counts as right).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
-from fuzzmodels import fuzz_models
-from mutants import MEMORY_LIMIT, TIME_LIMIT, run_mutants, summarise
+from helpers.fuzzmodels import fuzz_models
+from helpers.mutants import MEMORY_LIMIT, TIME_LIMIT, run_mutants, summarise
 
 from ase_knncalc.store.container import package_versions
 

@@ -26,7 +26,7 @@ def shared_data() -> Path:
 @pytest.fixture(scope="session")
 def water_frames():
     """Small water clusters with a smooth made-up Δ."""
-    from factories import water_clusters
+    from helpers.factories import water_clusters
 
     return water_clusters(60)
 
@@ -34,7 +34,7 @@ def water_frames():
 @pytest.fixture(scope="session")
 def tiny_model(water_frames):
     """A model without baseline, smooth, trained in seconds."""
-    from factories import tiny
+    from helpers.factories import tiny
 
     return tiny(water_frames)
 
@@ -51,6 +51,6 @@ def cluster_frames():
 @pytest.fixture
 def folder(tmp_path, water_frames, tiny_model) -> Path:
     """A configuration of an active loop, with its files."""
-    from loops import fill_folder
+    from helpers.loops import fill_folder
 
     return fill_folder(tmp_path, water_frames, tiny_model)

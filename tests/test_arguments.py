@@ -8,8 +8,7 @@ from dataclasses import asdict, fields, replace
 import numpy as np
 import pytest
 from ase import Atoms
-from ase_knncalc.thermochemistry import gibbs_energy
-from factories import tiny, water_clusters
+from helpers.factories import tiny, water_clusters
 
 from ase_knncalc import (
     KeyMap,
@@ -28,6 +27,7 @@ from ase_knncalc import (
 from ase_knncalc.data import iter_frames, write_frames
 from ase_knncalc.errors import KNNCalcError, SettingsError
 from ase_knncalc.sampling import SamplingSettings, parse_ingredients, sample, select_frames
+from ase_knncalc.thermochemistry import gibbs_energy
 from ase_knncalc.training import append_to_file, needs_retraining
 from ase_knncalc.trend.sparse import SparseSettings
 

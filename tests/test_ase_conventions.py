@@ -32,7 +32,7 @@ from ase.db import connect
 from ase.io import Trajectory, read, write
 from ase.md.verlet import VelocityVerlet
 from ase.units import fs
-from asking import water_energy
+from helpers.asking import water_energy
 
 from ase_knncalc import KNNCalculator, snapshot
 from ase_knncalc.data import iter_frames, write_frames

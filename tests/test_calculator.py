@@ -13,7 +13,7 @@ import pytest
 from ase.build import molecule
 from ase.calculators.calculator import CalculationFailed, InputError, compare_atoms
 from ase.calculators.lj import LennardJones
-from factories import tiny, water_clusters
+from helpers.factories import tiny, water_clusters
 
 from ase_knncalc import KNNCalculator, load_model, save_model
 from ase_knncalc.baselines import make_baseline

@@ -15,7 +15,7 @@ TABLE = HERE.parent / "docs" / "faults.md"
 def named() -> list[tuple[str, str]]:
     if not TABLE.is_file():
         return []
-    return re.findall(r"`(test_\w+\.py)::(\w+)`", TABLE.read_text(encoding="utf-8"))
+    return re.findall(r"`((?:\w+/)?test_\w+\.py)::(\w+)`", TABLE.read_text(encoding="utf-8"))
 
 
 @pytest.mark.skipif(not TABLE.is_file(), reason="the documentation is not beside the tests")
@@ -33,4 +33,4 @@ def test_every_row_names_a_test() -> None:
     rows = [r for r in rows if not r.startswith(("| fault |", "| --- |"))]
     assert len(rows) > 30
     for row in rows:
-        assert re.search(r"`test_\w+\.py::\w+`", row), row
+        assert re.search(r"`(?:\w+/)?test_\w+\.py::\w+`", row), row

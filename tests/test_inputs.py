@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.build import molecule
 from ase.calculators.calculator import CalculationFailed, InputError
 from ase.calculators.lj import LennardJones
-from factories import tiny, water_clusters
+from helpers.factories import tiny, water_clusters
 
 from ase_knncalc import KNNCalculator, load_model, predict_frames, save_model, train
 from ase_knncalc.baselines import TBLiteBaseline, XTBBaseline, make_baseline

@@ -12,8 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from ase import Atoms
-from asking import bits, bits_of_file
-from factories import pair_energy, tiny, water_clusters
+from helpers.asking import bits, bits_of_file
+from helpers.factories import pair_energy, tiny, water_clusters
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
@@ -57,7 +57,7 @@ import json, sys
 import numpy as np
 from ase import Atoms
 from ase_knncalc import load_model
-from asking import bits
+from helpers.asking import bits
 frames = [Atoms(z, np.array(r)) for z, r in json.load(sys.stdin)]
 for name in sys.argv[1:]:
     print(json.dumps(bits(load_model(name, baseline=None), frames)))

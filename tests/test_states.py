@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
-from factories import tiny, water_clusters
-from mutants import edited
+from helpers.factories import tiny, water_clusters
+from helpers.mutants import edited
 
 from ase_knncalc import (
     KNNCalculator,

@@ -1,4 +1,4 @@
-"""The loss of MLKR and its gradient: leave-one-out kernel regression."""
+"""Leave-one-out kernel regression, and the loss of MLKR (see `mlkr`) with its gradient."""
 
 from __future__ import annotations
 

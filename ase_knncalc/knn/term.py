@@ -1,8 +1,4 @@
-"""The k-NN term: exact nearest neighbours in the learned metric, and what they say.
-
-Structures are projected once with the metric; distances are then Euclidean in few dimensions, so
-that one matrix product finds exact neighbours.
-"""
+"""The k-NN term K: what the nearest neighbours in the learned metric say."""
 
 from __future__ import annotations
 

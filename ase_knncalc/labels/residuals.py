@@ -1,4 +1,19 @@
-"""Residuals of labels, each from a trend that was fitted without it."""
+"""Residuals of labels, each from a trend that was fitted without it.
+
+The residual of a structure is the exact leave-one-out one, from a trend that was fitted without the
+other doubtful structures as well: it is refitted a few times, so that bad labels neither hide
+themselves nor discredit their neighbours. It is given in units of the robust spread of structures
+like it:
+
+    score = |e| / (s √(1 + v)),    s = 1.4826 median |e| / √(1 + v)
+
+with the leave-one-out residual e and the posterior variance v of the prediction in units of the
+noise; s is taken over structures of about the same size, and over those with the same rarest
+molecule if that is larger.
+
+Cook & Weisberg, *Residuals and Influence in Regression* (1982), studentised residuals; Rousseeuw &
+Leroy, *Robust Regression and Outlier Detection* (1987), reweighted least squares and the MAD.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +29,7 @@ FloatArray = np.ndarray
 IntArray = np.ndarray
 BoolArray = np.ndarray
 
-# Scores from which a residual has less weight in the next fit; is listed; has no weight; is beyond
-# doubt if something else explains it; and is beyond doubt by itself.
+# Scores from which a residual has less weight in the next fit, and has none.
 _UNUSUAL = 4.0
 _DOUBTFUL = 10.0
 # Weight of a doubtful structure: it has a residual, but no influence.
@@ -24,7 +38,7 @@ _IGNORED = 1e-12
 _LEAST_SPREAD = 1e-3
 _ROUNDS = 6
 _SMALL_FAMILY = 30
-_MAD = 1.4826  # of a normal distribution: standard deviation over median |x|
+MAD = 1.4826  # of a normal distribution: standard deviation over median |x|
 
 
 @dataclass(frozen=True)
@@ -104,22 +118,22 @@ def _scaled(fit: RidgeFit, sizes: IntArray, families: IntArray, kept: BoolArray)
     """Residuals with the robust spread among structures of about their size, and their family."""
     root = np.sqrt(1.0 + fit.leverage)
     student = np.abs(fit.leave_one_out) / root
-    overall = max(_LEAST_SPREAD, _MAD * float(np.median(student[kept])))
+    overall = max(_LEAST_SPREAD, MAD * float(np.median(student[kept])))
     scale = np.full(len(student), overall)
     order = np.argsort(sizes, kind="stable")
     for part in np.array_split(order, max(1, len(order) // 100)):
         if kept[part].any():
             scale[part] = max(
-                _LEAST_SPREAD, 0.5 * overall, _MAD * float(np.median(student[part][kept[part]]))
+                _LEAST_SPREAD, 0.5 * overall, MAD * float(np.median(student[part][kept[part]]))
             )
     for family in range(int(families.max()) + 1):
         members = np.flatnonzero(families == family)
         if len(members) > _SMALL_FAMILY:
-            scale[members] = np.maximum(scale[members], _MAD * np.median(student[members]))
+            scale[members] = np.maximum(scale[members], MAD * np.median(student[members]))
             continue
         # In small families a structure must not excuse itself.
         for i in members:
             others = student[members[members != i]]
             if len(others):
-                scale[i] = max(scale[i], _MAD * float(np.median(others)))
+                scale[i] = max(scale[i], MAD * float(np.median(others)))
     return Residuals(fit.leave_one_out, scale * root, fit.leverage)

@@ -1,20 +1,10 @@
 """Finding labelled structures whose Δ (reference − baseline) is wrong.
 
 Real data hold wrong labels: a cation computed as an anion, one energy in Hartree, an SCF that
-converged to another state. They spoil the trend around them. Here the residual of each structure is
-taken from a trend that was fitted without it (exact leave-one-out) and without the other doubtful
-ones (refitted a few times, so that bad labels neither hide themselves nor discredit their
-neighbours), in units of the robust spread of structures like it:
-
-    score = |e| / (s √(1 + v)),    s = 1.4826 median |e| / √(1 + v)
-
-with the leave-one-out residual e and the posterior variance v of the prediction in units of the
-noise; s is taken over structures of about the same size, and over those with the same rarest
-molecule if that is larger. A molecule that xTB describes badly in all its clusters is chemistry and
-no error. The score is the smaller one of two trends, linear and sparse.
-
-Cook & Weisberg, *Residuals and Influence in Regression* (1982), studentised residuals; Rousseeuw &
-Leroy, *Robust Regression and Outlier Detection* (1987), reweighted least squares and the MAD.
+converged to another state. They spoil the trend around them. Each structure is judged by its
+residual from a trend that was fitted without it, in units of the spread of structures like it
+(:mod:`ase_knncalc.labels.residuals`): the smaller one of two trends, linear and sparse. A molecule
+that xTB describes badly in all its clusters is chemistry and no error.
 """
 
 from __future__ import annotations
@@ -31,7 +21,7 @@ from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.errors import DataError
 from ase_knncalc.labels import contradictions
 from ase_knncalc.labels.brought import wrong_baselines
-from ase_knncalc.labels.residuals import _MAD, Residuals, robust_residuals
+from ase_knncalc.labels.residuals import MAD, Residuals, robust_residuals
 from ase_knncalc.labels.training_data import Prepared, TrainingData
 from ase_knncalc.trend.base import composition_columns
 from ase_knncalc.trend.sparse import SparseSettings
@@ -40,6 +30,8 @@ from ase_knncalc.trend.sparse_fit import fit_sparse
 FloatArray = np.ndarray
 IntArray = np.ndarray
 BoolArray = np.ndarray
+# Scores from which a structure is listed; is wrong beyond doubt if something else explains it; and
+# is wrong beyond doubt by itself.
 _LISTED = 6.0
 _CERTAIN_IF_EXPLAINED = 10.0
 _CERTAIN = 20.0
@@ -286,9 +278,6 @@ def leave_out(prepared: Prepared, suspects: Iterable[Suspect]) -> Prepared:
     )
 
 
-# ------------------------------------------------------------------------------------- residuals
-
-
 def _judge(
     data: TrainingData,
     batch: FeatureBatch,
@@ -354,4 +343,4 @@ def _gross(free: FloatArray, delta: FloatArray, rounds: int = 30) -> BoolArray:
         coefficients = np.linalg.lstsq(root[:, None] * free, root * delta, rcond=None)[0]
         deviation = np.abs(delta - free @ coefficients)
         weights = 1.0 / np.maximum(deviation, 1e-3 * np.median(deviation) + 1e-9)
-    return np.asarray(deviation > _GROSS * _MAD * np.median(deviation) + 1e-3)
+    return np.asarray(deviation > _GROSS * MAD * np.median(deviation) + 1e-3)

@@ -52,7 +52,7 @@ from ase_knncalc.store.integrity import check_magnitude, check_model, check_size
 from ase_knncalc.trend.kinds import trend_class
 from ase_knncalc.uncertainty import Calibration, ForceCalibration
 
-_PACKAGE_DIR = Path(__file__).resolve().parent
+_PACKAGE_DIR = Path(__file__).resolve().parents[1]
 # In a wheel the models lie inside the package, in a source checkout beside it.
 _MODEL_DIRS = (_PACKAGE_DIR / "trained_models", _PACKAGE_DIR.parent / "trained_models")
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ase_knncalc._lib.arguments import instance, positive
 from ase_knncalc.model import KNNModel
-
-if TYPE_CHECKING:
-    pass
 
 
 def additions_of(model: KNNModel) -> list[dict[str, Any]]:
