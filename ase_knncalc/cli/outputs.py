@@ -80,7 +80,7 @@ def check_folder(option: str, path: Path | None) -> None:
 
 def _files_of(path: Path) -> list[Path]:
     """A file; or the outputs in a folder, which are read in its place."""
-    from ase_knncalc.data.frames import output_files
+    from ase_knncalc.data.outputs import output_files
 
     try:
         return output_files(path) if path.is_dir() else [path]

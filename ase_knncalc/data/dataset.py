@@ -16,8 +16,9 @@ from ase.data import chemical_symbols
 
 from ase_knncalc._lib.arguments import not_negative
 from ase_knncalc.data.duplicates import DuplicateFinder
-from ase_knncalc.data.frames import enumerate_frames, file_stem, is_jkqc, printable
+from ase_knncalc.data.frames import enumerate_frames, is_jkqc
 from ase_knncalc.data.keys import LEVELS, KeyMap, key_map, label_keys
+from ase_knncalc.data.paths import file_stem, printable
 from ase_knncalc.data.units import check_units
 from ase_knncalc.errors import ChargeError, DataError, KNNCalcError, SettingsError, StructureError
 from ase_knncalc.structure import check_structure, composition_label, plain_text, resolve_charge

@@ -10,11 +10,13 @@ gives, except for the identifiers in ``text_keys``, which stay text (ASE makes t
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
+import json
 import re
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
@@ -25,8 +27,15 @@ from ase import Atoms
 from ase.calculators.calculator import all_properties
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import atomic_numbers
-from ase.io.extxyz import key_val_str_to_dict, read_xyz
+from ase.io.extxyz import (
+    SPECIAL_3_3_KEYS,
+    key_val_dict_to_str,
+    key_val_str_to_dict,
+    per_config_properties,
+    read_xyz,
+)
 
+from ase_knncalc.data.info import is_empty
 from ase_knncalc.errors import DataError
 
 # Values that ASE writes as identifiers or free text and that must not turn into numbers.
@@ -257,3 +266,75 @@ def _text(value: str) -> str:
     if value[0] in "\"'{[":
         value = value[1:-1]
     return _ESCAPED.sub(r"\1", value)
+
+
+def write_extxyz(path: Path, frames: Iterable[Atoms]) -> None:
+    """Frames whose labels are read again as they are; ValueError where they would not be."""
+    from ase.io.extxyz import write_xyz
+
+    known = {"Properties", "Lattice", "pbc", *all_properties}
+    with open(path, "wb") as raw, contextlib.ExitStack() as stack:
+        binary: Any = raw
+        if path.suffix == ".gz":
+            # Neither time nor name in the header: the same frames give the same bytes.
+            binary = stack.enter_context(gzip.GzipFile("", "wb", fileobj=raw, mtime=0))
+        text = stack.enter_context(io.TextIOWrapper(binary, encoding="utf-8", newline="\n"))
+        for atoms in frames:
+            values = {k: extxyz_value(k, v) for k, v in atoms.info.items() if not is_empty(v)}
+            # Of an empty list an array may have been made.
+            atoms.info = {k: v for k, v in values.items() if not is_empty(v)}
+            frame = io.StringIO()
+            write_xyz(frame, [atoms])
+            comment = frame.getvalue().split("\n", 2)[1]
+            found = parse_comment(comment).keys()
+            if not atoms.info.keys() <= found <= known | atoms.info.keys():
+                raise ValueError(f"its labels would not be read again from {comment!r}")
+            text.write(frame.getvalue())
+
+
+# Stands for the label that follows a value in a comment line.
+_BEHIND = "_behind_it"
+_QUOTED_BY_ASE = re.compile(r"""[ "'{}\[\]]""")
+_LINE_BREAK = re.compile(r"\r\n|\s")
+# The frame itself, which extended XYZ keeps between the keys of ``info``.
+_FRAME_KEYS = {"Properties", "Lattice", "pbc"}
+# Of the results that ASE makes of keys by these names, it takes any value for these three.
+_RESULTS = {*per_config_properties, *SPECIAL_3_3_KEYS} - {"energy", "free_energy", "magmom"}
+
+
+def extxyz_value(key: str, value: Any) -> Any:
+    """A plain value as ASE's comment line can hold it: on one line, and escaped where ASE does not.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For text under a key that ASE wants numbers for.
+    """
+    if key in _RESULTS:
+        return np.asarray(value, dtype=float)
+    if isinstance(value, list | dict):
+        # ASE would write the same, but with bare backslashes.
+        return f"_JSON {json.dumps(value)}".replace("\\", "\\\\")
+    if not isinstance(value, str):
+        return value
+    text = _LINE_BREAK.sub(" ", value).replace("\\", "\\\\")
+    if text.startswith("_JSON "):
+        text = f" {text}"  # ASE would look for JSON behind it
+    # Within quotes "=" means nothing; without, ASE swallows it at either end of a value.
+    return text if _QUOTED_BY_ASE.search(text) else text.replace("=", "\\=")
+
+
+def fits_extxyz(key: str, value: Any) -> bool:
+    """Whether the key is not one of the frame, and ASE reads the value as one value of that key."""
+    if key in _FRAME_KEYS:
+        return False
+    if is_empty(value) or (isinstance(value, str | bool | int | float) and key not in _RESULTS):
+        return True
+    try:
+        written = extxyz_value(key, value)
+        if key in SPECIAL_3_3_KEYS:
+            return written.shape in ((3, 3), (9,), *([(6,)] if key == "stress" else []))
+        text = key_val_dict_to_str({key: written, _BEHIND: 1})
+        return list(parse_comment(text, ())) == [key, _BEHIND]
+    except Exception:  # anything, by the kind of the value
+        return False

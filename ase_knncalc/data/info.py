@@ -7,26 +7,20 @@ first, and what a format cannot give back is left out and told.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from ase.io.extxyz import SPECIAL_3_3_KEYS, key_val_dict_to_str, per_config_properties
+from ase import Atoms
 
-from ase_knncalc.data.extxyz import parse_comment
 from ase_knncalc.structure import plain_text
 
 Fits = Callable[[str, Any], bool]
 """Whether a format gives back a plain value under a key."""
 
-# Stands for the label that follows a value in a comment line.
-_BEHIND = "_behind_it"
 # What separates keys from values and from each other in a comment line of extended XYZ.
 _SEPARATORS = re.compile(r"""[\s="'{}\[\]\\]+""")
-_QUOTED_BY_ASE = re.compile(r"""[ "'{}\[\]]""")
-_LINE_BREAK = re.compile(r"\r\n|\s")
 _NUMBERS = "biufc"
 
 # Keys by which ASE's JSON knows objects.
@@ -37,11 +31,6 @@ _JSON_MARKS = {
     "__datetime__",
     "__ase_objtype__",
 }
-# The frame itself, which extended XYZ keeps between the keys of ``info``.
-_FRAME_KEYS = {"Properties", "Lattice", "pbc"}
-_CSV_COLUMNS = {"formula", "n_atoms"}
-# Of the results that ASE makes of keys by these names, it takes any value for these three.
-_RESULTS = {*per_config_properties, *SPECIAL_3_3_KEYS} - {"energy", "free_energy", "magmom"}
 
 
 def plain_info(info: Mapping[Any, Any], fits: Fits, told: dict[str, str]) -> dict[str, Any]:
@@ -97,9 +86,6 @@ def plain_value(value: Any) -> Any:
     return value
 
 
-# ------------------------------------------------------------------------------- extended XYZ
-
-
 def is_empty(value: Any) -> bool:
     """Whether ASE would write nothing behind the "=", and then read the next entry as the value."""
     if isinstance(value, str):
@@ -107,67 +93,8 @@ def is_empty(value: Any) -> bool:
     return value is None or (isinstance(value, np.ndarray) and value.size == 0)
 
 
-def extxyz_value(key: str, value: Any) -> Any:
-    """A plain value as ASE's comment line can hold it: on one line, and escaped where ASE does not.
-
-    Raises
-    ------
-    ValueError, TypeError
-        For text under a key that ASE wants numbers for.
-    """
-    if key in _RESULTS:
-        return np.asarray(value, dtype=float)
-    if isinstance(value, list | dict):
-        # ASE would write the same, but with bare backslashes.
-        return f"_JSON {json.dumps(value)}".replace("\\", "\\\\")
-    if not isinstance(value, str):
-        return value
-    text = _LINE_BREAK.sub(" ", value).replace("\\", "\\\\")
-    if text.startswith("_JSON "):
-        text = f" {text}"  # ASE would look for JSON behind it
-    # Within quotes "=" means nothing; without, ASE swallows it at either end of a value.
-    return text if _QUOTED_BY_ASE.search(text) else text.replace("=", "\\=")
-
-
-def fits_extxyz(key: str, value: Any) -> bool:
-    """Whether the key is not one of the frame, and ASE reads the value as one value of that key."""
-    if key in _FRAME_KEYS:
-        return False
-    if is_empty(value) or (isinstance(value, str | bool | int | float) and key not in _RESULTS):
-        return True
-    try:
-        written = extxyz_value(key, value)
-        if key in SPECIAL_3_3_KEYS:
-            return written.shape in ((3, 3), (9,), *([(6,)] if key == "stress" else []))
-        text = key_val_dict_to_str({key: written, _BEHIND: 1})
-        return list(parse_comment(text, ())) == [key, _BEHIND]
-    except Exception:  # anything, by the kind of the value
-        return False
-
-
-# ------------------------------------------------------------------------------- other formats
-
-
-def fits_trajectory(key: str, value: Any) -> bool:
-    """Whether ASE's JSON gives the value back."""
-    from ase.io.jsonio import decode, encode
-
-    return _returns(key, value, lambda v: decode(encode(v)))
-
-
-def fits_database(key: str, value: Any) -> bool:
-    """Whether the binary data of ASE's databases give the value back."""
-    from ase.db.core import bytes_to_object, object_to_bytes
-
-    return _returns(key, value, lambda v: bytes_to_object(object_to_bytes(v)))
-
-
-def fits_csv(key: str, value: Any) -> bool:
-    """Whether the table has no column of its own by that name."""
-    return key not in _CSV_COLUMNS
-
-
-def _returns(key: str, value: Any, there_and_back: Callable[[Any], Any]) -> bool:
+def comes_back(key: str, value: Any, there_and_back: Callable[[Any], Any]) -> bool:
+    """Whether a plain value under a key survives a format that is ASE's JSON or its like."""
     if key in _JSON_MARKS:
         return False
     if value is None or isinstance(value, str | bool | int | float | np.ndarray):
@@ -177,3 +104,21 @@ def _returns(key: str, value: Any, there_and_back: Callable[[Any], Any]) -> bool
     except Exception:  # anything, by the kind of the value
         return False
     return True
+
+
+_PER_ATOM = ("_forces", "forces_std")
+
+
+def per_atom(atoms: Atoms) -> dict[str, Any]:
+    """Arrays that trajectories and databases, which keep ASE's own alone, take in ``info``."""
+    return {key: value for key, value in atoms.arrays.items() if key.endswith(_PER_ATOM)}
+
+
+def move_arrays(atoms: Atoms) -> None:
+    """Put what :func:`per_atom` gave back into the arrays, and make text of all keys."""
+    # ASE makes the number 3 of the key "3".
+    atoms.info = {str(key): value for key, value in atoms.info.items()}
+    for key, value in list(atoms.info.items()):
+        shape = (len(atoms),) if key.endswith("_std") else (len(atoms), 3)
+        if key.endswith(_PER_ATOM) and np.shape(value) == shape and key not in atoms.arrays:
+            atoms.new_array(key, np.array(atoms.info.pop(key), dtype=float))

@@ -16,8 +16,8 @@ from ase import Atoms
 
 from ase_knncalc.data.dataset import CONFLICT_KEY, Source, iter_sources
 from ase_knncalc.data.duplicates import DuplicateFinder
-from ase_knncalc.data.frames import file_stem
 from ase_knncalc.data.keys import LEVELS, KeyMap, key_map, label_keys
+from ase_knncalc.data.paths import file_stem
 from ase_knncalc.errors import DataError
 
 # Shift of an atom up to which a geometry is the same, and what it can change a distance by, Å.
