@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from ase_knncalc.active.config import LoopConfig, read_config
 from ase_knncalc.active.journal import Journal
-from ase_knncalc.active.loop import ActiveLoop, Plan, run_loop
+from ase_knncalc.active.loop import ActiveLoop, run_loop
+from ase_knncalc.active.plan import Plan
 
 __all__ = ["ActiveLoop", "Journal", "LoopConfig", "Plan", "read_config", "run_loop"]

@@ -23,7 +23,6 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +46,7 @@ from ase_knncalc.active.inputs import (
 from ase_knncalc.active.journal import Asked, Journal
 from ase_knncalc.active.labelling import make_labeler
 from ase_knncalc.active.learning import Learned, covered, errors_of, learn, train_model
+from ase_knncalc.active.plan import Plan, said_of
 from ase_knncalc.active.pool import Candidates, others
 from ase_knncalc.data import write_frames
 from ase_knncalc.errors import (
@@ -61,40 +61,12 @@ from ase_knncalc.labels.cache import LabelCache
 from ase_knncalc.labels.training_data import compute_features
 from ase_knncalc.model import KNNModel
 from ase_knncalc.store import load_model, save_model
-from ase_knncalc.structure import resolve_charge
 
 FloatArray = np.ndarray
 
 _PLOT_INTERVAL = 5.0  # seconds
 # One structure may be hard, or its label wrong; so many say that the labeler is.
 _IN_A_ROW = 3
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a loop would do next; from :meth:`ActiveLoop.plan`.
-
-    Attributes
-    ----------
-    iteration : int
-    pool : int
-        Structures that could be chosen.
-    not_covered : int
-        Those among them with elements, charges or multiplicities that the model never saw.
-    chosen : list of Atoms
-    energy_std, novelty : list of float or None
-        Of the chosen ones; None where the model does not cover them.
-    note : str
-        What the plan does not know yet.
-    """
-
-    iteration: int
-    pool: int
-    not_covered: int
-    chosen: list[Atoms]
-    energy_std: list[float | None]
-    novelty: list[float | None]
-    note: str = ""
 
 
 class ActiveLoop:
@@ -253,7 +225,7 @@ class ActiveLoop:
                 model, left, before, done + 1, self._candidates.known
             )
             picked, foreign = [left[i] for i in choice.places], choice.not_covered
-        stds, novelties = _said_of(model, picked)
+        stds, novelties = said_of(model, picked)
         return Plan(done + 1, len(left), foreign, picked, stds, novelties, note)
 
     def _forget_failures(self, journal: Journal, done: int) -> None:
@@ -497,22 +469,6 @@ class ActiveLoop:
         if plot:
             self._plotted = now
         write_report(self.directory, reports, plot=plot)
-
-
-def _said_of(
-    model: KNNModel | None, frames: Sequence[Atoms]
-) -> tuple[list[float | None], list[float | None]]:
-    stds: list[float | None] = []
-    novelties: list[float | None] = []
-    for atoms in frames:
-        if model is None or not covered(model, atoms):
-            stds.append(None)
-            novelties.append(None)
-            continue
-        found = model.correct(atoms.numbers, atoms.positions, resolve_charge(atoms)[0])
-        stds.append(float(found.energy_std))
-        novelties.append(float(found.novelty))
-    return stds, novelties
 
 
 def run_loop(config: LoopConfig, **options: Any) -> list[dict[str, Any]]:
