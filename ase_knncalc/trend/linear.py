@@ -71,7 +71,7 @@ class LinearTrend:
     coefficients
         Of the summed descriptor, eV, shape (n_features,).
     free_map, shift, factor
-        Factors of the posterior variance, see :func:`regression.prediction_rows`.
+        Factors of the posterior variance, see :func:`posterior.prediction_rows`.
     """
 
     kind: ClassVar[str] = "linear"

@@ -135,7 +135,7 @@ class SparseTrend:
     variance_counts
         How many of each element's first environments the variance uses, shape (n_elements,).
     free_map, shift, factor
-        Factors of the posterior variance, see :func:`regression.prediction_rows`.
+        Factors of the posterior variance, see :func:`posterior.prediction_rows`.
     spacings
         Usual distance of a training atom of each element to environments not its own, in units of
         σ, shape (n_elements,).
