@@ -43,7 +43,7 @@ _INFO_KEYS = ("charge", "multiplicity", "spin")
 _EXTRAS = ("novelty", "baseline_energy", "delta", "neighbors", "energy_interval")
 
 
-class KNNCalculator(Calculator):
+class KNNCalculator(Calculator):  # type: ignore[misc]
     """Reference-level energies at the baseline's cost, with an uncertainty.
 
     ``results`` holds, beside what ASE knows:

@@ -18,8 +18,8 @@ class SettingsError(KNNCalcError, ValueError):
     """An option has a value, or a combination of values, that makes no sense."""
 
 
-class StructureError(KNNCalcError, InputError):
-    """A structure cannot be handled: NaN positions, overlapping atoms, periodic cell, …"""
+class StructureError(KNNCalcError, InputError):  # type: ignore[misc]
+    """A structure cannot be handled: NaN positions, overlapping atoms, a periodic cell."""
 
 
 class ChargeError(StructureError):
@@ -34,11 +34,11 @@ class NoveltyError(StructureError):
     """A structure is further from the training data than ``on_novelty="raise"`` allows."""
 
 
-class BaselineError(KNNCalcError, CalculationFailed):
+class BaselineError(KNNCalcError, CalculationFailed):  # type: ignore[misc]
     """The baseline method is missing, does not fit the model, or did not converge."""
 
 
-class LabelerError(KNNCalcError, CalculationFailed):
+class LabelerError(KNNCalcError, CalculationFailed):  # type: ignore[misc]
     """A reference calculation failed (no convergence, time limit, crash)."""
 
 

@@ -4,9 +4,9 @@ import numpy as np
 from ase import Atoms
 from ase.build import molecule
 from ase.optimize import BFGS
-from ase_knncalc.thermochemistry import Thermochemistry, binding_gibbs_energy, gibbs_energy
 
 from ase_knncalc import KNNCalculator
+from ase_knncalc.thermochemistry import Thermochemistry, binding_gibbs_energy, gibbs_energy
 
 KCAL_PER_MOL = 23.060547830619026
 

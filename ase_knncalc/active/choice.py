@@ -180,7 +180,7 @@ class Chooser:
         )
         blank = np.zeros((len(frames), 1))
         pool = Pool(blank[:, 0], blank[:, 0], blank, blank[:0], rows=rows)
-        return select(pool, n, "variance", seed=seed).tolist()
+        return [int(i) for i in select(pool, n, "variance", seed=seed)]
 
 
 def _most_different(frames: Sequence[Atoms], n: int, config: LoopConfig) -> list[int]:

@@ -8,7 +8,7 @@ import re
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -29,6 +29,8 @@ from ase_knncalc.sampling import SamplingSettings
 from ase_knncalc.sampling.selection import STRATEGIES
 from ase_knncalc.settings import TrainingSettings
 from ase_knncalc.trend.sparse import SparseSettings
+
+_Kind = TypeVar("_Kind")
 
 
 class _Table(BaseModel):
@@ -281,7 +283,7 @@ def _known(options: Any, kind: type[Any], where: str) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
 
 
-def _made(kind: type[Any], options: dict[str, Any], where: str) -> Any:
+def _made(kind: type[_Kind], options: dict[str, Any], where: str) -> _Kind:
     try:
         return kind(**options)
     except SettingsError as e:

@@ -115,7 +115,8 @@ def _digest(config: LoopConfig) -> str:
 
 def _kept(journal: Journal) -> dict[str, Any] | None:
     """The identity of the configuration that a loop was last called with."""
-    return json.loads(journal.fact("configuration") or "null")
+    kept: dict[str, Any] | None = json.loads(journal.fact("configuration") or "null")
+    return kept
 
 
 def _remove(directory: Path, pattern: str) -> None:

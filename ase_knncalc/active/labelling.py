@@ -61,7 +61,7 @@ class NamedCalculator:
         module, _, name = self.name.rpartition(".")
         try:
             if module:
-                found = getattr(importlib.import_module(module), name)
+                found: type[BaseCalculator] = getattr(importlib.import_module(module), name)
             else:
                 from ase.calculators.calculator import get_calculator_class
 

@@ -40,7 +40,6 @@ def row(report: dict[str, Any]) -> list[Any]:
 
 def write_report(directory: Path, reports: Sequence[dict[str, Any]], *, plot: bool = True) -> None:
     """``report.csv``, and ``report.png`` where matplotlib is installed."""
-
     if not reports:
         return
     text = io.StringIO()

@@ -339,7 +339,7 @@ def skeleton(atoms: Atoms) -> Skeleton:
 
 def _bonded(heavy: Atoms) -> FloatArray:
     radii = covalent_radii[heavy.numbers]
-    near = heavy.get_all_distances() < _BOND * (radii[:, None] + radii)
+    near: FloatArray = heavy.get_all_distances() < _BOND * (radii[:, None] + radii)
     np.fill_diagonal(near, False)
     return near
 

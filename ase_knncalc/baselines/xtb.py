@@ -268,7 +268,8 @@ def _rotation(vector: tuple[float, float, float]) -> np.ndarray:
     angle = math.sqrt(sum(v * v for v in vector))
     x, y, z = (v / angle for v in vector)
     cross = np.array([[0.0, -z, y], [z, 0.0, -x], [-y, x, 0.0]])
-    return np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * (cross @ cross)
+    square: np.ndarray = cross @ cross
+    return np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * square
 
 
 # No small rational relation between its elements, so that no bond of a built structure ends up

@@ -182,7 +182,7 @@ def _species(frames: list[Atoms], charge: int | None) -> str:
             f"conformers of one composition and charge are ranked, but the files hold "
             f"{len(species)}: {', '.join(species[:5])}; rank each on its own"
         )
-    return species[0]
+    return str(species[0])
 
 
 def _show(

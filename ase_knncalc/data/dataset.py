@@ -105,7 +105,7 @@ class LabelledDataset:
             name of another number in ``info``.
         """
         if key == "delta":
-            return self.energies("reference_energy") - self.energies("baseline_energy")
+            return np.asarray(self.energies("reference_energy") - self.energies("baseline_energy"))
         return np.array([a.info.get(key, np.nan) for a in self.frames], dtype=float)
 
     @property

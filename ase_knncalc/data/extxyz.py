@@ -254,7 +254,7 @@ def parse_comment(comment: str, text_keys: Collection[str] = TEXT_KEYS) -> dict[
 
 
 def _parse_unusual(comment: str, text_keys: Collection[str]) -> dict[str, Any]:
-    info = key_val_str_to_dict(comment)
+    info: dict[str, Any] = key_val_str_to_dict(comment)
     for match in _TOKEN.finditer(comment):
         key, value = match.groups()
         if key in text_keys and key in info:

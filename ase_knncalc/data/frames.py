@@ -162,7 +162,7 @@ def _iter_other(path: Path, frames: slice) -> Iterator[tuple[int, Atoms]]:
     from ase.io import iread
 
     def read() -> Iterator[Atoms]:
-        return iread(str(path), index=":", do_not_split_by_at_sign=True)
+        yield from iread(str(path), index=":", do_not_split_by_at_sign=True)
 
     forward = forwards(frames, lambda: sum(1 for _ in read()))
     numbered = islice(enumerate(read()), forward.start, forward.stop, forward.step)

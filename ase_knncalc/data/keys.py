@@ -94,8 +94,8 @@ class KeyMap:
 
     def forces_key(self, level: str) -> str | None:
         """Key of the forces of ``level``, ``"reference"`` or ``"baseline"``."""
-        energy_key = getattr(self, f"{level}_energy")
-        forces_key = getattr(self, f"{level}_forces")
+        energy_key: str = getattr(self, f"{level}_energy")
+        forces_key: str | None = getattr(self, f"{level}_forces")
         if energy_key == f"{level}_energy" or forces_key != f"{level}_forces":
             return forces_key
         if energy_key in ("energy", "free_energy"):

@@ -350,7 +350,7 @@ def _turned(forces: np.ndarray, there: Atoms, here: Atoms) -> np.ndarray | None:
     old = there.positions[order] - there.positions.mean(axis=0)
     new = here.positions - here.positions.mean(axis=0)
     if np.abs(old - new).max() <= _SAME_DISTANCE:
-        return forces[order]
+        return np.asarray(forces[order])
     # Mirror images have the same energy, hence mirrored forces: any orthogonal matrix will do.
     from scipy.linalg import orthogonal_procrustes
 

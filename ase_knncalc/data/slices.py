@@ -22,5 +22,5 @@ def forwards(frames: slice, count: Callable[[], int]) -> slice:
 def ordered(frames: slice, forward: Iterator[tuple[int, Atoms]]) -> Iterator[tuple[int, Atoms]]:
     """Turn round what was read forwards if the slice runs backwards."""
     if frames.step is not None and frames.step < 0:
-        return reversed(list(forward))
+        return iter(list(forward)[::-1])
     return forward

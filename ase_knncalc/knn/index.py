@@ -6,6 +6,7 @@ that one matrix product finds exact neighbours.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -59,12 +60,12 @@ class NeighborIndex:
     def tolerance(self, z: FloatArray) -> float:
         """Bound of the error of :meth:`approximate_squares` at one point."""
         scale = float(z @ z) + self._largest
-        return 4.0 * float(np.finfo(np.float32).eps) * np.sqrt(self.points.shape[1]) * scale
+        return 4.0 * float(np.finfo(np.float32).eps) * math.sqrt(self.points.shape[1]) * scale
 
     def exact(self, z: FloatArray, candidates: IntArray) -> FloatArray:
         """Distances to some points in float64; what is zero within storage precision is zero."""
         difference = self.points[candidates].astype(np.float64) - z
-        distances = np.sqrt(np.einsum("ij,ij->i", difference, difference))
+        distances: FloatArray = np.sqrt(np.einsum("ij,ij->i", difference, difference))
         distances[distances <= _ZERO * max(1.0, float(np.sqrt(z @ z)))] = 0.0
         return distances
 

@@ -136,7 +136,7 @@ class _Geometry:
     def kernels(
         self, queries: Sequence[_Environments], query: int, structures: IntArray
     ) -> FloatArray:
-        """k of one query to some of the own structures, shape (n_structures,)."""
+        """Kernels of one query with some of the own structures, shape (n_structures,)."""
         found = np.zeros(len(structures))
         for e, (asked, part) in enumerate(zip(queries, self.parts, strict=True)):
             a = asked.rows[asked.starts[query] : asked.starts[query + 1]]
@@ -374,9 +374,10 @@ class KernelIndex:
         self, queries: Sequence[_Environments], own: FloatArray, row: int, structures: IntArray
     ) -> FloatArray:
         cross = self._geometry.kernels(queries, row, structures)
-        return induced_distances(
+        (distances,) = induced_distances(
             cross[None], own[row : row + 1], self._own[structures], normalize=self.normalize
-        )[0]
+        )
+        return np.asarray(distances)
 
     def _project(
         self, batch: FeatureBatch, parts: Sequence[_Environments]

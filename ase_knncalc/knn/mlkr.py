@@ -53,8 +53,8 @@ _WIDENING = 2.0
 _PATIENCE = 5
 
 
-class MLKR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Metric learning for kernel regression, with memory linear in the number of samples.
+class MLKR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    r"""Metric learning for kernel regression, with memory linear in the number of samples.
 
     The loss is minimised with L-BFGS in principal coordinates scaled by σ^(−whiten), which is a
     preconditioner: it leaves the loss of a metric as it is, but decides which metrics are near
@@ -95,7 +95,7 @@ class MLKR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
     Attributes
     ----------
-    components_ : ndarray (n_components\\_, n_features)
+    components_ : ndarray (n_components\_, n_features)
         The map A. Euclidean distances of A x are the learned metric, in units of kernel widths.
     n_components_ : int
         Dimensions of the mapped space.
@@ -103,7 +103,7 @@ class MLKR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         Mean of the samples learned from, subtracted before mapping.
     n_iter_ : int
         L-BFGS iterations done.
-    loss_history_ : ndarray (n_iter\\_ + 1,)
+    loss_history_ : ndarray (n_iter\_ + 1,)
         Mean squared leave-one-out error, in units of y², of the start and after each iteration.
     converged_ : bool
         Whether ``tol`` was reached.
@@ -207,7 +207,7 @@ class MLKR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X: FloatArray) -> FloatArray:
-        """Map samples into the learned space.
+        r"""Map samples into the learned space.
 
         Parameters
         ----------
@@ -216,12 +216,13 @@ class MLKR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        ndarray (n_samples, n_components\\_)
+        ndarray (n_samples, n_components\_)
             (X − mean) Aᵀ, in the precision of X.
         """
         check_is_fitted(self, "components_")
         X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        return ((X - self.mean_) @ self.components_.T).astype(X.dtype, copy=False)
+        projected = (X - self.mean_) @ self.components_.T
+        return np.asarray(projected, dtype=X.dtype)
 
     def _fit(self, X: FloatArray, y: FloatArray) -> None:
         X, y = validate_data(
@@ -347,7 +348,8 @@ class MLKR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     def _given_start(self, n_features: int) -> FloatArray | None:
         """Start from a previous fit or the user's array, shape (m, n_features), or None."""
         if self.warm_start and hasattr(self, "components_"):
-            start, origin = self.components_, "warm_start: components_ of the previous fit"
+            start: FloatArray = self.components_
+            origin = "warm_start: components_ of the previous fit"
         elif isinstance(self.init, str):
             return None
         else:

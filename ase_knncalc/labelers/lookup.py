@@ -108,4 +108,4 @@ class LookupLabeler:
 
 
 def _centred(atoms: Atoms) -> FloatArray:
-    return atoms.positions - atoms.positions.mean(axis=0)
+    return np.asarray(atoms.positions - atoms.positions.mean(axis=0))

@@ -125,8 +125,10 @@ def _formula(atoms: Counter[int]) -> str:
 
 
 def odd_states(data: TrainingData, frames: Sequence[Atoms] | None) -> dict[int, str]:
-    """Structures in another state than nearly all of their composition: multiplicities of frames,
-    or charges without them."""
+    """Structures in another state than nearly all of their composition.
+
+    States are multiplicities of the frames, or charges without frames.
+    """
     what = "charge" if frames is None else "multiplicity"
     values = data.batch.charges.tolist()
     if frames is not None:
@@ -162,6 +164,7 @@ def unit_slips(
 
 
 def slip_text(level: str, factor: float, looks_like: str) -> str:
+    """How a note tells that an energy is in another unit."""
     size, relation = (factor, "larger") if factor > 1 else (1.0 / factor, "smaller")
     return (
         f"its {level} energy is {relation} by a factor of {size:.6g} than the other structures "

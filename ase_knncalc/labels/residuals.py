@@ -60,7 +60,7 @@ class Residuals:
     @property
     def score(self) -> FloatArray:
         """Magnitude in units of what is expected, shape (n,)."""
-        return np.abs(self.residual) / self.expected
+        return np.asarray(np.abs(self.residual) / self.expected)
 
 
 def robust_residuals(

@@ -12,7 +12,7 @@ from ase_knncalc.baselines import Baseline, make_baseline
 from ase_knncalc.structure import resolve_charge
 
 
-class BaselineCalculator(Calculator):
+class BaselineCalculator(Calculator):  # type: ignore[misc]
     """A baseline as an ASE calculator, for relaxations and dynamics.
 
     Parameters

@@ -239,7 +239,7 @@ def contact(first: Atoms, second: Atoms, shift: FloatArray | float = 0.0) -> flo
 
 
 def _radii(atoms: Atoms) -> FloatArray:
-    return np.nan_to_num(vdw_radii[atoms.numbers], nan=_DEFAULT_RADIUS)
+    return np.asarray(np.nan_to_num(vdw_radii[atoms.numbers], nan=_DEFAULT_RADIUS))
 
 
 def closest_contact(cluster: Atoms, of: BoolArray | None = None) -> float:

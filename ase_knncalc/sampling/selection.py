@@ -172,7 +172,7 @@ def select(
     n = whole(0)("n", n)
     rng = np.random.default_rng(whole(0, 2**63 - 1)("seed", seed))
     # A shuffled pool: ties are broken by the seed and not by the order of a file.
-    candidates = rng.permutation(within_window(pool, energy_window))
+    candidates: IntArray = rng.permutation(within_window(pool, energy_window))
     n = min(n, len(candidates))
     if n == 0:
         return np.zeros(0, dtype=np.intp)
@@ -180,12 +180,12 @@ def select(
         return candidates[:n]
     if strategy in ("energy_std", "novelty"):
         score = np.asarray(getattr(pool, strategy))[candidates]
-        return candidates[np.argsort(-score, kind="stable")[:n]]
+        return np.asarray(candidates[np.argsort(-score, kind="stable")[:n]])
     if strategy == "diversity":
-        return candidates[farthest_points(pool.points[candidates], pool.known, n)]
+        return np.asarray(candidates[farthest_points(pool.points[candidates], pool.known, n)])
     if strategy == "combined":
         std = pool.energy_std[candidates]
-        return candidates[farthest_points(pool.points[candidates], pool.known, n, std)]
+        return np.asarray(candidates[farthest_points(pool.points[candidates], pool.known, n, std)])
     if pool.rows is None or not pool.rows.shape[1]:
         raise SettingsError(
             "strategy='variance' needs the posterior covariance of a trend: this model has none "
@@ -196,7 +196,9 @@ def select(
         candidates = candidates[np.argsort(-variance, kind="stable")[:_MOST_CANDIDATES]]
     n = min(n, len(candidates))
     reference = rng.permutation(_choosable(pool))[:_MOST_REFERENCES]
-    return candidates[variance_reduction(pool.rows[candidates], pool.rows[reference], n)]
+    return np.asarray(
+        candidates[variance_reduction(pool.rows[candidates], pool.rows[reference], n)]
+    )
 
 
 def select_frames(
@@ -297,7 +299,7 @@ def _left_out(model: KNNModel, frames: Sequence[Atoms], batch: FeatureBatch) -> 
             UserWarning,
             stacklevel=3,
         )
-    return known | repeated
+    return np.asarray(known | repeated)
 
 
 def _choosable(pool: Pool) -> IntArray:
@@ -322,7 +324,7 @@ def within_window(pool: Pool, energy_window: float | None) -> IntArray:
     lowest = np.full(int(labels.max(initial=0)) + 1, np.inf)
     np.minimum.at(lowest, labels, pool.energies)
     near = pool.energies <= lowest[labels] + energy_window
-    return choosable[near[choosable]]
+    return np.asarray(choosable[near[choosable]])
 
 
 def farthest_points(
@@ -372,7 +374,7 @@ def _nearest(points: FloatArray, known: FloatArray, block: int = 1000) -> FloatA
         part = known[start : start + block]
         cross = own[:, None] + np.einsum("ij,ij->i", part, part) - 2 * points @ part.T
         squares = np.minimum(squares, cross.min(axis=1))
-    return np.sqrt(np.maximum(squares, 0.0))
+    return np.asarray(np.sqrt(np.maximum(squares, 0.0)))
 
 
 def variance_reduction(rows: FloatArray, reference: FloatArray, n: int) -> IntArray:

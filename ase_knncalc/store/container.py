@@ -1,10 +1,10 @@
-"""Containers: checked HDF5 files of a kind, with one JSON text and named arrays.
+r"""Containers: checked HDF5 files of a kind, with one JSON text and named arrays.
 
 A file of this package is an HDF5 file behind a user block of 512 bytes::
 
-    ase_knncalc <kind> <format version>\\n
-    sha256 <hex digest of everything after the user block>\\n
-    written by ase_knncalc <package version>\\n
+    ase_knncalc <kind> <format version>\n
+    sha256 <hex digest of everything after the user block>\n
+    written by ase_knncalc <package version>\n
     (padded with zero bytes)
 
 Any HDF5 tool reads it (``h5dump``, ``h5ls``); this package verifies the digest before HDF5 sees a

@@ -418,7 +418,7 @@ def _scale_factor(additions: list[dict[str, Any]]) -> float:
     additions near the data say nothing of structures far off.
     """
     squares = [min(abs(a["normalised"]), _LARGEST) ** 2 for a in additions]
-    return max(1.0, (_PRIOR + sum(squares)) / (_PRIOR + len(squares))) ** 0.5
+    return float(max(1.0, (_PRIOR + sum(squares)) / (_PRIOR + len(squares))) ** 0.5)
 
 
 def append_to_file(path: str | os.PathLike[str], data: Any, **options: Any) -> Appended:

@@ -133,7 +133,7 @@ def _kriging_errors(part: HeldOut, widths: FloatArray, k: int) -> FloatArray:
         ]
         for width in widths
     ]
-    return part.truth[None, :, None] - np.array(means).transpose(0, 2, 1)
+    return np.asarray(part.truth[None, :, None] - np.array(means).transpose(0, 2, 1))
 
 
 def _kernel_errors(part: HeldOut, widths: FloatArray) -> FloatArray:

@@ -20,11 +20,12 @@ _BLOCK_ATOMS = 4096
 
 def gaussian(a: FloatArray, b: FloatArray) -> FloatArray:
     """Gaussian kernel of points in units of the length scale, shape (len(a), len(b))."""
-    half = a @ b.T
+    half: FloatArray = a @ b.T
     half -= 0.5 * np.einsum("ij,ij->i", a, a)[:, None]
     half -= 0.5 * np.einsum("ij,ij->i", b, b)
     np.minimum(half, 0.0, out=half)
-    return np.exp(half, out=half)
+    np.exp(half, out=half)
+    return half
 
 
 def whitener(points: FloatArray) -> FloatArray:

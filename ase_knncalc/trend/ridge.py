@@ -241,7 +241,7 @@ class RidgeProblem:
     @property
     def _long(self) -> int:
         """Groups of more samples are cheaper to leave out in the space of the columns."""
-        return max(_SMALL_GROUP, self._q.shape[1] + len(self.eigenvalues))
+        return max(_SMALL_GROUP, int(self._q.shape[1]) + len(self.eigenvalues))
 
     def _bundles(self) -> Iterator[list[IntArray]]:
         """Groups, as many at a time as make a block of rows; a long one is alone."""

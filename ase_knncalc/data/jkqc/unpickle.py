@@ -43,7 +43,7 @@ _DTYPE = re.compile(r"(?:O8?|b1|[iu][1248]|f[248])\Z")
 
 
 class _Record:
-    """An object of which only the state is kept: ``DataFrame``, ``Atoms``, ``Cell``, …"""
+    """An object of which only the state is kept: ``DataFrame``, ``Atoms``, ``Cell`` and so on."""
 
     __slots__ = ("state",)
 
@@ -214,7 +214,8 @@ _STRING_ARRAY = _Function("string array class")
 def _new_string_array(*args: Any) -> _StringArray:
     if not args or args[0] is not _STRING_ARRAY:
         raise Refused("an array of unknown layout")
-    return _StringArray()
+    made: _StringArray = _StringArray()
+    return made
 
 
 _STAND_INS: dict[tuple[str, str], Any] = {

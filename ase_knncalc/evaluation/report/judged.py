@@ -73,11 +73,11 @@ class Judged:
     @property
     def inside(self) -> np.ndarray:
         """Whether the reference lies in the 90 % interval, shape (m,)."""
-        return np.abs(self.error) <= self.half_width
+        return np.asarray(np.abs(self.error) <= self.half_width)
 
     def worst(self, n: int) -> list[int]:
         """The n structures with the largest errors."""
-        return np.argsort(-np.abs(self.error), kind="stable")[:n].tolist()
+        return [int(i) for i in np.argsort(-np.abs(self.error), kind="stable")[:n]]
 
     def with_geometries(self, model: KNNModel, frames: Sequence[Atoms]) -> Judged:
         """The same, held-out errors of a model, with the geometries of its structures.
