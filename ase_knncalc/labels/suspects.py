@@ -24,8 +24,8 @@ from ase_knncalc.labels.brought import wrong_baselines
 from ase_knncalc.labels.residuals import MAD, Residuals, robust_residuals
 from ase_knncalc.labels.training_data import Prepared, TrainingData
 from ase_knncalc.trend.base import composition_columns
+from ase_knncalc.trend.choice import choose_environments
 from ase_knncalc.trend.sparse import SparseSettings
-from ase_knncalc.trend.sparse_fit import fit_sparse
 
 FloatArray = np.ndarray
 IntArray = np.ndarray
@@ -46,11 +46,9 @@ _COMMON = 0.05
 _LINEAR_PENALTIES = (1e-10, 1e-8, 1e-6, 1e-4, 1e-2)  # of the mean variance
 _SPARSE = SparseSettings(
     environments=150,
-    variance_environments=150,
     length_scale=10.0,
     rank=60,
     selection="random",
-    penalties=(1e-5,),
     sample=5_000,
 )
 _SPARSE_PENALTIES = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
@@ -299,18 +297,9 @@ def _judge(
     linear = robust_residuals(free, summed, delta, penalties, batch.sizes, families, kept)
     if len(data) < _MIN_SPARSE:
         return linear
-    # Choice of the environments; the fit itself is thrown away.
     sample = _sample(batch, elements, linear.score < _CERTAIN, seed)
-    trend = fit_sparse(
-        batch.select(sample),
-        delta[sample],
-        elements,
-        groups=None,
-        weights=None,
-        settings=settings,
-        seed=seed,
-    ).trend
-    columns, _ = trend.variance_columns(batch)  # type: ignore[attr-defined]
+    environments = choose_environments(batch.select(sample), elements, settings, seed)
+    (columns,) = environments.columns(batch, environments.whiteners())
     local = robust_residuals(free, columns, delta, _SPARSE_PENALTIES, batch.sizes, families, kept)
     choice = (local.score < linear.score).astype(int)[None]
     return Residuals(

@@ -30,7 +30,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -246,19 +245,22 @@ class _Items:
         check_magnitude(name, array)
         return array.astype(np.int64) if array.dtype.kind == "i" else array
 
-    def group(self, prefix: str, names: Iterable[str]) -> dict[str, np.ndarray]:
-        """The arrays of these names under a group."""
-        return {
-            name: self.take(f"{prefix}/{name}", "fi", self._shape(f"{prefix}/{name}"))
-            for name in names
-        }
+    def group(self, prefix: str) -> dict[str, np.ndarray]:
+        """The arrays of numbers under a name."""
+        return _Group(
+            (name.removeprefix(f"{prefix}/"), self.take(name, "fi", (None,) * array.ndim))
+            for name, array in self._arrays.items()
+            if name.startswith(f"{prefix}/")
+        )
 
     def has(self, prefix: str) -> bool:
         """Whether there is a dataset of that name, or anything in a group of that name."""
         return any(f"{name}/".startswith(f"{prefix}/") for name in self._arrays)
 
-    def _shape(self, name: str) -> tuple[None, ...]:
-        return (None,) * self._arrays[name].ndim if name in self._arrays else ()
+
+class _Group(dict[str, np.ndarray]):
+    def __missing__(self, name: str) -> np.ndarray:
+        raise SettingsError(f"item {name!r} is missing")
 
 
 def _build_model(metadata: dict[str, Any], items: _Items) -> KNNModel:
@@ -272,8 +274,7 @@ def _build_model(metadata: dict[str, Any], items: _Items) -> KNNModel:
     points = items.take("index/points", "f", (None, len(components)))
     n = len(points)
     kind = trend_class(metadata["trend"]["kind"])
-    names = [f.name for f in fields(kind) if f.init and f.name != "elements"]
-    trend = kind(elements=tuple(metadata["trend"]["elements"]), **items.group("trend", names))
+    trend = kind.from_arrays(tuple(metadata["trend"]["elements"]), items.group("trend"))
     forces = items.has("force_calibration")
     return KNNModel(
         descriptor=descriptor,

@@ -90,8 +90,7 @@ _CALIBRATED = 20_000
 def _as_loaded(trend: Trend) -> Trend:
     """The trend with its arrays laid out as a file gives them back: BLAS rounds by the layout."""
     arrays = {name: np.asarray(value, order="C") for name, value in trend.arrays().items()}
-    made: Trend = trend_class(trend.kind)(elements=trend.elements, **arrays)
-    return made
+    return trend_class(trend.kind).from_arrays(trend.elements, arrays)
 
 
 def fit_model(

@@ -6,7 +6,7 @@ cannot see); they differ in what they learn beside.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -14,7 +14,6 @@ import numpy as np
 
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.errors import SettingsError
-from ase_knncalc.trend.force_rows import HeldOutForces
 from ase_knncalc.trend.ridge import RidgeFit
 
 FloatArray = np.ndarray
@@ -79,6 +78,10 @@ class Trend(Protocol):
     def arrays(self) -> dict[str, FloatArray]:
         """What a model file keeps."""
 
+    @classmethod
+    def from_arrays(cls, elements: tuple[int, ...], arrays: Mapping[str, FloatArray]) -> Trend:
+        """From what :meth:`arrays` gives."""
+
     def validate(self, n_features: int) -> None:
         """Raise :class:`SettingsError` unless the arrays fit each other and the descriptor."""
 
@@ -92,6 +95,24 @@ class ForceVariance(Protocol):
     ) -> FloatArray:
         """Mean posterior variance of each atom's force components, shape (n_atoms,)."""
         ...
+
+
+@dataclass(frozen=True)
+class HeldOutForces:
+    """What fits without a frame say of its forces, one entry an atom.
+
+    Attributes
+    ----------
+    numbers : ndarray of int, shape (n_atoms,)
+    errors : ndarray, shape (n_atoms,)
+        Root mean square of the errors of the three components, eV/Å.
+    leverage : ndarray, shape (n_atoms,)
+        Mean posterior variance of the components in units of the noise variance of an energy.
+    """
+
+    numbers: IntArray
+    errors: FloatArray
+    leverage: FloatArray
 
 
 @dataclass(frozen=True)

@@ -1,60 +1,225 @@
-"""Inducing environments: the projection of an element's environments, and a choice of them."""
+"""Inducing environments of each element, and kernels of atoms with them."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+
 import numpy as np
 
-from ase_knncalc.trend.sparse import SparseSettings
+from ase_knncalc._lib.rowstore import Rows, allocate, folder_of
+from ase_knncalc.descriptors import FeatureBatch
+from ase_knncalc.errors import SettingsError
+from ase_knncalc.trend.base import require_shape
+from ase_knncalc.trend.kernels import KernelBlock, gaussian, kernel_blocks, whitened, whitener
 
 FloatArray = np.ndarray
 IntArray = np.ndarray
 
 
-def principal_map(rows: FloatArray, settings: SparseSettings) -> tuple[FloatArray, FloatArray]:
-    """Mean (n_features,) and partially whitened projection (rank, n_features) of environments.
+@dataclass(frozen=True)
+class Environments:
+    """Points z_m in the projected descriptor space of their element.
 
-    Fewer than ``rank`` components are padded with zeros, so that all elements have one shape.
+    Atom i has the kernel exp(−|P(x_i − μ) − z_m|² / 2σ²) with each point of its element, x_i its
+    descriptor row; sums of kernels over the atoms of a structure are what a trend is linear in.
+
+    Parameters
+    ----------
+    elements
+        Atomic numbers, ascending.
+    length_scale
+        σ, shape ().
+    means
+        μ of each element, shape (n_elements, n_features).
+    projections
+        P of each element, shape (n_elements, rank, n_features).
+    points
+        All z, shape (m, rank), those of an element together.
+    counts
+        How many of them each element has, shape (n_elements,).
+
+    Attributes
+    ----------
+    blocks : list of slice
+        Where the points of each element are among all.
+    scaled : list of ndarray, shape (n_points, rank)
+        The points of each element in units of σ.
+
+    Raises
+    ------
+    SettingsError
+        If σ or the counts have the wrong shape, or σ is no positive number.
     """
-    mean = rows.mean(axis=0, dtype=np.float64)
-    centred = rows - mean
-    values, vectors = np.linalg.eigh(centred.T @ centred / len(rows))
-    values, vectors = values[::-1], vectors[:, ::-1]
-    n = int(min(settings.rank, np.sum(values > values[0] * 1e-12))) if values[0] > 0 else 0
-    projection = np.zeros((min(settings.rank, rows.shape[1]), rows.shape[1]), dtype=np.float32)
-    if n:
-        deviations = np.sqrt(values[:n])
-        scale = deviations**-settings.whitening
-        scale *= np.sqrt(values.clip(0).sum() / np.sum((deviations * scale) ** 2))
-        projection[:n] = (vectors[:, :n] * scale).T
-    return mean, projection
 
+    elements: tuple[int, ...]
+    length_scale: FloatArray
+    means: FloatArray
+    projections: FloatArray
+    points: FloatArray
+    counts: IntArray
+    blocks: list[slice] = field(init=False, repr=False, compare=False)
+    scaled: list[FloatArray] = field(init=False, repr=False, compare=False)
+    _maps: list[FloatArray] = field(init=False, repr=False, compare=False)
 
-def select_environments(
-    points: FloatArray, settings: SparseSettings, rng: np.random.Generator
-) -> IntArray:
-    """Indices of the inducing environments among an element's points (n, rank)."""
-    n = min(settings.environments, len(points))
-    if settings.selection == "random" or n == len(points):
-        return rng.permutation(len(points))[:n]
-    if settings.selection == "kmeans":
-        from sklearn.cluster import MiniBatchKMeans
+    def __post_init__(self) -> None:
+        require_shape("length_scale", self.length_scale, ())
+        require_shape("counts", self.counts, (len(self.elements),))
+        sigma = float(self.length_scale)
+        if not 1e-12 <= sigma < np.inf:
+            raise SettingsError(f"trend: length_scale must be at least 1e-12, got {sigma!r}")
+        starts = np.concatenate([[0], np.cumsum(self.counts)])
+        blocks = [slice(int(a), int(b)) for a, b in pairwise(starts)]
+        # In float64 from here on: single precision is amplified by the whitening.
+        scaled = self.points.astype(np.float64) / sigma
+        set_ = object.__setattr__
+        set_(self, "blocks", blocks)
+        set_(self, "scaled", [scaled[b] for b in blocks])
+        set_(self, "_maps", [p.astype(np.float64).T / sigma for p in self.projections])
 
-        fit = MiniBatchKMeans(
-            n, batch_size=4096, n_init=1, init="random", random_state=int(rng.integers(2**31))
-        ).fit(points)
-        centres = fit.cluster_centers_
-        squares = np.einsum("ij,ij->i", points, points)
-        nearest = [
-            np.argmin(squares - 2 * block @ points.T, axis=1)
-            for block in np.array_split(centres, max(1, n // 256))
+    @classmethod
+    def from_arrays(
+        cls, elements: tuple[int, ...], arrays: Mapping[str, FloatArray]
+    ) -> Environments:
+        """From what :meth:`arrays` gives."""
+        names = ("length_scale", "means", "projections", "environments", "counts")
+        return cls(elements, *(arrays[name] for name in names))
+
+    def arrays(self) -> dict[str, FloatArray]:
+        """What a model file keeps."""
+        return {
+            "length_scale": self.length_scale,
+            "means": self.means,
+            "projections": self.projections,
+            "environments": self.points,
+            "counts": self.counts,
+        }
+
+    def first(self, counts: IntArray) -> Environments:
+        """The first points of each element, ``counts`` of them, shape (n_elements,)."""
+        kept = [self.points[b][: int(n)] for b, n in zip(self.blocks, counts, strict=True)]
+        few = replace(self, points=np.concatenate(kept), counts=np.array([len(k) for k in kept]))
+        object.__setattr__(few, "_maps", self._maps)
+        return few
+
+    def project(self, element: int, rows: FloatArray) -> FloatArray:
+        """Descriptor rows of one element (by its place) in units of σ, shape (n, rank)."""
+        centred = rows.astype(np.float64) - self.means[element]
+        return np.asarray(centred @ self._maps[element])
+
+    def kernels(self, batch: FeatureBatch) -> Iterator[KernelBlock]:
+        """Kernels of atoms with the points of their element, block by block."""
+        return kernel_blocks(batch, self.elements, self.project, self.scaled)
+
+    def sums(self, batch: FeatureBatch) -> FloatArray:
+        """Kernels summed over the atoms of each structure, shape (n_structures, m)."""
+        out = np.empty((len(batch), len(self.points)))
+        for block in self.kernels(batch):
+            np.concatenate(block.sums(), axis=1, out=out[block.rows])
+        return out
+
+    def whiteners(self) -> list[FloatArray]:
+        """From plain to whitened sums, for each element.
+
+        Their columns have no fixed sign: nothing that depends on them may outlive a fit.
+        """
+        return [whitener(points) for points in self.scaled]
+
+    def columns(self, batch: FeatureBatch, *bases: Sequence[FloatArray]) -> list[Rows]:
+        """Sums of kernels in each of several bases, from one pass over the descriptors.
+
+        Parameters
+        ----------
+        batch
+            Of n structures.
+        bases
+            The :meth:`whiteners` of these points, or of the first of them.
+
+        Returns
+        -------
+        list of ndarray, shape (n, n_columns)
+            On disk if they are many.
+        """
+        tables = [
+            allocate((len(batch), sum(w.shape[1] for w in of)), "float64", folder_of(batch.local))
+            for of in bases
         ]
-        return rng.permutation(np.unique(np.concatenate(nearest)))
-    squares = np.einsum("ij,ij->i", points, points)
-    distance = np.full(len(points), np.inf, dtype=np.float32)
-    chosen = [int(np.argmin(squares))]
-    for _ in range(n - 1):
-        last = points[chosen[-1]]
-        distance = np.minimum(distance, squares + squares[chosen[-1]] - points @ (2 * last))
-        distance[chosen[-1]] = -1.0
-        chosen.append(int(np.argmax(distance)))
-    return np.array(chosen)
+        for block in self.kernels(batch):
+            sums = block.sums()
+            for table, of in zip(tables, bases, strict=True):
+                table[block.rows] = whitened(sums, of)
+        return tables
+
+    def distances(
+        self, batch: FeatureBatch, units: FloatArray | float = 1.0, *, others: bool = False
+    ) -> FloatArray:
+        """Distance of each atom to the nearest point, see :meth:`KernelBlock.distances`."""
+        found = np.zeros(len(batch.numbers))
+        for block in self.kernels(batch):
+            found[batch.atoms_of(block.rows)] = block.distances(units, others=others)
+        return found
+
+    def gradient(
+        self, numbers: IntArray, local: FloatArray, coefficients: FloatArray
+    ) -> FloatArray:
+        """Derivative of Σ_m w_m k_m by each atom's row, w (m,), shape (n_atoms, n_features)."""
+        slope = np.empty_like(local, dtype=np.float64)
+        for e, number in enumerate(self.elements):
+            mask = numbers == number
+            if not mask.any():
+                continue
+            z = self.project(e, local[mask])
+            points = self.scaled[e]
+            weighted = gaussian(z, points) * coefficients[self.blocks[e]]
+            pull = weighted @ points - weighted.sum(axis=1)[:, None] * z
+            slope[mask] = pull @ self._maps[e].T
+        return slope
+
+    def slopes(self, numbers: IntArray, local: FloatArray, derivative: FloatArray) -> FloatArray:
+        """Derivatives of the sums of kernels by the positions, in Å⁻¹.
+
+        Parameters
+        ----------
+        numbers, local, derivative
+            Of one structure: shapes (n_atoms,), (n_atoms, n_features) and
+            (n_atoms, n_features, n_atoms, 3).
+
+        Returns
+        -------
+        ndarray, shape (3 n_atoms, m)
+        """
+        n = len(numbers)
+        out = np.zeros((3 * n, len(self.points)))
+        for e, number in enumerate(self.elements):
+            atoms = np.flatnonzero(np.asarray(numbers) == number)
+            points = self.scaled[e]
+            if not len(atoms) or not len(points):
+                continue
+            z = self.project(e, local[atoms])
+            kernel = gaussian(z, points)
+            part = out[:, self.blocks[e]]
+            for i, atom in enumerate(atoms):
+                moved = derivative[atom].reshape(local.shape[1], 3 * n).T @ self._maps[e]
+                # d k(z_i, p)/dR = k (p − z_i) · dz_i/dR
+                part += (moved @ points.T - (moved @ z[i])[:, None]) * kernel[i]
+        return out
+
+    def validate(self, n_features: int) -> None:
+        """Raise :class:`SettingsError` unless the arrays fit each other and the descriptor."""
+        if self.projections.ndim != 3 or self.points.ndim != 2:
+            raise SettingsError("trend: projections and environments have the wrong dimensions")
+        n, rank, m = len(self.elements), self.projections.shape[1], len(self.points)
+        require_shape("means", self.means, (n, n_features))
+        require_shape("projections", self.projections, (n, rank, n_features))
+        require_shape("environments", self.points, (m, rank))
+        require_counts(self.counts, m)
+        if self.counts.sum() != m:
+            raise SettingsError("trend: counts of inducing environments do not fit")
+
+
+def require_counts(counts: IntArray, most: int) -> None:
+    """Raise :class:`SettingsError` unless these are whole numbers from 0 to ``most``."""
+    # Before any sum, which could overflow.
+    if counts.dtype.kind not in "iu" or np.any(counts < 0) or np.any(counts > most):
+        raise SettingsError(f"trend: counts of environments must be from 0 to {most}")

@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from ase_knncalc.descriptors import Descriptor
+from ase_knncalc.trend.base import HeldOutForces
+from ase_knncalc.trend.environments import Environments
 from ase_knncalc.trend.ridge import RidgeFit, RidgeProblem
 
 FloatArray = np.ndarray
@@ -63,23 +66,22 @@ class ForceRows:
 
     Attributes
     ----------
-    slopes
-        From numbers (n_atoms,) and positions (n_atoms, 3) to the derivatives of the kernel sums
-        with all inducing environments, shape (3 n_atoms, n_environments).
-    blocks : list of slice
-        The environments of each element.
+    environments : Environments
+    descriptor : Descriptor
+        Gives the derivatives of an atom's row.
     whiteners, variance_whiteners : list of ndarray
         Of each element, for all its environments and for the first of them that the variance uses.
     """
 
-    slopes: Callable[[IntArray, FloatArray], FloatArray]
-    blocks: Sequence[slice]
+    environments: Environments
+    descriptor: Descriptor
     whiteners: Sequence[FloatArray]
     variance_whiteners: Sequence[FloatArray]
 
     def of(self, numbers: IntArray, positions: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Rows (3 n_atoms, n_columns) and rows of the variance (3 n_atoms, n_variance_columns)."""
-        slopes = -self.slopes(numbers, positions)
+        local, derivative = self.descriptor.local_with_gradient(numbers, positions)
+        slopes = -self.environments.slopes(numbers, local, derivative)
         return self._whitened(slopes, self.whiteners), self._whitened(
             slopes, self.variance_whiteners
         )
@@ -88,7 +90,7 @@ class ForceRows:
         return np.hstack(
             [
                 slopes[:, block.start : block.start + len(whitener)] @ whitener
-                for block, whitener in zip(self.blocks, whiteners, strict=True)
+                for block, whitener in zip(self.environments.blocks, whiteners, strict=True)
             ]
         )
 
@@ -109,24 +111,6 @@ def accumulate(labels: ForceLabels, rows: ForceRows) -> tuple[Sums, Sums]:
             gram += block.T @ block
             target += block.T @ np.ravel(delta)
     return sums[0], sums[1]
-
-
-@dataclass(frozen=True)
-class HeldOutForces:
-    """What fits without a frame say of its forces, one entry an atom.
-
-    Attributes
-    ----------
-    numbers : ndarray of int, shape (n_atoms,)
-    errors : ndarray, shape (n_atoms,)
-        Root mean square of the errors of the three components, eV/Å.
-    leverage : ndarray, shape (n_atoms,)
-        Mean posterior variance of the components in units of the noise variance of an energy.
-    """
-
-    numbers: IntArray
-    errors: FloatArray
-    leverage: FloatArray
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ FloatArray = np.ndarray
 # Eigenvalues of the kernel matrix of the inducing environments below this fraction of the largest
 # are rounding noise: directions that the data cannot tell apart in float64.
 _EIGENVALUE_FLOOR = 1e-13
+# Kernels above this are of an environment with itself, in the precision of a file.
+_SAME = 1.0 - 1e-8
 # Atoms whose kernels are held at a time.
 _BLOCK_ATOMS = 4096
 
@@ -71,6 +73,29 @@ class KernelBlock:
             sums.append(of_element)
         return sums
 
+    def distances(self, units: FloatArray | float = 1.0, *, others: bool = False) -> FloatArray:
+        """Distance of each atom to the nearest point of its element, shape (n_atoms,).
+
+        0 where its element has none.
+
+        Parameters
+        ----------
+        units
+            Of each element, shape (n_elements,), in those of the points.
+        others
+            Leave points that equal the atom's own out of account: for training structures.
+        """
+        found = np.zeros(len(self.part.numbers))
+        unit = np.broadcast_to(units, len(self.masks))
+        for e, (mask, kernel) in enumerate(zip(self.masks, self.kernels, strict=True)):
+            if not kernel.size:
+                continue
+            if others:
+                kernel = np.where(kernel > _SAME, 0.0, kernel)
+            nearest = np.maximum(kernel.max(axis=1), np.finfo(np.float64).tiny)
+            found[mask] = np.sqrt(-2.0 * np.log(nearest)) / unit[e]
+        return found
+
 
 def kernel_blocks(
     batch: FeatureBatch, elements: Sequence[int], project: Project, points: Sequence[FloatArray]
@@ -95,16 +120,6 @@ def kernel_blocks(
             gaussian(project(e, part.local[mask]), points[e]) for e, mask in enumerate(masks)
         ]
         yield KernelBlock(rows, part, masks, kernels)
-
-
-def kernel_sums(
-    batch: FeatureBatch, elements: Sequence[int], project: Project, points: Sequence[FloatArray]
-) -> FloatArray:
-    """Kernels of all elements, summed over structures, shape (n, Σ m)."""
-    out = np.empty((len(batch), sum(len(p) for p in points)))
-    for block in kernel_blocks(batch, elements, project, points):
-        np.concatenate(block.sums(), axis=1, out=out[block.rows])
-    return out
 
 
 def whitened_columns(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from ase_knncalc.descriptors import Descriptor, FeatureBatch
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.trend.base import (
     TREND_KINDS,
+    Trend,
     TrendFit,
     composition_columns,
     ridge_trend_fit,
@@ -27,7 +27,7 @@ FloatArray = np.ndarray
 _RELATIVE_PENALTIES = 10.0 ** np.arange(-11.0, 0.0)
 
 
-def trend_class(kind: str) -> type[Any]:
+def trend_class(kind: str) -> type[Trend]:
     """Class of the trend of a kind.
 
     Raises
@@ -35,7 +35,7 @@ def trend_class(kind: str) -> type[Any]:
     SettingsError
         If there is no such kind.
     """
-    classes: dict[str, type[Any]] = {t.kind: t for t in (SparseTrend, LinearTrend, OffsetTrend)}
+    classes: dict[str, type[Trend]] = {t.kind: t for t in (SparseTrend, LinearTrend, OffsetTrend)}
     if kind not in classes:
         raise SettingsError(f"trend must be one of {', '.join(TREND_KINDS)}, got {kind!r}")
     return classes[kind]

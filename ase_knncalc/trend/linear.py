@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import numpy as np
@@ -49,9 +50,16 @@ class OffsetTrend:
         """dT/d(row) of each atom, eV, shape (n_atoms, n_features)."""
         return np.zeros_like(local)
 
+    @classmethod
+    def from_arrays(
+        cls, elements: tuple[int, ...], arrays: Mapping[str, FloatArray]
+    ) -> OffsetTrend:
+        """From what :meth:`arrays` gives."""
+        return cls(elements, *(arrays[f.name] for f in fields(cls)[1:]))
+
     def arrays(self) -> dict[str, FloatArray]:
         """What a model file keeps."""
-        return {"offsets": self.offsets}
+        return {f.name: getattr(self, f.name) for f in fields(self)[1:]}
 
     def validate(self, n_features: int) -> None:
         """Raise :class:`SettingsError` unless the arrays fit each other and the descriptor."""
@@ -103,15 +111,16 @@ class LinearTrend:
         """dT/d(row) of each atom, eV, shape (n_atoms, n_features)."""
         return np.broadcast_to(self.coefficients, local.shape)
 
+    @classmethod
+    def from_arrays(
+        cls, elements: tuple[int, ...], arrays: Mapping[str, FloatArray]
+    ) -> LinearTrend:
+        """From what :meth:`arrays` gives."""
+        return cls(elements, *(arrays[f.name] for f in fields(cls)[1:]))
+
     def arrays(self) -> dict[str, FloatArray]:
         """What a model file keeps."""
-        return {
-            "offsets": self.offsets,
-            "coefficients": self.coefficients,
-            "free_map": self.free_map,
-            "shift": self.shift,
-            "factor": self.factor,
-        }
+        return {f.name: getattr(self, f.name) for f in fields(self)[1:]}
 
     def validate(self, n_features: int) -> None:
         """Raise :class:`SettingsError` unless the arrays fit each other and the descriptor."""

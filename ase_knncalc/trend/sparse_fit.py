@@ -9,17 +9,16 @@ from typing import Any
 import numpy as np
 
 from ase_knncalc._lib.profiling import stage
-from ase_knncalc._lib.rowstore import Rows, allocate, folder_of
 from ase_knncalc.descriptors import Descriptor, FeatureBatch
-from ase_knncalc.trend.base import TrendFit, composition_columns, ridge_trend_fit
-from ase_knncalc.trend.environments import principal_map, select_environments
-from ase_knncalc.trend.force_rows import (
-    ForceLabels,
-    ForceRows,
+from ase_knncalc.trend.base import (
     HeldOutForces,
-    fit_with_forces,
+    TrendFit,
+    composition_columns,
+    ridge_trend_fit,
 )
-from ase_knncalc.trend.kernels import kernel_blocks, whitened, whitener
+from ase_knncalc.trend.choice import choose_environments
+from ase_knncalc.trend.environments import Environments
+from ase_knncalc.trend.force_rows import ForceLabels, ForceRows, fit_with_forces
 from ase_knncalc.trend.ridge import RidgeProblem
 from ase_knncalc.trend.sparse import SparseSettings, SparseTrend
 
@@ -54,14 +53,14 @@ def fit_sparse(
     from scipy.linalg import block_diag
 
     with stage("trend: choice of environments"):
-        draft = _draft(batch, elements, settings, seed)
+        environments = choose_environments(batch, elements, settings, seed)
     free = composition_columns(batch, elements)
-    points = draft._points
-    whiteners = [whitener(p) for p in points]
+    whiteners = environments.whiteners()
     # The variance comes from a smaller problem of its own, so that it stays cheap and small.
-    variance_whiteners = [whitener(p) for p in draft._variance_points()]
+    variance_counts = np.minimum(environments.counts, settings.variance_environments)
+    variance_whiteners = environments.first(variance_counts).whiteners()
     with stage("trend: kernels with the environments"):
-        columns, variance_columns = _columns(batch, draft, whiteners, variance_whiteners)
+        columns, variance_columns = environments.columns(batch, whiteners, variance_whiteners)
 
     def problem(extra: tuple[FloatArray, FloatArray] | None = None) -> RidgeProblem:
         return RidgeProblem(free, columns, delta, weights, groups, extra)
@@ -72,15 +71,11 @@ def fit_sparse(
     details: dict[str, Any] = {}
     held_out_forces: HeldOutForces | None = None
     if forces is not None and len(forces) and descriptor is not None:
-
-        def slopes(numbers: IntArray, positions: FloatArray) -> FloatArray:
-            return draft.slopes(numbers, *descriptor.local_with_gradient(numbers, positions))
-
         found = fit_with_forces(
             problem,
             variance_problem,
             forces,
-            ForceRows(slopes, draft._blocks, whiteners, variance_whiteners),
+            ForceRows(environments, descriptor, whiteners, variance_whiteners),
             settings.penalties,
             settings.force_weights,
             seed,
@@ -102,17 +97,12 @@ def fit_sparse(
     pieces = np.split(fit.coefficients, np.cumsum([w.shape[1] for w in whiteners])[:-1])
     free_map, shift, factor = small.variance_factors(fit.penalty)
     with stage("trend: distances of environments"):
-        spacings, remoteness = _spacings(draft, batch, np.random.default_rng(seed))
+        spacings, remoteness = _spacings(environments, batch, np.random.default_rng(seed))
     trend = SparseTrend(
-        elements=elements,
+        environments=environments,
         offsets=fit.free_coefficients,
-        length_scale=draft.length_scale,
-        means=draft.means,
-        projections=draft.projections,
-        environments=draft.environments,
-        counts=draft.counts,
         coefficients=np.concatenate([w @ c for w, c in zip(whiteners, pieces, strict=True)]),
-        variance_counts=draft.variance_counts,
+        variance_counts=variance_counts,
         free_map=free_map,
         shift=shift,
         factor=block_diag(*variance_whiteners) @ factor,
@@ -121,7 +111,7 @@ def fit_sparse(
     return ridge_trend_fit(
         trend,
         fit,
-        {"penalty": fit.penalty, "environments": draft.counts.tolist(), **details},
+        {"penalty": fit.penalty, "environments": environments.counts.tolist(), **details},
         leverage=leverage,
         group_leverage=group_leverage,
         held_out_forces=held_out_forces,
@@ -130,7 +120,7 @@ def fit_sparse(
 
 
 def _spacings(
-    draft: SparseTrend, batch: FeatureBatch, rng: np.random.Generator
+    environments: Environments, batch: FeatureBatch, rng: np.random.Generator
 ) -> tuple[FloatArray, FloatArray]:
     """Usual distances of training atoms to environments not their own, and each structure's.
 
@@ -146,75 +136,22 @@ def _spacings(
     if n > _MOST_REMOTE:
         looked_at = np.sort(rng.choice(n, _MOST_REMOTE, replace=False))
         batch = batch.select(looked_at)
-    distance = draft.atom_remoteness(batch, others=True)
+    distance = environments.distances(batch, others=True)
     # An element with one environment has no other to be near to.
     known = distance < _FAR
     spacings = np.array(
         [
             np.median(distance[mask]) if (mask := known & (batch.numbers == z)).any() else np.nan
-            for z in draft.elements
+            for z in environments.elements
         ]
     )
     usual = np.nanmedian(spacings) if np.isfinite(spacings).any() else 1.0
     spacings = np.maximum(np.where(np.isfinite(spacings), spacings, usual), _NEAR)
-    relative = distance / spacings[np.searchsorted(draft.elements, batch.numbers)]
+    relative = distance / spacings[np.searchsorted(environments.elements, batch.numbers)]
     found = batch.sum_atoms(np.where(known, relative, 1.0)) / batch.sizes
     remoteness = np.full(n, np.median(found))
     remoteness[looked_at] = found
     return spacings, remoteness
-
-
-def _draft(
-    batch: FeatureBatch, elements: tuple[int, ...], settings: SparseSettings, seed: int
-) -> SparseTrend:
-    """Projections and inducing environments for structures, without coefficients."""
-    rng = np.random.default_rng(seed)
-    means, projections, chosen = [], [], []
-    for number in elements:
-        atoms = np.flatnonzero(batch.numbers == number)
-        if len(atoms) > settings.sample:
-            atoms = atoms[np.sort(rng.choice(len(atoms), settings.sample, replace=False))]
-        rows = batch.local[atoms]
-        mean, projection = principal_map(rows, settings)
-        points = ((rows - mean) @ projection.T.astype(np.float64)).astype(np.float32)
-        points = np.unique(points, axis=0)
-        chosen.append(points[select_environments(points, settings, rng)])
-        means.append(mean)
-        projections.append(projection)
-    counts = np.array([len(c) for c in chosen])
-    return SparseTrend(
-        elements=elements,
-        offsets=np.zeros(len(elements) + 2),
-        length_scale=np.array(settings.length_scale),
-        means=np.array(means),
-        projections=np.array(projections),
-        environments=np.concatenate(chosen),
-        counts=counts,
-        coefficients=np.zeros(counts.sum()),
-        variance_counts=np.minimum(counts, settings.variance_environments),
-        free_map=np.zeros((len(elements) + 2, 0)),
-        shift=np.zeros((0, 0)),
-        factor=np.zeros((0, 0)),
-        spacings=np.ones(len(elements)),
-    )
-
-
-def _columns(
-    batch: FeatureBatch,
-    draft: SparseTrend,
-    whiteners: Sequence[FloatArray],
-    variance_whiteners: Sequence[FloatArray],
-) -> tuple[Rows, Rows]:
-    """Columns of both regressions in one pass over the descriptors, on disk if they are many."""
-    tables = [
-        allocate((len(batch), sum(w.shape[1] for w in of)), "float64", folder_of(batch.local))
-        for of in (whiteners, variance_whiteners)
-    ]
-    for block in kernel_blocks(batch, draft.elements, draft.project, draft._points):
-        sums = block.sums()
-        for table, of in zip(tables, (whiteners, variance_whiteners), strict=True):
-            table[block.rows] = whitened(sums, of)
-    return tables[0], tables[1]
 
 
 def whitened_features(
@@ -226,6 +163,6 @@ def whitened_features(
     elements and the charge as columns of a variance far above the kernel's.
     """
     few = replace(settings, environments=settings.variance_environments)
-    draft = _draft(batch, elements, few, seed)
-    free = composition_columns(batch, elements)
-    return np.hstack([draft.variance_columns(batch)[0][:], _FREE_SCALE * free])
+    environments = choose_environments(batch, elements, few, seed)
+    (columns,) = environments.columns(batch, environments.whiteners())
+    return np.hstack([columns[:], _FREE_SCALE * composition_columns(batch, elements)])
