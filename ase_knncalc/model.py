@@ -16,6 +16,7 @@ import numpy as np
 from ase import Atoms
 
 from ase_knncalc._lib.arguments import instance, numbers, optional
+from ase_knncalc._lib.arrays import AnyArray, FloatArray, IntArray
 from ase_knncalc._lib.threads import one_blas_thread
 from ase_knncalc.baselines import Baseline, baseline_difference
 from ase_knncalc.descriptors import (
@@ -35,9 +36,6 @@ from ase_knncalc.uncertainty import Calibration, ForceCalibration, Signals
 
 if TYPE_CHECKING:
     from ase_knncalc.analysis.explanation import Explanation
-
-FloatArray = np.ndarray
-IntArray = np.ndarray
 
 
 # What the keys of ``ModelInfo.errors`` mean, in the order in which people read them.
@@ -179,8 +177,8 @@ class KNNModel:
     components: FloatArray
     mean: FloatArray
     knn: KNNTerm
-    names: np.ndarray
-    compositions: np.ndarray
+    names: AnyArray
+    compositions: AnyArray
     calibration: Calibration
     info: ModelInfo
     baseline: Baseline | None = None
@@ -520,7 +518,7 @@ def _signed(charge: int) -> str:
     return f"{charge:+d}" if charge else "0"
 
 
-def label_bytes(labels: Sequence[str]) -> np.ndarray:
+def label_bytes(labels: Sequence[str]) -> AnyArray:
     """Names as fixed-width UTF-8, the form in which the model keeps them, shape (n,)."""
     # Names may hold what no UTF-8 has, such as bytes of old file names.
     encoded = [label.encode("utf-8", "backslashreplace") for label in labels]

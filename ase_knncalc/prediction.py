@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc.errors import BaselineError
 from ase_knncalc.uncertainty import Calibration
-
-FloatArray = np.ndarray
 
 
 @dataclass(frozen=True)

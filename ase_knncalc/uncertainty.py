@@ -19,11 +19,9 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from ase_knncalc._lib.arguments import is_real
+from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc.errors import SettingsError, TrainingError
 from ase_knncalc.knn.term import KNNEstimate
-
-FloatArray = np.ndarray
-IntArray = np.ndarray
 
 SIGNAL_NAMES = ("trend", "spread", "distance", "size")
 
@@ -71,7 +69,7 @@ class Signals:
     def of(
         leverage: FloatArray,
         estimates: Sequence[KNNEstimate],
-        n_atoms: FloatArray,
+        n_atoms: IntArray,
         remoteness: FloatArray | None = None,
     ) -> Signals:
         """Signals of structures from their trend and their neighbours."""

@@ -17,6 +17,7 @@ import numpy as np
 from qmllib.kernels import get_local_kernel, get_local_symmetric_kernel
 from scipy.linalg import cho_factor, cho_solve
 
+from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.knn.index import NeighborIndex
 from ase_knncalc.knn.kernel_distance import KernelIndex, local_kernel
@@ -27,8 +28,6 @@ from ase_knncalc.training.metric import fit_metric
 from ase_knncalc.trend.base import Trend
 from ase_knncalc.trend.kinds import fit_trend
 
-FloatArray = np.ndarray
-IntArray = np.ndarray
 Search = Callable[[FeatureBatch, int], tuple[FloatArray, IntArray]]
 
 SIGMA = 20.0  # of the local kernel, in units of FCHL19

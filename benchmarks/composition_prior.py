@@ -21,10 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from ase_knncalc import load_model
+from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc.knn.weights import rank_weights, wendland
-
-FloatArray = np.ndarray
-IntArray = np.ndarray
 
 KCAL_PER_MOL = 23.060547830619026
 STRENGTHS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, np.inf)  # c in units of the median 10th distance

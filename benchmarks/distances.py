@@ -29,6 +29,7 @@ from ase import Atoms
 from comparators import knn_predict, offsets
 
 from ase_knncalc import KeyMap, read_dataset
+from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc.descriptors import FCHL19
 from ase_knncalc.evaluation import splits
 from ase_knncalc.knn.index import NeighborIndex
@@ -41,9 +42,6 @@ from ase_knncalc.knn.kernel_distance import (
 from ase_knncalc.labels.training_data import TrainingData, compute_features
 from ase_knncalc.settings import TrainingSettings
 from ase_knncalc.training.metric import fit_metric
-
-FloatArray = np.ndarray
-IntArray = np.ndarray
 
 KCAL_PER_MOL = 23.060547830619026
 ELEMENTS = (1, 8, 16)

@@ -27,12 +27,11 @@ from ase.data import chemical_symbols
 from scipy.spatial.transform import Rotation
 
 from ase_knncalc import load_model, save_model, train
+from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc._lib.profiling import peak_memory, profiling
 from ase_knncalc.analysis.ranking import correct_frames
 from ase_knncalc.data import iter_frames
 from ase_knncalc.labels.contradictions import composition_parts
-
-FloatArray = np.ndarray
 
 KCAL_PER_MOL = 23.060547830619026
 # eV. Like differences of total energies, so that offsets have to be learned, too.

@@ -37,6 +37,7 @@ from ase import Atoms
 from large import recombined
 
 from ase_knncalc import load_model
+from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc.baselines import make_baseline
 from ase_knncalc.data import iter_frames
 from ase_knncalc.knn.index import NeighborIndex
@@ -46,7 +47,6 @@ from ase_knncalc.labels.training_data import TrainingData, compute_features
 from ase_knncalc.settings import TrainingSettings
 from ase_knncalc.training.metric import fit_metric
 
-FloatArray = np.ndarray
 K = 10
 DIMENSIONS = 50
 

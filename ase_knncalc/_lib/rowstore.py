@@ -17,10 +17,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc.errors import DataError
-
-FloatArray = np.ndarray
-IntArray = np.ndarray
 
 # Tables larger than this go to disk. Two or three of them are in use at a time.
 MOST_IN_MEMORY = 512 * 2**20

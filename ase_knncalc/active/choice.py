@@ -24,8 +24,6 @@ from ase_knncalc.sampling.selection import (
 )
 from ase_knncalc.structure import composition_label, resolve_charge
 
-FloatArray = np.ndarray
-
 
 @dataclass(frozen=True)
 class Choice:

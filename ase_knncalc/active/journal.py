@@ -28,8 +28,6 @@ from ase_knncalc.labelers import LabelResult
 from ase_knncalc.labels.cache import label_key
 from ase_knncalc.structure import resolve_charge
 
-FloatArray = np.ndarray
-
 _VERSION = 1
 _TABLES = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc.active.config import LoopConfig
 from ase_knncalc.data import KeyMap, read_dataset
 from ase_knncalc.errors import DataError, KNNCalcError, SettingsError, StructureError
@@ -19,8 +20,6 @@ from ase_knncalc.labels.training_data import complete_baseline, compute_features
 from ase_knncalc.model import KNNModel
 from ase_knncalc.prediction import Prediction
 from ase_knncalc.training import append, needs_retraining, train
-
-FloatArray = np.ndarray
 
 
 @dataclass(frozen=True)

@@ -62,8 +62,6 @@ from ase_knncalc.labels.training_data import compute_features
 from ase_knncalc.model import KNNModel
 from ase_knncalc.store import load_model, save_model
 
-FloatArray = np.ndarray
-
 _PLOT_INTERVAL = 5.0  # seconds
 # One structure may be hard, or its label wrong; so many say that the labeler is.
 _IN_A_ROW = 3

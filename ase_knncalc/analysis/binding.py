@@ -26,6 +26,7 @@ from ase.data import covalent_radii
 from ase.symbols import Symbols
 
 from ase_knncalc._lib.arguments import instance, optional
+from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc.errors import SettingsError, StructureError
 from ase_knncalc.model import KNNModel
 from ase_knncalc.store.integrity import is_monomers
@@ -34,8 +35,6 @@ from ase_knncalc.structure import structure_label
 if TYPE_CHECKING:
     from ase_knncalc.prediction import Prediction
 
-FloatArray = np.ndarray
-IntArray = np.ndarray
 Monomers = Mapping[str, Mapping[str, Any]]
 Skeleton = tuple[tuple[int, str], ...]
 

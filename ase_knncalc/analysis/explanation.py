@@ -9,6 +9,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
+from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc.descriptors import FeatureBatch, featurize
 from ase_knncalc.labels.sources import sources_of
 from ase_knncalc.trend.sparse import SparseTrend
@@ -16,8 +17,6 @@ from ase_knncalc.trend.sparse import SparseTrend
 if TYPE_CHECKING:
     from ase_knncalc.model import KNNModel
     from ase_knncalc.prediction import Neighbor
-
-FloatArray = np.ndarray
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import numpy as np
 from ase import Atoms
 
 from ase_knncalc._lib.arguments import instance
+from ase_knncalc._lib.arrays import BoolArray
 from ase_knncalc.descriptors import FeatureBatch, featurize
 from ase_knncalc.errors import ChargeError, UnknownElementError
 from ase_knncalc.model import KNNModel
@@ -197,7 +198,7 @@ def find_in_training(model: KNNModel, atoms: Atoms, *, charge: int | None = None
     )
 
 
-def _alike(model: KNNModel, atoms: Atoms, charge: int) -> np.ndarray | None:
+def _alike(model: KNNModel, atoms: Atoms, charge: int) -> BoolArray | None:
     """Which training structures have the same elements and charge, booleans of shape (n,)."""
     if model.held_out is None:
         return None

@@ -10,6 +10,7 @@ import numpy as np
 from ase import Atoms
 
 from ase_knncalc._lib.arguments import instance
+from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc._lib.parallel import check_jobs, run
 from ase_knncalc._lib.progress import track
 from ase_knncalc._lib.threads import one_blas_thread
@@ -29,7 +30,7 @@ def predict_frames(
     frames: Iterable[Atoms],
     *,
     charge: int | None = None,
-    baseline_energy: Sequence[float] | np.ndarray | None = None,
+    baseline_energy: Sequence[float] | FloatArray | None = None,
     keys: KeyMap | None = None,
     cache: str | os.PathLike[str] | None = None,
     n_jobs: int = -1,
@@ -112,7 +113,7 @@ def baseline_of(
     cache: str | os.PathLike[str] | None = None,
     n_jobs: int = -1,
     progress: bool = False,
-) -> np.ndarray:
+) -> FloatArray:
     """Baseline energies in eV, shape (n,); arguments and errors as for :func:`predict_frames`.
 
     ``charged`` are copies of ``frames`` with their total charge in ``info``.

@@ -24,10 +24,9 @@ from ase.calculators.calculator import PropertyNotImplementedError
 from ase.symbols import Symbols
 
 from ase_knncalc._lib.arguments import instance, optional, positive, whole
+from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc.errors import SettingsError, StructureError
 from ase_knncalc.structure import check_structure, resolve_charge, structure_label
-
-FloatArray = np.ndarray
 
 # Modes that are more imaginary than this are no noise of finite differences, cm⁻¹.
 _IMAGINARY = 30.0

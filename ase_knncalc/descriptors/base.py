@@ -10,10 +10,8 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
 from ase_knncalc._lib.arguments import is_integer, is_real
+from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc.errors import SettingsError, StructureError, UnknownElementError
-
-FloatArray = np.ndarray
-IntArray = np.ndarray
 
 
 class Descriptor(Protocol):
@@ -93,7 +91,7 @@ def require_atoms(
     try:
         numbers, positions = np.asarray(numbers), np.asarray(positions, dtype=np.float64)
     except (TypeError, ValueError):
-        numbers, positions = np.zeros(0), np.zeros(0)
+        numbers, positions = np.zeros(0, dtype=int), np.zeros(0)
     if numbers.dtype.kind not in "iu" or numbers.ndim != 1 or positions.shape != (len(numbers), 3):
         raise StructureError(
             "atoms are whole numbers of shape (n_atoms,) with positions of shape (n_atoms, 3), "

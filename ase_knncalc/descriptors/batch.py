@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc._lib.rowstore import DiskRows, Rows
 from ase_knncalc.descriptors.base import Descriptor
-
-FloatArray = np.ndarray
-IntArray = np.ndarray
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,8 @@ from typing import Any, ClassVar
 import numpy as np
 from ase.data import chemical_symbols
 
+from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc.descriptors.base import check_settings, require_atoms
-
-FloatArray = np.ndarray
-IntArray = np.ndarray
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc.descriptors.base import check_settings, require_atoms
 from ase_knncalc.errors import SettingsError
-
-FloatArray = np.ndarray
-IntArray = np.ndarray
 
 
 @dataclass(frozen=True)

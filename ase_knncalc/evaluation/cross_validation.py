@@ -12,6 +12,7 @@ from ase.data import chemical_symbols
 
 from ase_knncalc._lib.arguments import instance, one_of, whole
 from ase_knncalc._lib.arguments import seed as check_seed
+from ase_knncalc._lib.arrays import IntArray
 from ase_knncalc._lib.parallel import run
 from ase_knncalc._lib.progress import track
 from ase_knncalc.errors import DataError, SettingsError
@@ -19,8 +20,6 @@ from ase_knncalc.evaluation.scores import Held
 from ase_knncalc.labels.training_data import TrainingData
 from ase_knncalc.settings import TrainingSettings
 from ase_knncalc.training import fit_model
-
-IntArray = np.ndarray
 
 
 def evaluate_split(

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc._lib.files import replacing
 from ase_knncalc.errors import SettingsError
 
 if TYPE_CHECKING:
     from ase_knncalc.evaluation.scores import Held
 
-FloatArray = np.ndarray
 KCAL_PER_MOL = 23.060547830619026
 
 
@@ -49,7 +49,7 @@ def check_plot(path: str | os.PathLike[str]) -> None:
 
 
 def plot_held_out(
-    path: str | os.PathLike[str], held: Held, truth: FloatArray, n_atoms: FloatArray, title: str
+    path: str | os.PathLike[str], held: Held, truth: FloatArray, n_atoms: IntArray, title: str
 ) -> None:
     """Parity, calibration, error against std and error against cluster size, in one row.
 

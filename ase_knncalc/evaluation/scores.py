@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-FloatArray = np.ndarray
-IntArray = np.ndarray
+from ase_knncalc._lib.arrays import AnyArray, FloatArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class Held:
         """Several folds as one, ordered by structure."""
         order = np.argsort(np.concatenate([p.indices for p in parts]), kind="stable")
 
-        def stack(name: str) -> FloatArray:
+        def stack(name: str) -> AnyArray:
             return np.asarray(np.concatenate([getattr(p, name) for p in parts])[order])
 
         return Held(

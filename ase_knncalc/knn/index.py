@@ -11,8 +11,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-FloatArray = np.ndarray
-IntArray = np.ndarray
+from ase_knncalc._lib.arrays import FloatArray, IntArray
 
 # Points are stored in float32: a distance below this fraction of the norm is zero.
 _ZERO = 1e-6

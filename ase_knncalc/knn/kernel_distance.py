@@ -33,12 +33,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ase_knncalc._lib.arguments import positive, whole
+from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc.descriptors import FeatureBatch, require_elements
 from ase_knncalc.errors import DataError, SettingsError, TrainingError
 from ase_knncalc.trend.kernels import gaussian, whitened_columns
-
-FloatArray = np.ndarray
-IntArray = np.ndarray
 
 # Eigenvalues of the landmarks' kernel matrix are known to about 1e-15 of the largest. Those below
 # this fraction are dropped: what is kept is then orthonormal to better than _SLACK.

@@ -19,13 +19,11 @@ from itertools import pairwise
 
 import numpy as np
 
+from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.knn.kernel_distance import pivots
 from ase_knncalc.trend.kernels import gaussian, kernel_blocks
-
-FloatArray = np.ndarray
-IntArray = np.ndarray
 
 # Environments of an element among which landmarks are chosen.
 _POOL = 10_000

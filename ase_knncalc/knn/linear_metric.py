@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-FloatArray = np.ndarray
+from ase_knncalc._lib.arrays import FloatArray
 
 # Structures that are projected at a time.
 _BLOCK = 10_000

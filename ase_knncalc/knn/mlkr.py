@@ -35,11 +35,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc.errors import DataError, SettingsError
 from ase_knncalc.knn.mlkr_loss import leave_one_out, mlkr_loss
 
-FloatArray = np.ndarray
-IntArray = np.ndarray
 Callback = Callable[[int, float, FloatArray], Any]
 # Directions with a smaller share of the largest standard deviation are rounding, not data.
 _RANK_TOLERANCE = 1e-6
@@ -252,6 +251,7 @@ class MLKR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
             start /= scale
         back = (basis.T * (whitening * scale)).T  # optimised coordinates → features
 
+        found: FloatArray
         if constant:
             found, history, n_iter, converged = start, [0.0], 0, True
         else:

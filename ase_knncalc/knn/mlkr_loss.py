@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-FloatArray = np.ndarray
+from ase_knncalc._lib.arrays import FloatArray
 
 # Squares of more than this could overflow float32. Every softmax is a maximum long before.
 _MAX_COORDINATE = 1e15

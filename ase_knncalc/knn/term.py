@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc.errors import TrainingError
 from ase_knncalc.knn.index import NeighborIndex
 from ase_knncalc.knn.weights import (
@@ -15,9 +16,6 @@ from ase_knncalc.knn.weights import (
     wendland,
     wendland_slope,
 )
-
-FloatArray = np.ndarray
-IntArray = np.ndarray
 
 
 @dataclass(frozen=True)

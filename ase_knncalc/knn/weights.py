@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from ase_knncalc._lib.arguments import is_real, not_negative, one_of, settle, whole
+from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc.errors import SettingsError
-
-FloatArray = np.ndarray
 
 WEIGHTS = ("distance", "uniform", "kernel", "kriging")
 

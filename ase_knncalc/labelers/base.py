@@ -9,10 +9,9 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from ase import Atoms
 
+from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc.errors import LabelerError
 from ase_knncalc.structure import structure_label
-
-FloatArray = np.ndarray
 
 
 @dataclass(frozen=True)

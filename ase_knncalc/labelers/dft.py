@@ -25,12 +25,11 @@ from typing import Any, cast
 import numpy as np
 from ase import Atoms, units
 
+from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc.errors import KNNCalcError, LabelerError, SettingsError
 from ase_knncalc.labelers.base import Label, finite_label
 from ase_knncalc.labelers.dispersion import chai_head_gordon_dispersion
 from ase_knncalc.structure import check_structure, resolve_charge, structure_label
-
-FloatArray = np.ndarray
 
 _LIBXC_WB97XD = "HYB_GGA_XC_WB97X_D"
 # Options that decide on time and on success, not on what a label is.
@@ -177,7 +176,8 @@ class PySCFLabeler:
         from pyscf import gto
 
         # Dispersion first: an element that it does not know should not cost an SCF.
-        functional, dispersion, gradient = self.xc, 0.0, np.zeros((len(atoms), 3))
+        functional, dispersion = self.xc, 0.0
+        gradient: FloatArray = np.zeros((len(atoms), 3))
         if _is_wb97xd(self.xc):
             functional = _LIBXC_WB97XD
             dispersion, gradient = chai_head_gordon_dispersion(atoms.numbers, atoms.positions)

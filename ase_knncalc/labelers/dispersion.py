@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from ase import units
 
+from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc.errors import UnknownElementError
-
-FloatArray = np.ndarray
 
 # Grimme, J. Comput. Chem. 2006, 27, 1787, Table 1, H to Xe: C6 in J nm^6/mol, radii R0 in Å.
 _C6 = np.array(

@@ -9,11 +9,10 @@ import numpy as np
 from ase import Atoms
 
 from ase_knncalc._lib.arguments import positive
+from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc.errors import DataError, LabelerError
 from ase_knncalc.labelers.base import Label
 from ase_knncalc.structure import plain_text, resolve_charge, structure_label
-
-FloatArray = np.ndarray
 
 
 class LookupLabeler:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms
 
+from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc._lib.parallel import run
 from ase_knncalc._lib.progress import track
 from ase_knncalc.baselines import Baseline, make_baseline
@@ -16,8 +17,6 @@ from ase_knncalc.data.keys import KeyMap, key_map
 from ase_knncalc.errors import BaselineError, DataError
 from ase_knncalc.labels.cache import CachedLabel, LabelCache, label_key
 from ase_knncalc.structure import resolve_charge, structure_label
-
-FloatArray = np.ndarray
 
 # eV. A calculation repeats within this, also in single precision.
 _REPEATED = 2e-3

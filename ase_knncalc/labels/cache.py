@@ -23,11 +23,10 @@ import numpy as np
 from ase import Atoms
 
 from ase_knncalc._lib.arguments import file_name
+from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc._lib.files import append_durably, open_locked
 from ase_knncalc.errors import DataError, ModelFileError
 from ase_knncalc.store.container import read_container, write_container
-
-FloatArray = np.ndarray
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,11 @@ from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols
 from ase.formula import Formula
 
+from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc.data import mixed_units
 from ase_knncalc.data.keys import ENERGY_UNITS, LEVELS
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.labels.training_data import TrainingData
-
-FloatArray = np.ndarray
-IntArray = np.ndarray
 
 # Å. Hydrogen bonds and contacts are shorter than the first, all bonds of hydrogen than the second.
 _MAX_GAP = 4.0

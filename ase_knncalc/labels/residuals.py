@@ -22,12 +22,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ase_knncalc._lib.arrays import BoolArray, FloatArray, IntArray
 from ase_knncalc._lib.rowstore import Rows
 from ase_knncalc.trend.ridge import RidgeFit, RidgeProblem
-
-FloatArray = np.ndarray
-IntArray = np.ndarray
-BoolArray = np.ndarray
 
 # Scores from which a residual has less weight in the next fit, and has none.
 _UNUSUAL = 4.0

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from ase import Atoms
 
+from ase_knncalc._lib.arrays import BoolArray, FloatArray, IntArray
 from ase_knncalc.data import Omission
 from ase_knncalc.data.dataset import place_in_file
 from ase_knncalc.descriptors import FeatureBatch
@@ -27,9 +28,6 @@ from ase_knncalc.trend.base import composition_columns
 from ase_knncalc.trend.choice import choose_environments
 from ase_knncalc.trend.sparse import SparseSettings
 
-FloatArray = np.ndarray
-IntArray = np.ndarray
-BoolArray = np.ndarray
 # Scores from which a structure is listed; is wrong beyond doubt if something else explains it; and
 # is wrong beyond doubt by itself.
 _LISTED = 6.0

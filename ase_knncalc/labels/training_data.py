@@ -11,6 +11,7 @@ import numpy as np
 from ase import Atoms
 
 from ase_knncalc._lib.arguments import instance
+from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc._lib.parallel import run
 from ase_knncalc._lib.profiling import stage
 from ase_knncalc._lib.progress import track
@@ -25,9 +26,6 @@ from ase_knncalc.labels.baseline import baseline_labels
 from ase_knncalc.labels.brought import check_brought
 from ase_knncalc.settings import TrainingSettings
 from ase_knncalc.trend.force_rows import ForceLabels
-
-FloatArray = np.ndarray
-IntArray = np.ndarray
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from ase_knncalc._lib.arguments import (
     several,
     whole,
 )
+from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc._lib.parallel import check_jobs
 from ase_knncalc._lib.progress import track
 from ase_knncalc.descriptors import FCHL19
@@ -38,8 +39,6 @@ from ase_knncalc.sampling.walks import (
 )
 from ase_knncalc.settings import PRESETS
 from ase_knncalc.structure import resolve_charge
-
-FloatArray = np.ndarray
 
 # Packings that a run begins with, one after the other, where they fall apart.
 _STARTS = 3

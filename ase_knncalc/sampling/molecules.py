@@ -17,10 +17,8 @@ from ase import Atoms
 from ase.data import covalent_radii, vdw_radii
 
 from ase_knncalc._lib.arguments import instance
+from ase_knncalc._lib.arrays import BoolArray, FloatArray
 from ase_knncalc.errors import DataError, SettingsError
-
-FloatArray = np.ndarray
-BoolArray = np.ndarray
 
 # Smallest distance of two molecules' atoms in units of the sum of their van der Waals radii. A
 # hydrogen bond of 1.7 Å between H and O is 0.63, a loose contact of 2.4 Å 0.88.

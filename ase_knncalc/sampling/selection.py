@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 
 from ase_knncalc._lib.arguments import instance, not_negative, one_of, optional, whole
+from ase_knncalc._lib.arrays import BoolArray, FloatArray, IntArray
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.errors import ChargeError, SettingsError, UnknownElementError
 from ase_knncalc.structure import (
@@ -51,8 +52,6 @@ if TYPE_CHECKING:
     from ase_knncalc.model import KNNModel
     from ase_knncalc.trend.sparse import SparseSettings
 
-FloatArray = np.ndarray
-IntArray = np.ndarray
 
 Strategy = Literal["random", "energy_std", "novelty", "diversity", "combined", "variance"]
 STRATEGIES: tuple[str, ...] = get_args(Strategy)
@@ -95,7 +94,7 @@ class Pool:
     rows: FloatArray | None = None
     energies: FloatArray | None = None
     groups: Sequence[str] | None = None
-    left_out: np.ndarray | None = None
+    left_out: BoolArray | None = None
 
     def __len__(self) -> int:
         return len(self.energy_std)
@@ -276,7 +275,7 @@ def _covered_charge(model: KNNModel, atoms: Atoms, place: int) -> int:
         ) from None
 
 
-def _left_out(model: KNNModel, frames: Sequence[Atoms], batch: FeatureBatch) -> np.ndarray:
+def _left_out(model: KNNModel, frames: Sequence[Atoms], batch: FeatureBatch) -> BoolArray:
     """Which structures are no choice, as they are there before, or the model has them."""
     from ase_knncalc.analysis.membership import new_ones
     from ase_knncalc.data.duplicates import DuplicateFinder

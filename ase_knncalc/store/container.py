@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from ase_knncalc._lib.arrays import AnyArray
 from ase_knncalc._lib.files import atomic_write
 from ase_knncalc.errors import KNNCalcError, ModelFileError, ModelFileVersionError
 
@@ -79,7 +80,7 @@ def write_container(
     path: str | os.PathLike[str],
     kind: str,
     metadata: dict[str, Any],
-    arrays: dict[str, np.ndarray],
+    arrays: dict[str, AnyArray],
 ) -> None:
     """Write metadata and named arrays (``"group/name"``) as one file, atomically.
 
@@ -109,7 +110,7 @@ def write_container(
 
 def read_container(
     path: str | os.PathLike[str], kind: str
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+) -> tuple[dict[str, Any], dict[str, AnyArray]]:
     """Metadata and arrays of a file that :func:`write_container` wrote.
 
     Raises
@@ -182,7 +183,7 @@ def _read_header(header: bytes, path: Path, kind: str) -> str:
     return match[3].decode()
 
 
-def _strict_json(array: np.ndarray) -> Any:
+def _strict_json(array: AnyArray) -> Any:
     """The document in an array of bytes; NaN, infinity and numbers that overflow are refused."""
     if array.dtype != np.uint8 or array.ndim != 1:
         raise ValueError(f"item 'metadata' has type {array.dtype} and shape {array.shape}")
@@ -196,11 +197,11 @@ def _strict_json(array: np.ndarray) -> Any:
     return json.loads(array.tobytes().decode("utf-8"), parse_constant=finite, parse_float=finite)
 
 
-def _read_datasets(file: Any, path: Path, size: int) -> dict[str, np.ndarray]:
+def _read_datasets(file: Any, path: Path, size: int) -> dict[str, AnyArray]:
     """All datasets, once it is sure that they are plain and lie within the file."""
     import h5py
 
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, AnyArray] = {}
     total = 0
     pending = [("", file)]
     while pending:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ase_knncalc._lib.arguments import is_integer, is_real
+from ase_knncalc._lib.arrays import AnyArray
 from ase_knncalc.descriptors import Descriptor
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.model import KNNModel, ModelInfo
@@ -182,7 +183,7 @@ def _check(name: str, value: Any, good: Callable[[Any], bool], expected: str) ->
         )
 
 
-def check_magnitude(name: str, array: np.ndarray, largest: float = 1e18) -> None:
+def check_magnitude(name: str, array: AnyArray, largest: float = 1e18) -> None:
     """Raise :class:`SettingsError` for NaN, infinity, and what overflows when it is squared."""
     # Comparison with NaN is false.
     if array.dtype.kind == "f" and not np.all(np.abs(array) <= largest):

@@ -37,6 +37,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ase_knncalc._lib.arguments import file_name, instance
+from ase_knncalc._lib.arrays import AnyArray
 from ase_knncalc._lib.files import only_writer
 from ase_knncalc.baselines import baseline_of, make_baseline
 from ase_knncalc.descriptors import Descriptor, descriptor_from_dict
@@ -224,10 +225,10 @@ def _upgrade_hint(metadata: dict[str, Any]) -> str:
 class _Items:
     """Arrays of a file, each checked when taken."""
 
-    def __init__(self, arrays: dict[str, np.ndarray]) -> None:
+    def __init__(self, arrays: dict[str, AnyArray]) -> None:
         self._arrays = arrays
 
-    def take(self, name: str, kind: str, shape: tuple[int | None, ...]) -> np.ndarray:
+    def take(self, name: str, kind: str, shape: tuple[int | None, ...]) -> AnyArray:
         """The array of that name if its type and shape (None: any length) are right."""
         if name not in self._arrays:
             raise SettingsError(f"item {name!r} is missing")
@@ -245,7 +246,7 @@ class _Items:
         check_magnitude(name, array)
         return array.astype(np.int64) if array.dtype.kind == "i" else array
 
-    def group(self, prefix: str) -> dict[str, np.ndarray]:
+    def group(self, prefix: str) -> dict[str, AnyArray]:
         """The arrays of numbers under a name."""
         return _Group(
             (name.removeprefix(f"{prefix}/"), self.take(name, "fi", (None,) * array.ndim))
@@ -258,8 +259,8 @@ class _Items:
         return any(f"{name}/".startswith(f"{prefix}/") for name in self._arrays)
 
 
-class _Group(dict[str, np.ndarray]):
-    def __missing__(self, name: str) -> np.ndarray:
+class _Group(dict[str, AnyArray]):
+    def __missing__(self, name: str) -> AnyArray:
         raise SettingsError(f"item {name!r} is missing")
 
 

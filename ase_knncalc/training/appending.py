@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ase_knncalc._lib.arguments import file_name, instance
+from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc._lib.files import only_writer
 from ase_knncalc.analysis.membership import training_twins
 from ase_knncalc.data import KeyMap, Omission, read_dataset
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 from ase_knncalc.training.retraining import additions_of
-
-FloatArray = np.ndarray
 
 # The first calibration counts as this many errors against those of additions.
 _PRIOR = 50
@@ -176,7 +175,7 @@ class _Additions:
         found = model.correct_features(batch)
         return cls(frames, batch, delta, found.delta - delta, found.energy_std, found.trend)
 
-    def select(self, places: FloatArray) -> _Additions:
+    def select(self, places: IntArray) -> _Additions:
         return _Additions(
             [self.frames[i] for i in places],
             self.batch.select(places),

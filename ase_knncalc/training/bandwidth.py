@@ -8,12 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc.knn.index import NeighborIndex
 from ase_knncalc.knn.term import KNNTerm
 from ase_knncalc.knn.weights import KNNSettings, wendland
-
-FloatArray = np.ndarray
-IntArray = np.ndarray
 
 # Beyond this nugget the prior outweighs any neighbours: the term is off.
 OFF = 1e6

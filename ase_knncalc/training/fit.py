@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc._lib.parallel import run
 from ase_knncalc._lib.profiling import stage
 from ase_knncalc._lib.progress import track
@@ -32,9 +33,6 @@ from ase_knncalc.uncertainty import (
     calibrate,
     calibrate_forces,
 )
-
-FloatArray = np.ndarray
-IntArray = np.ndarray
 
 
 @dataclass(frozen=True)

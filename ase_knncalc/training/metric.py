@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc.knn.linear_metric import LinearMetric
 from ase_knncalc.settings import TrainingSettings
-
-FloatArray = np.ndarray
-IntArray = np.ndarray
 
 
 def fit_metric(

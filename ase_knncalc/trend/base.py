@@ -12,12 +12,10 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
+from ase_knncalc._lib.arrays import AnyArray, FloatArray, IntArray
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.trend.ridge import RidgeFit
-
-FloatArray = np.ndarray
-IntArray = np.ndarray
 
 TREND_KINDS = ("sparse", "linear", "none")
 
@@ -48,7 +46,7 @@ class TrendEstimate:
     remoteness: FloatArray
 
 
-def require_shape(name: str, array: FloatArray, shape: tuple[int, ...]) -> None:
+def require_shape(name: str, array: AnyArray, shape: tuple[int, ...]) -> None:
     """Raise :class:`SettingsError` unless an array of a trend has the shape expected."""
     if array.shape != shape:
         raise SettingsError(f"trend: {name} has shape {array.shape}, expected {shape}")
@@ -75,11 +73,11 @@ class Trend(Protocol):
     def gradient(self, numbers: IntArray, local: FloatArray) -> FloatArray:
         """dT/d(row) of each atom, eV, shape (n_atoms, n_features)."""
 
-    def arrays(self) -> dict[str, FloatArray]:
+    def arrays(self) -> dict[str, AnyArray]:
         """What a model file keeps."""
 
     @classmethod
-    def from_arrays(cls, elements: tuple[int, ...], arrays: Mapping[str, FloatArray]) -> Trend:
+    def from_arrays(cls, elements: tuple[int, ...], arrays: Mapping[str, AnyArray]) -> Trend:
         """From what :meth:`arrays` gives."""
 
     def validate(self, n_features: int) -> None:

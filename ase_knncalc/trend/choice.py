@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.trend.environments import Environments
 from ase_knncalc.trend.sparse import SparseSettings
-
-FloatArray = np.ndarray
-IntArray = np.ndarray
 
 
 def choose_environments(

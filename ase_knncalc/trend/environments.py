@@ -8,14 +8,12 @@ from itertools import pairwise
 
 import numpy as np
 
+from ase_knncalc._lib.arrays import AnyArray, FloatArray, IntArray
 from ase_knncalc._lib.rowstore import Rows, allocate, folder_of
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.trend.base import require_shape
 from ase_knncalc.trend.kernels import KernelBlock, gaussian, kernel_blocks, whitened, whitener
-
-FloatArray = np.ndarray
-IntArray = np.ndarray
 
 
 @dataclass(frozen=True)
@@ -79,14 +77,12 @@ class Environments:
         set_(self, "_maps", [p.astype(np.float64).T / sigma for p in self.projections])
 
     @classmethod
-    def from_arrays(
-        cls, elements: tuple[int, ...], arrays: Mapping[str, FloatArray]
-    ) -> Environments:
+    def from_arrays(cls, elements: tuple[int, ...], arrays: Mapping[str, AnyArray]) -> Environments:
         """From what :meth:`arrays` gives."""
         names = ("length_scale", "means", "projections", "environments", "counts")
         return cls(elements, *(arrays[name] for name in names))
 
-    def arrays(self) -> dict[str, FloatArray]:
+    def arrays(self) -> dict[str, AnyArray]:
         """What a model file keeps."""
         return {
             "length_scale": self.length_scale,

@@ -13,13 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc.descriptors import Descriptor
 from ase_knncalc.trend.base import HeldOutForces
 from ase_knncalc.trend.environments import Environments
 from ase_knncalc.trend.ridge import RidgeFit, RidgeProblem
-
-FloatArray = np.ndarray
-IntArray = np.ndarray
 
 # Frames on which weights are compared.
 _JUDGED = 100

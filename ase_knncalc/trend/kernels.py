@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ase_knncalc._lib.arrays import BoolArray, FloatArray
 from ase_knncalc.descriptors import FeatureBatch
-
-FloatArray = np.ndarray
 
 # Eigenvalues of the kernel matrix of the inducing environments below this fraction of the largest
 # are rounding noise: directions that the data cannot tell apart in float64.
@@ -57,13 +56,13 @@ class KernelBlock:
 
     rows: slice
     part: FeatureBatch
-    masks: list[FloatArray]
+    masks: list[BoolArray]
     kernels: list[FloatArray]
 
     def sums(self) -> list[FloatArray]:
         """Of each element, summed over structures, shape (n_structures, n_points)."""
         owners = np.repeat(np.arange(len(self.part)), self.part.sizes)
-        sums = []
+        sums: list[FloatArray] = []
         for mask, kernel in zip(self.masks, self.kernels, strict=True):
             of_element = np.zeros((len(self.part), kernel.shape[1]))
             owner = owners[mask]

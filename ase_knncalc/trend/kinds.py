@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc.descriptors import Descriptor, FeatureBatch
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.trend.base import (
@@ -20,8 +21,6 @@ from ase_knncalc.trend.linear import LinearTrend, OffsetTrend
 from ase_knncalc.trend.ridge import RidgeProblem
 from ase_knncalc.trend.sparse import SparseSettings, SparseTrend
 from ase_knncalc.trend.sparse_fit import fit_sparse
-
-FloatArray = np.ndarray
 
 # Penalties tried, in units of the mean eigenvalue of the normal equations.
 _RELATIVE_PENALTIES = 10.0 ** np.arange(-11.0, 0.0)

@@ -8,12 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from ase_knncalc._lib.arrays import AnyArray, FloatArray, IntArray
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.trend.base import TrendEstimate, composition_columns, require_shape
 from ase_knncalc.trend.posterior import prediction_leverage, prediction_rows
-
-FloatArray = np.ndarray
-IntArray = np.ndarray
 
 
 @dataclass(frozen=True)
@@ -51,13 +49,11 @@ class OffsetTrend:
         return np.zeros_like(local)
 
     @classmethod
-    def from_arrays(
-        cls, elements: tuple[int, ...], arrays: Mapping[str, FloatArray]
-    ) -> OffsetTrend:
+    def from_arrays(cls, elements: tuple[int, ...], arrays: Mapping[str, AnyArray]) -> OffsetTrend:
         """From what :meth:`arrays` gives."""
         return cls(elements, *(arrays[f.name] for f in fields(cls)[1:]))
 
-    def arrays(self) -> dict[str, FloatArray]:
+    def arrays(self) -> dict[str, AnyArray]:
         """What a model file keeps."""
         return {f.name: getattr(self, f.name) for f in fields(self)[1:]}
 
@@ -112,13 +108,11 @@ class LinearTrend:
         return np.broadcast_to(self.coefficients, local.shape)
 
     @classmethod
-    def from_arrays(
-        cls, elements: tuple[int, ...], arrays: Mapping[str, FloatArray]
-    ) -> LinearTrend:
+    def from_arrays(cls, elements: tuple[int, ...], arrays: Mapping[str, AnyArray]) -> LinearTrend:
         """From what :meth:`arrays` gives."""
         return cls(elements, *(arrays[f.name] for f in fields(cls)[1:]))
 
-    def arrays(self) -> dict[str, FloatArray]:
+    def arrays(self) -> dict[str, AnyArray]:
         """What a model file keeps."""
         return {f.name: getattr(self, f.name) for f in fields(self)[1:]}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-FloatArray = np.ndarray
+from ase_knncalc._lib.arrays import FloatArray
 
 
 def prediction_leverage(

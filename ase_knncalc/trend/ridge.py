@@ -15,11 +15,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc._lib.rowstore import Rows
 from ase_knncalc.errors import TrainingError
-
-FloatArray = np.ndarray
-IntArray = np.ndarray
 
 _LEVERAGE_CEILING = 1.0 - 1e-6
 _NOISE = 1e-15

@@ -29,14 +29,12 @@ from ase_knncalc._lib.arguments import (
     several,
     whole,
 )
+from ase_knncalc._lib.arrays import AnyArray, FloatArray, IntArray
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.trend.base import TrendEstimate, composition_columns, require_shape
 from ase_knncalc.trend.environments import Environments, require_counts
 from ase_knncalc.trend.posterior import prediction_leverage, prediction_rows
-
-FloatArray = np.ndarray
-IntArray = np.ndarray
 
 
 def _length(name: str, value: Any) -> float:
@@ -200,14 +198,12 @@ class SparseTrend:
         return prediction_rows(free, sums, self.free_map, self.shift, self.factor)
 
     @classmethod
-    def from_arrays(
-        cls, elements: tuple[int, ...], arrays: Mapping[str, FloatArray]
-    ) -> SparseTrend:
+    def from_arrays(cls, elements: tuple[int, ...], arrays: Mapping[str, AnyArray]) -> SparseTrend:
         """From what :meth:`arrays` gives."""
         own = {name: arrays[name] for name in _OWN_ARRAYS}
         return cls(Environments.from_arrays(elements, arrays), **own)
 
-    def arrays(self) -> dict[str, FloatArray]:
+    def arrays(self) -> dict[str, AnyArray]:
         """What a model file keeps."""
         return self.environments.arrays() | {name: getattr(self, name) for name in _OWN_ARRAYS}
 

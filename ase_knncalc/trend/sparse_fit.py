@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc._lib.profiling import stage
 from ase_knncalc.descriptors import Descriptor, FeatureBatch
 from ase_knncalc.trend.base import (
@@ -21,9 +22,6 @@ from ase_knncalc.trend.environments import Environments
 from ase_knncalc.trend.force_rows import ForceLabels, ForceRows, fit_with_forces
 from ase_knncalc.trend.ridge import RidgeProblem
 from ase_knncalc.trend.sparse import SparseSettings, SparseTrend
-
-FloatArray = np.ndarray
-IntArray = np.ndarray
 
 # Distances in units of σ: beyond the range of kernels in float64, and below what means anything.
 _FAR, _NEAR = 30.0, 1e-3

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from ase_knncalc._lib.arrays import AnyArray, FloatArray
 from ase_knncalc.evaluation.plots import KCAL_PER_MOL
 from ase_knncalc.evaluation.report.judged import Judged
 from ase_knncalc.model import KNNModel
 
-FloatArray = np.ndarray
 Figure = dict[str, Any]
 
 _SETS = {"training": "training structures, left out", "test": "test data"}
@@ -30,7 +30,7 @@ def numbers(values: Any, digits: int = 5) -> list[float | None]:
     ]
 
 
-def _points(which: str, x: FloatArray, y: FloatArray, **more: Any) -> dict[str, Any]:
+def _points(which: str, x: AnyArray, y: FloatArray, **more: Any) -> dict[str, Any]:
     return {
         "name": _SETS[which],
         "set": which,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from ase_knncalc._lib.arrays import BoolArray, FloatArray, IntArray
 from ase_knncalc.analysis.membership import new_ones, training_twins
 from ase_knncalc.data import KeyMap, read_dataset
 from ase_knncalc.descriptors import FeatureBatch
@@ -19,9 +20,6 @@ from ase_knncalc.errors import DataError, StructureError
 from ase_knncalc.labels.training_data import complete_baseline, compute_features
 from ase_knncalc.model import KNNModel
 from ase_knncalc.trend.base import composition_columns
-
-FloatArray = np.ndarray
-IntArray = np.ndarray
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class Judged:
         return np.asarray(self.counts[:, :-2].sum(axis=1))
 
     @property
-    def inside(self) -> np.ndarray:
+    def inside(self) -> BoolArray:
         """Whether the reference lies in the 90 % interval, shape (m,)."""
         return np.asarray(np.abs(self.error) <= self.half_width)
 
