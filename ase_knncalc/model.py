@@ -27,7 +27,7 @@ from ase_knncalc.descriptors import (
     require_elements,
 )
 from ase_knncalc.errors import BaselineError, ChargeError, SettingsError
-from ase_knncalc.knn.kernel_map import KernelMap
+from ase_knncalc.knn.metrics import Metric
 from ase_knncalc.knn.term import KNNEstimate, KNNTerm
 from ase_knncalc.prediction import Neighbor, Prediction
 from ase_knncalc.structure import check_structure, lowest_multiplicity, resolve_charge
@@ -153,8 +153,8 @@ class KNNModel:
     ----------
     descriptor : Descriptor
     trend : Trend
-    components, mean : ndarray, shape (n_components, n_features) and (n_features,)
-        The metric: a structure with global descriptor g lies at components @ (g − mean).
+    metric : Metric
+        Where structures lie.
     knn : KNNTerm
         Projected training structures with their residuals.
     names, compositions : ndarray of bytes, shape (n,)
@@ -167,15 +167,11 @@ class KNNModel:
         Of a model that was trained on forces.
     held_out : HeldOutErrors or None
         Of the training structures, in the order of ``names``; None in files of old.
-    kernel_map : KernelMap or None
-        Where the distance is the kernel-induced one: its coordinates stand for the global
-        descriptor.
     """
 
     descriptor: Descriptor
     trend: Trend
-    components: FloatArray
-    mean: FloatArray
+    metric: Metric
     knn: KNNTerm
     names: AnyArray
     compositions: AnyArray
@@ -184,7 +180,6 @@ class KNNModel:
     baseline: Baseline | None = None
     force_calibration: ForceCalibration | None = None
     held_out: HeldOutErrors | None = None
-    kernel_map: KernelMap | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> KNNModel:
         # Nothing but the baseline (of an ASE calculator) has a state that changes, and workflows
@@ -205,9 +200,8 @@ class KNNModel:
 
         But for three atoms exactly in line, where FCHL19 has a cusp: forces across the line jump.
         """
-        return (
-            self.knn.settings.smooth and self.descriptor.differentiable and self.kernel_map is None
-        )
+        parts = self.knn.settings.smooth, self.descriptor.differentiable, self.metric.differentiable
+        return all(parts)
 
     @property
     def trained_on_forces(self) -> bool:
@@ -245,16 +239,6 @@ class KNNModel:
         from ase_knncalc.training import append
 
         return append(self, data, **options).model
-
-    def project(self, summed: FloatArray) -> FloatArray:
-        """Global descriptors (…, n_features) to the metric's space (…, n_components)."""
-        return np.asarray((summed - self.mean) @ self.components.T)
-
-    def place(self, batch: FeatureBatch) -> FloatArray:
-        """Places of structures in the metric's space, shape (n_structures, n_components)."""
-        if self.kernel_map is not None:
-            return self.project(self.kernel_map.features(batch))
-        return self.project(batch.summed())
 
     def check(
         self, atoms: Atoms, charge: int | None = None, multiplicity: int | None = None
@@ -428,7 +412,7 @@ class KNNModel:
         if not (forces or forces_std):
             return correction
         if not self.smooth:
-            metric = " and the kernel-induced distance" if self.kernel_map is not None else ""
+            metric = "" if self.metric.differentiable else " and the kernel-induced distance"
             raise SettingsError(
                 f"weights={self.knn.settings.weights!r} with {self.descriptor.kind}{metric} have "
                 "no forces (1/d and rank weights jump where neighbours change); train with "
@@ -445,10 +429,8 @@ class KNNModel:
         self, numbers: IntArray, local: FloatArray, derivative: FloatArray
     ) -> FloatArray:
         """Negative gradient of T + K, eV/Å, shape (n_atoms, 3)."""
-        estimate = self.knn.evaluate(self.project(local.sum(axis=0)))
-        assert estimate.gradient is not None
-        slope = self.trend.gradient(np.asarray(numbers), local)
-        slope = slope + estimate.gradient @ self.components
+        slope = self.trend.gradient(numbers, local)
+        slope = slope + self.metric.gradient(numbers, local, self.knn.gradient)
         return -np.tensordot(slope, derivative, axes=([0, 1], [0, 1]))
 
     def _forces_std(
@@ -483,7 +465,7 @@ class KNNModel:
 
     def _terms(self, batch: FeatureBatch) -> tuple[TrendEstimate, list[KNNEstimate], Signals]:
         """Both terms of the correction, and what they tell of its error."""
-        estimates = self.knn.evaluate_many(self.place(batch))
+        estimates = self.knn.evaluate_many(self.metric.place(batch))
         trend = self.trend.evaluate(batch)
         signals = Signals.of(trend.leverage, estimates, batch.sizes, trend.remoteness)
         return trend, estimates, signals

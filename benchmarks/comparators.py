@@ -110,7 +110,7 @@ def mlkr_regressor(
     settings = settings or TrainingSettings(trend="none")
     start = time.process_time()
     trend, residuals = offsets(train)
-    metric = fit_metric(train.batch.summed(), residuals, replace(settings, metric="mlkr"))
+    metric, _ = fit_metric(train.batch.summed(), residuals, replace(settings, metric="mlkr"))
     points = metric.project(train.batch.summed())
     train_seconds = time.process_time() - start
 
@@ -145,7 +145,7 @@ def knn_linear(
 
     def learn(residuals: FloatArray) -> Search:
         summed = train.batch.summed()
-        linear = fit_metric(summed, residuals, settings)
+        linear, _ = fit_metric(summed, residuals, settings)
         index = NeighborIndex(linear.project(summed))
 
         def search(batch: FeatureBatch, k: int) -> tuple[FloatArray, IntArray]:

@@ -70,7 +70,7 @@ def neighbors(
     _, residuals = offsets(train)
     for metric in ("euclidean", "mlkr"):
         settings = TrainingSettings(trend="none", metric=metric)
-        linear = fit_metric(known.summed(), residuals, settings)
+        linear, _ = fit_metric(known.summed(), residuals, settings)
         index = NeighborIndex(linear.project(known.summed()))
         found = [index.query(z, K) for z in linear.project(asked.summed())]
         yield (

@@ -40,6 +40,7 @@ from ase_knncalc import load_model
 from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc.baselines import make_baseline
 from ase_knncalc.data import iter_frames
+from ase_knncalc.descriptors import featurize
 from ase_knncalc.knn.index import NeighborIndex
 from ase_knncalc.knn.mlkr_loss import mlkr_loss
 from ase_knncalc.knn.term import KNNTerm
@@ -83,7 +84,7 @@ def published_way(data: Path) -> dict[str, Any]:
     labels = np.array([a.info["reference_energy"] for a in frames[:15_000]])
     counts = np.array([[np.sum(a.numbers == z) for z in (1, 8, 16)] for a in frames[:15_000]])
     labels = labels - counts @ np.linalg.lstsq(counts, labels, rcond=None)[0]
-    metric = fit_metric(known, labels, settings, 1000)
+    metric, _ = fit_metric(known, labels, settings, 1000)
     matrix = metric.components.T @ metric.components
 
     def mahalanobis(x: FloatArray, y: FloatArray) -> float:
@@ -348,8 +349,8 @@ def correction(data: Path, n: int = 250_000) -> dict[str, Any]:
     baseline = make_baseline("GFN1-xTB")
     found = []
     for atoms in clusters_by_size(data):
-        x = large.descriptor.local(atoms.numbers, atoms.positions)
-        z = large.project(x.sum(axis=0))
+        batch = featurize(large.descriptor, [(atoms.numbers, atoms.positions, 0)])
+        z = large.metric.place(batch)[0]
         times = in_turn(
             {
                 "GFN1-xTB": partial(baseline.energy, atoms, 0, 1),

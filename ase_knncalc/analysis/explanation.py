@@ -11,6 +11,7 @@ from ase.data import chemical_symbols
 
 from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc.descriptors import FeatureBatch, featurize
+from ase_knncalc.knn.metrics import LinearMetric
 from ase_knncalc.labels.sources import sources_of
 from ase_knncalc.trend.sparse import SparseTrend
 
@@ -150,20 +151,20 @@ def _feature_shares(
     The neighbour's descriptor is not in the model, only its place z_j = A (g_j − μ). The change of
     least norm that leads there is δ = A⁺ (z_j − z); |A δ|² = Σ_b (A_b δ_b) · (A δ).
     """
-    if model.kernel_map is not None:
+    if not isinstance(model.metric, LinearMetric):
         return [{} for _ in neighbors]
-    blocks = model.descriptor.blocks()
-    place = model.place(batch)[0]
-    inverse = np.linalg.pinv(model.components, rcond=1e-6)
+    blocks, components = model.descriptor.blocks(), model.metric.components
+    place = model.metric.place(batch)[0]
+    inverse = np.linalg.pinv(components, rcond=1e-6)
     shares = []
     for neighbor in neighbors:
         step = model.knn.index.points[neighbor.index].astype(np.float64) - place
         change = inverse @ step
-        reached = model.components @ change
+        reached = components @ change
         square = float(reached @ reached)
         shares.append(
             {
-                name: float((model.components[:, part] @ change[part]) @ reached / square)
+                name: float((components[:, part] @ change[part]) @ reached / square)
                 if square > 0
                 else 0.0
                 for name, part in blocks.items()

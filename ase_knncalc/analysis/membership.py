@@ -102,7 +102,7 @@ def training_twins(
     columns = composition_columns(batch, model.elements).astype(int)
     index = model.knn.index
     twins = []
-    for i, z in enumerate(model.place(batch)):
+    for i, z in enumerate(model.metric.place(batch)):
         k = 5
         distances, places = index.query(z, k)
         while distances[-1] == 0.0 and k < len(index):
@@ -171,7 +171,7 @@ def find_in_training(model: KNNModel, atoms: Atoms, *, charge: int | None = None
         for _ in range(_NUDGES)
     ]
     batch = featurize(model.descriptor, [(atoms.numbers, positions, total), *nudged])
-    places = model.project(batch.summed())
+    places = model.metric.place(batch)
     found = model.correct_features(batch.select(np.array([0])))[0]
     nearest = found.neighbors[0]
     distances = np.linalg.norm(places[1:] - places[0], axis=1)

@@ -48,8 +48,8 @@ def info(
         ["atoms", f"{about.size_range[0]} to {about.size_range[1]}"],
         ["descriptor", f"{loaded.descriptor.kind}, {loaded.descriptor.n_features} features"],
         ["trend", loaded.trend.kind],
-        ["k-NN", f"k = {settings.k}, weights {settings.weights}, {len(loaded.mean)} → "
-                 f"{len(loaded.components)} dimensions"],
+        ["k-NN", f"k = {settings.k}, weights {settings.weights}, {loaded.metric.kind} "
+                 f"metric of {loaded.metric.n_components} dimensions"],
         ["created", about.provenance.get("created", "?")],
     ]  # fmt: skip
     rows += [[name, f"{KCAL_PER_MOL * value:.3f} kcal/mol"] for name, value in about.named_errors()]

@@ -130,7 +130,7 @@ def survey(
     return Pool(
         energy_std=np.asarray(found.energy_std),
         novelty=np.asarray(found.novelty),
-        points=model.place(batch),
+        points=model.metric.place(batch),
         known=model.knn.index.points.astype(np.float64),
         rows=rows,
         energies=None if baseline_energies is None else baseline_energies + found.delta,

@@ -14,7 +14,6 @@ import numpy as np
 
 from ase_knncalc._lib.arguments import is_integer, is_real
 from ase_knncalc._lib.arrays import AnyArray
-from ase_knncalc.descriptors import Descriptor
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.model import KNNModel, ModelInfo
 
@@ -26,16 +25,7 @@ def check_model(model: KNNModel) -> None:
 
     Shapes of the metric, the index and its residuals are taken as checked.
     """
-    kernel_map = model.kernel_map
-    check_sizes(
-        model.descriptor,
-        len(model.mean) if kernel_map is None else kernel_map.landmarks.shape[1],
-        "metric/mean" if kernel_map is None else "kernel_map/landmarks",
-    )
-    if kernel_map is not None and (
-        kernel_map.n_columns != len(model.mean) or kernel_map.elements != model.descriptor.elements
-    ):
-        raise SettingsError("kernel_map is not that of the metric, or of the descriptor")
+    model.metric.validate(model.descriptor)
     elements = model.descriptor.elements
     if tuple(model.trend.elements) != elements:
         raise SettingsError(
@@ -44,8 +34,8 @@ def check_model(model: KNNModel) -> None:
         )
     model.trend.validate(model.descriptor.n_features)
     n = len(model)
-    if not n or not len(model.components):
-        raise SettingsError(f"the index has {n} points in {len(model.components)} dimensions")
+    if not n or not model.metric.n_components:
+        raise SettingsError(f"the index has {n} points in {model.metric.n_components} dimensions")
     if model.knn.settings.k > n:
         raise SettingsError(f"k = {model.knn.settings.k} neighbours, but {n} structures")
     if model.info.n_structures != n:
@@ -63,15 +53,6 @@ def check_model(model: KNNModel) -> None:
     if held is not None and (np.any(held.counts[:, :-2] < 0) or np.any(held.stds < 0)):
         raise SettingsError("held_out: counts of atoms, or standard deviations, are negative")
     check_info(model.info)
-
-
-def check_sizes(descriptor: Descriptor, n_features: int, item: str = "metric/mean") -> None:
-    """Raise :class:`SettingsError` unless the descriptor has rows of the given length."""
-    if descriptor.n_features != n_features:
-        raise SettingsError(
-            f"item {item!r} has rows of {n_features} numbers, the descriptor of "
-            f"{descriptor.n_features}"
-        )
 
 
 def _whole(value: Any) -> bool:

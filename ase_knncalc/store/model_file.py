@@ -44,11 +44,12 @@ from ase_knncalc.descriptors import Descriptor, descriptor_from_dict
 from ase_knncalc.errors import KNNCalcError, ModelFileError, SettingsError
 from ase_knncalc.knn.index import NeighborIndex
 from ase_knncalc.knn.kernel_map import KernelMap
+from ase_knncalc.knn.metrics import KernelMetric, LinearMetric, Metric
 from ase_knncalc.knn.term import KNNTerm
 from ase_knncalc.knn.weights import KNNSettings
 from ase_knncalc.model import HeldOutErrors, KNNModel, ModelInfo
 from ase_knncalc.store.container import package_versions, read_container, write_container
-from ase_knncalc.store.integrity import check_magnitude, check_model, check_sizes
+from ase_knncalc.store.integrity import check_magnitude, check_model
 from ase_knncalc.trend.kinds import trend_class
 from ase_knncalc.uncertainty import Calibration, ForceCalibration
 
@@ -126,14 +127,13 @@ def write_model(model: KNNModel, path: str | os.PathLike[str]) -> None:
         "info": model.info.to_dict(),
         "versions": package_versions(),
     }
-    arrays = {
-        "metric/components": model.components.astype(np.float32),
-        "metric/mean": model.mean,
+    arrays: dict[str, AnyArray] = {
         "index/points": model.knn.index.points,
         "index/residuals": model.knn.residuals,
         "index/names": model.names,
         "index/compositions": model.compositions,
     }
+    arrays |= model.metric.arrays()
     arrays |= {f"trend/{name}": value for name, value in model.trend.arrays().items()}
     arrays |= {
         f"calibration/{f.name}": np.asarray(getattr(model.calibration, f.name))
@@ -143,11 +143,6 @@ def write_model(model: KNNModel, path: str | os.PathLike[str]) -> None:
         arrays |= {
             f"force_calibration/{f.name}": np.asarray(getattr(model.force_calibration, f.name))
             for f in fields(model.force_calibration)
-        }
-    if model.kernel_map is not None:
-        arrays |= {
-            f"kernel_map/{name}": getattr(model.kernel_map, name)
-            for name in ("sigma", "normalized", "landmarks", "counts")
         }
     if model.held_out is not None:
         arrays |= {
@@ -266,13 +261,10 @@ class _Group(dict[str, AnyArray]):
 
 def _build_model(metadata: dict[str, Any], items: _Items) -> KNNModel:
     descriptor = descriptor_from_dict(metadata["descriptor"])
+    metric = _metric(items, descriptor)
     # Before anything of that size is made.
-    mean = items.take("metric/mean", "f", (None,))
-    kernel_map = _kernel_map(items, descriptor)
-    if kernel_map is None:
-        check_sizes(descriptor, len(mean))
-    components = items.take("metric/components", "f", (None, len(mean))).astype(np.float64)
-    points = items.take("index/points", "f", (None, len(components)))
+    metric.validate(descriptor)
+    points = items.take("index/points", "f", (None, metric.n_components))
     n = len(points)
     kind = trend_class(metadata["trend"]["kind"])
     trend = kind.from_arrays(tuple(metadata["trend"]["elements"]), items.group("trend"))
@@ -280,8 +272,7 @@ def _build_model(metadata: dict[str, Any], items: _Items) -> KNNModel:
     return KNNModel(
         descriptor=descriptor,
         trend=trend,
-        components=components,
-        mean=mean,
+        metric=metric,
         knn=KNNTerm(
             NeighborIndex(points),
             items.take("index/residuals", "f", (n,)),
@@ -295,22 +286,24 @@ def _build_model(metadata: dict[str, Any], items: _Items) -> KNNModel:
             _from_arrays(ForceCalibration, items, "force_calibration") if forces else None
         ),
         held_out=_held_out(items, n, len(descriptor.elements)),
-        kernel_map=kernel_map,
     )
 
 
-def _kernel_map(items: _Items, descriptor: Descriptor) -> KernelMap | None:
+def _metric(items: _Items, descriptor: Descriptor) -> Metric:
+    components = items.take("metric/components", "f", (None, None))
+    mean = items.take("metric/mean", "f", components.shape[1:])
+    linear = LinearMetric(components.astype(np.float64), mean)
     if not items.has("kernel_map"):
-        return None
-    landmarks = items.take("kernel_map/landmarks", "f", (None, None))
-    check_sizes(descriptor, landmarks.shape[1], "kernel_map/landmarks")
-    return KernelMap(
+        return linear
+    landmarks = items.take("kernel_map/landmarks", "f", (None, descriptor.n_features))
+    kernel_map = KernelMap(
         elements=descriptor.elements,
         sigma=items.take("kernel_map/sigma", "f", ()),
         normalized=items.take("kernel_map/normalized", "i", ()),
         landmarks=landmarks,
         counts=items.take("kernel_map/counts", "i", (len(descriptor.elements),)),
     )
+    return KernelMetric(kernel_map, linear)
 
 
 def _held_out(items: _Items, n: int, n_elements: int) -> HeldOutErrors | None:

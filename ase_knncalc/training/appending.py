@@ -334,7 +334,7 @@ def _extend(model: KNNModel, new: _Additions, omitted: list[Omission], source: s
     # A label that is wrong must not decide what its neighbours get; what is new may be far off.
     limit = _LARGEST * np.maximum(scale, stds)
     residuals = np.clip(delta - new.trend, -limit, limit)
-    points = model.place(batch)
+    points = model.metric.place(batch)
     knn = KNNTerm(
         NeighborIndex(np.vstack([model.knn.index.points, points.astype(np.float32)])),
         np.concatenate([model.knn.residuals, residuals]),

@@ -16,7 +16,7 @@ from ase_knncalc._lib.progress import track
 from ase_knncalc.errors import TrainingError
 from ase_knncalc.knn.index import NeighborIndex
 from ase_knncalc.knn.kernel_map import KernelMap, fit_kernel_map
-from ase_knncalc.knn.linear_metric import LinearMetric
+from ase_knncalc.knn.metrics import KernelMetric, LinearMetric
 from ase_knncalc.knn.term import KNNTerm
 from ase_knncalc.knn.weights import KNNSettings
 from ase_knncalc.labels.training_data import TrainingData
@@ -138,8 +138,8 @@ def fit_model(
             settings, held_out, by_group, bool(trend_fit.details.get("force_frames"))
         )
     with stage("metric"):
-        metric = fit_metric(summed, residuals, settings)
-        knn = KNNTerm(NeighborIndex(metric.project(summed)), residuals, knn_settings)
+        linear, story = fit_metric(summed, residuals, settings)
+        knn = KNNTerm(NeighborIndex(linear.project(summed)), residuals, knn_settings)
     with stage("calibration"):
         calibration, errors, std, group_errors = _calibrate(
             trend_fit, held_out, by_group, knn_settings, batch.sizes, settings.seed
@@ -161,14 +161,13 @@ def fit_model(
             "settings": json.loads(json.dumps(asdict(settings))),
             "trend": trend_fit.details,
             "knn": tuned,
-            "metric": metric.details,
+            "metric": story,
         },
     )
     model = KNNModel(
         descriptor=data.descriptor,
         trend=_as_loaded(trend_fit.trend),
-        components=metric.components,
-        mean=metric.mean,
+        metric=linear if kernel_map is None else KernelMetric(kernel_map, linear),
         knn=knn,
         names=label_bytes(data.names),
         compositions=label_bytes(groups),
@@ -176,7 +175,6 @@ def fit_model(
         info=info,
         force_calibration=_force_calibration(trend_fit),
         held_out=_held_out_record(data, errors, std),
-        kernel_map=kernel_map,
     )
     return FittedModel(model, trend_fit, errors, std)
 
@@ -260,7 +258,7 @@ def _held_out(
 def _fold_metric(
     summed: FloatArray, residuals: FloatArray, settings: TrainingSettings
 ) -> LinearMetric | None:
-    return fit_metric(summed, residuals, settings) if len(summed) > 1 else None
+    return fit_metric(summed, residuals, settings)[0] if len(summed) > 1 else None
 
 
 def _knn_settings(

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from ase_knncalc._lib.arrays import FloatArray, IntArray
-from ase_knncalc.knn.linear_metric import LinearMetric
+from ase_knncalc.knn.metrics import LinearMetric
 from ase_knncalc.settings import TrainingSettings
 
 
 def fit_metric(
     summed: FloatArray, residuals: FloatArray, settings: TrainingSettings, most: int | None = None
-) -> LinearMetric:
-    """Metric of the k-NN term for residuals (n,) at global descriptors (n, n_features).
+) -> tuple[LinearMetric, dict[str, Any]]:
+    """Map of the k-NN term for residuals (n,) at global descriptors (n, n_features), and its story.
 
     ``most`` limits the structures that MLKR learns from further than the settings do.
     """
@@ -32,7 +32,7 @@ def fit_metric(
     else:
         rng = np.random.default_rng(settings.seed)
         components = rng.normal(size=(rank, n_features)) / np.sqrt(n_features)
-    return LinearMetric(_stored(components), mean, {"kind": settings.metric})
+    return LinearMetric(_stored(components), mean), {"kind": settings.metric}
 
 
 def metric_rows(n: int, settings: TrainingSettings, most: int | None) -> tuple[IntArray, Any]:
@@ -44,7 +44,7 @@ def metric_rows(n: int, settings: TrainingSettings, most: int | None) -> tuple[I
 
 def _learned_metric(
     summed: FloatArray, residuals: FloatArray, settings: TrainingSettings, rng: Any
-) -> LinearMetric:
+) -> tuple[LinearMetric, dict[str, Any]]:
     from sklearn.exceptions import ConvergenceWarning
 
     from ase_knncalc.knn.mlkr import MLKR
@@ -65,9 +65,8 @@ def _learned_metric(
         "converged": bool(metric.converged_),
         "loss": [float(metric.loss_history_[0]), float(metric.loss_history_[-1])],
     }
-    return LinearMetric(
-        _stored(metric.components_), np.asarray(metric.mean_, dtype=np.float64), details
-    )
+    mean = np.asarray(metric.mean_, dtype=np.float64)
+    return LinearMetric(_stored(metric.components_), mean), details
 
 
 def _stored(components: FloatArray) -> FloatArray:

@@ -201,7 +201,7 @@ def test_training_survives_the_death_of_a_worker_bit_for_bit(cluster_frames, das
     a, b = serial.predict(frames), spread.predict(frames)
     for name in ("energy", "energy_std", "novelty"):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
-    np.testing.assert_array_equal(serial.components, spread.components)
+    np.testing.assert_array_equal(serial.metric.components, spread.metric.components)
     np.testing.assert_array_equal(serial.knn.residuals, spread.knn.residuals)
 
 

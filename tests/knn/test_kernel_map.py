@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers.factories import tiny, water_clusters
 
-from ase_knncalc import load_model, save_model
+from ase_knncalc import find_in_training, load_model, save_model
 from ase_knncalc.descriptors import FCHL19
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.knn.kernel_distance import induced_distances, local_kernel, self_kernel
@@ -62,6 +62,10 @@ def test_models_use_it_and_files_keep_it(water_frames, tmp_path, metric, trend) 
     known = model.predict(water_frames[7], baseline_energy=0.0)
     assert known.neighbors[0].name == water_frames[7].info["name"]
     assert known.neighbors[0].distance == 0.0
+    assert find_in_training(model, water_frames[7]).structure == water_frames[7].info["name"]
+    strange = find_in_training(model, water_clusters(4, seed=9)[3])
+    assert strange.structure is None
+    assert strange.displacement > 0.0
     save_model(model, tmp_path / "m.h5")
     loaded = load_model(tmp_path / "m.h5")
     for atoms in water_clusters(4, seed=9):

@@ -96,7 +96,7 @@ FORGERIES = {
     "missing": (lambda f: f.__delitem__("index/residuals"), "'index/residuals' is missing"),
     "shape": (
         lambda f: (f.__delitem__("metric/mean"), f.create_dataset("metric/mean", data=np.zeros(3))),
-        "'metric/mean' has rows of 3 numbers",
+        "'metric/mean' has type float64 and shape (3,), expected shape (168,)",
     ),
     "nan": (lambda f: f["index/residuals"].__setitem__(0, np.nan), "NaN"),
     "infinite point": (lambda f: f["index/points"].__setitem__((0, 0), np.inf), "infinite"),

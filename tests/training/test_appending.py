@@ -56,9 +56,9 @@ def test_residuals_are_what_the_trend_leaves_over(tiny_model, more) -> None:
     assert np.all(grown.knn.residuals[n:] * left >= 0)
     np.testing.assert_array_equal(grown.knn.index.points[:n], tiny_model.knn.index.points)
     np.testing.assert_allclose(
-        grown.knn.index.points[n:], tiny_model.project(batch.summed()), rtol=1e-3, atol=1e-4
+        grown.knn.index.points[n:], tiny_model.metric.place(batch), rtol=1e-3, atol=1e-4
     )
-    np.testing.assert_array_equal(grown.components, tiny_model.components)
+    np.testing.assert_array_equal(grown.metric.components, tiny_model.metric.components)
     predicted = tiny_model.predict(more).delta
     np.testing.assert_allclose(outcome.errors, predicted - delta, atol=1e-3)
 
@@ -110,7 +110,8 @@ def test_known_structures_are_known_under_any_label(tiny_model, water_frames, co
 
 def test_one_place_is_no_twin_if_elements_or_charge_differ(tiny_model, water_frames) -> None:
     """Where a metric tells nothing apart, composition and charge still do."""
-    flat = replace(tiny_model, components=np.zeros_like(tiny_model.components))
+    metric = tiny_model.metric
+    flat = replace(tiny_model, metric=replace(metric, components=np.zeros_like(metric.components)))
     term = flat.knn
     index = NeighborIndex(np.zeros_like(term.index.points))
     flat = replace(flat, knn=KNNTerm(index, term.residuals, term.settings))

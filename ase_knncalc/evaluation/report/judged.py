@@ -198,7 +198,7 @@ def judge_data(
         delta=delta,
         counts=composition_columns(batch, model.elements).astype(int),
         novelty=found.novelty,
-        points=model.place(batch),
+        points=model.metric.place(batch),
         nearest=[(n[0].name, n[0].distance) for n in found.neighbors],
         frames=frames,
         refused=refused,

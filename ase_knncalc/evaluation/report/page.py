@@ -323,7 +323,7 @@ def _facts(model: KNNModel) -> str:
         "descriptor": f"{model.descriptor.kind}, {model.descriptor.n_features} features",
         "trend": model.trend.kind,
         "neighbours": f"k = {settings.k}, weights {settings.weights}, "
-        f"metric of {len(model.components)} dimensions",
+        f"metric of {model.metric.n_components} dimensions",
         "trained": str(about.provenance.get("created", "at an unknown time")),
     }
     facts |= {
