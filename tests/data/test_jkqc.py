@@ -18,12 +18,16 @@ from typing import Any
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.calculators.orca import ORCA
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.units import Hartree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ase_knncalc.data import KeyMap, iter_frames, read_dataset, read_jkqc, read_pair
-from ase_knncalc.data.jkqc import unpickle as unpickle_module
+from ase_knncalc.data.jkqc import standins, unpickle
+from ase_knncalc.data.jkqc.arrow import decode_arrow
+from ase_knncalc.data.jkqc.standins import NotRead
 from ase_knncalc.data.jkqc.unpickle import as_array, read_table
 from ase_knncalc.errors import DataError
 
@@ -100,6 +104,75 @@ WRITTEN_BY = {
         ob8LwgV0d1lJRBRD5uCCwsLI7NePlQpSBd5ivHv63Qa1bEAF0QmwhS1ECI71WFadXkD6evkigc6zkzjdFPkigjoBcTGZ
         biep2/wHdzMmSg==
     """,
+    "pandas 1.2, protocol 4": """
+        eNq9Vs2LHEUU757pnpldE8iKwVUxRhAcwQw7oEFBGHWCo7YZMYJeXJrqnpqp3vR0D9Xd+xFX1MPGLBYqpHLzEDzpRQIK
+        LiIo0bP/g2dRPCh40/eqund7Ym+EoKlDV3XVq3q/9/3esa58sWioIZZmJBqRpOPHnHbGnEypFAtnSEqeU+vL8pF35Vuy
+        LWx3BJtSnCjTB1FKeUTCpDMlEZlQnkhx5Nkw9s+f1f/6fnsVHlievziimzTpeCQBfotuRDfcF3APLoh7qiinWZgGQHoW
+        54IUgTVCuk7DRAIPdpTdIezyoaVBH4+y6WxLP6geIpyTLcDqcurHUZLyzE+Rta0IpWgCAEVyWTrGjuybnnxPnpNtx3Ss
+        HcnuE/Yo3ZqhekTt5Sfk7iV9WhfmthwOhy/+BUN9nF4qvV2U36abKQcsVhCNYynqYTyB7+bWBUmBRFgRqnuYXYSHQI7j
+        gJ7dze5l9yN/9kDBvQU/D6v3Gj4jfALaO+KHWQJ2cBUisURD6qc8jgLfpRHlExDn6DgIqYvKVlxEYxxzn6KxlDZmYeAH
+        KdAtaE1kHGisNABSxMZWNCwqbD8eUa3qSmQPiVrQPdAGa8/rwkBd9FumWYNRNyS+XfnOS0BVN2uG3WxYSEUBWczTmI/A
+        pYZgJZBCwRgOaa6xaq/hJEIVLZ7DueQYIJKwk5TwFOwrrCSNZ9Kp4YLCwtTiVopZc2oXlaDjObM/JatEPali7OSr36n5
+        h209G7/19Gw8Xa2CfR5BiQcLD+dQGuYNczUHS3HQjmR1N06tgE90mR+e6oJDdzfA+vgHDgEu0yFpPAVfsZ9R835GaLk+
+        DcPYW5OihWT4Bxf7OOVEwtZR9E8AdacOAM7v9p83/qOBgiYQR+7M86sYavf0/tU96/lboqGwJ0rWJuQFD9Nb9cPru/3l
+        1k0MIBZmcRKkAaSaW9LF3omdn1/Z+7VXvf/jt9//0X7jw+u/9Mq6yMSCMtAoSGaVTE3NdPlmCoUMqfMjgVSPEcceRau6
+        Pgl9SFYe29HOwC6x99WKfXD7bM2uVFvj4wMjsqsI7pOKENNWO1ZYaakcLp9VhWQuw8phmN686/PBTxd+71Vhzdi1W7UA
+        +0ornX0N6l5VpXRQnA96HxWLq3qBOWvQ+7TYvVYsviwf7xW73xSLPC9ROnj7z3yJWVeX1GOowjv1Oi9LDxYl4WDr9H6V
+        YGeqE6fO65D5D0l6xXlTZXz22pC9PpfhbzcQw/6fgViakWWah9XCgqJu5nXwRjAUorGx0uk+1unqfodA1ZNsUTQ87MJU
+        jVRN0joJMzyZiNZ0wl04hIze8rIAyn+EyT2BHgD7GfD0llNHABlcXHscAoTxtdMwrT0JH/Ba2zHnj7fVcTX69VKJKmKt
+        kc/NcoRQ6GGwDcIuBuoO9m1FN+pOaUpUI7cqM6/zN7J6Xds=
+    """,
+    "pandas 2, own types, calculators": """
+        eNrtWEtvHEUQ9uzbjgN5kBAn4HCKzCGrWDwEImJJNoqTjLKEROIC1qhntnd71rMzo3lgO8SCHBxi0VIiueHMDcgBEApg
+        iUgxjzP/gANnBAoSSHCCqp6Z3Zn1mjwURRwYWds904/6quqr6mq/XXzvr20j8uHbXWI3iV81HI9WWx7pUsFHj5GAHJf9
+        VfHkRbEkpnhB67Y9wSfT0007oJ5NLL/aJTZpU88XfPyo5Rhzp6N3WD7Fd8dLNMvU/f4awR/WQts1jTmLajougtl8px12
+        3cWqJveHPvVMQ/AtWstzunrYakV7vh+jj59btbjzkuBFuQG0zWDRRfw813pOrFx+R5wVU2qeK4dFo9E49Tc88kcdCYSu
+        KmrukuBKXQQwjVf00LQC0waMRd8yDdxGLaolVcFd1Bz+si3soT4OZaAVbAfPmSm5bPdmUtkEymSTagFEZATw3WljdEOA
+        RDyPgHLjmkcNx/YDLzQCAMe28TLYWA4C1JFlUVd0EYlWYjEA6OWMIS4MGKIGkFZm0dXT8wcPCV6aZoZ1cFpQ+A7wRnCn
+        jP7T7CkUxZ5JBOWkoBfkJqPEp1USOF004hHZ9rhU0QxqWY7eAVPjNHwTvFDHJp7Ei5E2aOQTI/f3EWyXmlfziel9Hcjt
+        6oaUlU9PA5Pp0ykfHh7iw/xyvA0vScS+1LAMntMxHnDPPfGGlU3JciC1zajr+GZggnfvSPm1yeWfX1n7tTb8+w83v/tj
+        6vUr3/5S20T5kI9KZzRN382A/XfjKcl6oGJERAKB7YtZwSekR/vfqi1zQYuJUDluLmS4wIum3aQLUnJlg6QDqrLccxLh
+        BdNuObioMEfdQFyJOHfV50XNIBakiX1SNHRDCwR6ftU37bZFXQdwCL7rnHw7g2/13qQ+K4sRSHY6emdn2DnZY68+EBKy
+        1zbwT+vTgjURUuuu6cTmHgSJmHsP1GHhrGAXwb7LjVDnZY/6kOGi8ClRm3rtRTFz81Z8TJVajmfQYSGRJP97bzeExJhL
+        8PAL5IG2d5BU/b7gY2f6MyWReMlgxGtToZZ9PqY1TUjUMBNytlKFQdejEA6iwXe0aaD5rmlrrmMRzzxPm5lzpwzjJAiQ
+        nmyFT2pNCksNEtCmNmTlJZk4Qp9CIBiMihVesOVJXgCrERHqof6fp/XgUbo9Redcls6HbgPizUc+mfnp/O+1YeBy94+2
+        7HJs0nf/N+59Ny7kBPYh4v+4lwTYtY347i7KM/g+ZZ+Dr9h1iFT2BfuSfdVga+xr9iO7geHEbq6wdfYNhg6UM/A3k4ic
+        qV1NOh9EHYrDtY+Sr58lnevp4bXk642ksx4P05m3/oy7UalVUisDleDOTA0dFxr8MU1zFxf6VXTj2BEcOUqMOUgKqwPV
+        erSqikmk7UBZTaDm2lJPva2KU/tLvxUaKJNPpJfKWtqPG8G3pVYdi8vs+BAdS7bHeXuylwU46GETHfIpJE7NpvPaSXn4
+        r4rOBBCTF5NXed9owh1EDKkxl5MKs4D1KZT30/NRibreCGUeLDtek3pggBWgEBAm1+N+VJXfrqLrxcMSVNDoDixss+7Y
+        O8SueLHBKw8fPxn1jsTleFJeaJFGDw3eXrIVT086LOgSf06kVYgCvD+lFOf7pd59p/M8WnIMIDz7dMo1foiK5OGOkVVk
+        3xBFWpZD4BBqC771eNzNqtJ5EWRs0OOJcxGfv7+wLkMtAdmpx7M3UaJzAsaXROcUNJ2ziH5cih2CP4epoo8/gHJzqrMP
+        l0wMY5q8MQHVTmOb5lbJom9Qy+8t7zwuIUx19iPUDZQr9ChXpAtQ1UKG4nnLAQPlFxbPZ8h3J9tVku3YdT5uWKEP1YMm
+        VeXbqQXlgufYpqHFJRDf2jLxggxRI490do2PS8VcuJiaAUwYja6BoYfnfWDCnDQiyouG06RSWfBCvaIoOXjyI6JTBXgS
+        TZR6cTCv5EaK5VJhcJCCFMcLZGRB9VJEKHLLRoP2FR/uBo/YbYz4s9im3AAI4XodEC+AGysv+IHjgmOxQ6GjROhlRBfQ
+        PKAoBlDyLwoNqi4iI2oWL4tQKmHpCBHRskhbdh8lcMec97VmiKaCtKRZREe3XwY2Vf8B4+T6wQ==
+    """,
+    "pandas 3, pyarrow, calculators": """
+        eNrtWE2IHEUUnv+dnWz+Nv8/rGIEJ4EMuyDBg7BJNmbVIZOYXLO0/VMz1ZOe7qZ/3J0kYhQ3yWJBAqnk7FEUJKBIBDEh
+        CuIlFy9eBQ9CNOSg4E3fq66e6enZZJMQggeboV9V19/3Xn2v3qs5V7w6Pp4RDyu5qm2oPmejh9RAPeypHcKv8N3v83d5
+        lRWUTsvjbCLqU9Mdj9RMOyCerVp+raPaaot4MHbsoOXop45EdRheZZvlEMUyNb8/hrO1Smi7pn7KIoqGg6A3Wy07q56n
+        dqHPugOe58yfCDzTbh3Ab31Eo4qrKqIfZ6vcrooda7AGZ2sUj/gBIJTNgIKOszVB1yVK0/EU1TJBTVhtzFK9FlF8MT1f
+        5Md5PVfP1DNzvNqAEaNuV9HCZlMocm1rZvApSFmRUoynO6/F9an5vZNTVLf2TokWMscbgSixkmIgFk4zbFWk2iFRB0Qj
+        UhE++97f0TTnccQoaKQajm11+VKosbIWmlZg2mCgom+ZOg4F3Nl69oLQAd90FV0TWYqupxurdPPDtd05pF9OylJKv1JP
+        P9QupRt9ie6mewbA070AmU4CutwgvqHN3iA2+7WFgNi+6diD+x1rUTKcULPIMP51SfDPn7gl5Pdnbw0jzLCKWCm2uiRU
+        WUHSAG853QPYoo2It2pwYVBIapWr51NWPzKItwiM3/fyCnATzzDck3JChe6hbw/O2MeRrxdS1t1ghx23W1OEq0KZeKYO
+        nqI0PafTY3W1hyObkkAtMQFII2ZnznyFL13E+av1PMu+yhuNxpv/wCNe9UzANdzm85xlZ3iAMCYBVjFloHPVlPL3p2Vh
+        P6cfslwzsQi9+KAl6EdygWK9lNJ8c1LzTgieIo+JMXAj3bHBA0I9AIXoB2wEGCh5Vs8s8pmsxqOlka64DAA6OqD12ZTW
+        0wBpaQ4PJNUnNTVwOuiWB4RMcEsnluVobc7K2A1rnBVmUMhOrBgBQfu8nnm6D6dXgSH52Gq+Bue5q+lirXyyG2irTSXM
+        /9ky5s8vymlYSXouajgCRtcwBOCc8VlSfhC56IXENKOu45sBeLz/SMrfmFi8+9aNe9PLf79z87u/qicv3f5j+gHKh3Ca
+        ovkN03cHwD7ceNl4PLAo4pAKfujzOc62iR3tf6s1zQVFEqF82FwY4AK6r0EWxMrloZUu1LOLvU1SWcG0mw4OKpwibsAv
+        Rby87LOioqsWuPMOsTQUQwsW9PyaD2e7RVwHcHC26YSoHcPaTK9Tn5XFCCS9Lk+YL+hXokS/fiYkpN8O8e92nxb0B4T0
+        42PTid55FiSiPz0BdejPc5z+Cvb9rQFRfASyFDicIvcpEZt4rS6fvXk/TscgVdHJci4Rn5dPLodcouKqmO8FIofbniZV
+        v8xZ5Vi/pyASK+kUEwteH/FZRTFMOGOhJxy32Ro0uh4Bd+ANNt4igeK7pq24DmQi5mli8GQmMwLtahAgPenvbEIxCAzV
+        1YAYyjIjo7Qo9Ak4gk4JX2IFGxNWVgCrqRAYISr+12mdDr3rE3TODdJ5cgUQZzZ+PvvL6T+nlwOXe3q0pXelSe/9b9yn
+        blw4E9oVgAsqtMdA9o6C9mqoDQN9PHdPAm2Pw4TtTfCCrWtvAQm+296KH7fhazu8Gu0dWJzA1358PZeN8vn2C1BYau/C
+        by/CC10N0h/4zcbIZqcvx4WPowLB5ulP4q/X48KXyeYb8ddv4sIt2Ux6NwoCGQgkfaV6OZn0BRwTsK2Dl1OIssSvaXCY
+        waml2GReeUNE3it48aocwbww/iBOYIu8QywM6NW2hwbPsGKyvWDArZg/wqWqkMjyq6nNL0o5KuWYlGtTl6y4ThZETtF0
+        LKe10D298m0LOIQ70wjFVqEe7a7k1BlUamX45QT8tDvHdz/5l0Fml5QxMfdJeVDKupRHU+rF9Shy6FboQzxR8JpBLIge
+        nmObuhJFxKaJ/w/AJuLxHoVEkdK7cO81g26Uy4ceCcwOeUzzEFbUHYOILQf3milnszl48lEebK6UB5d7pwiOzWdzmeJI
+        qcDbn6I/9RoJG/UdDwKiAReuBlyqQA2xYqNB+puEjDyu2i2SYFyEFG74geoFQHRWgPupC/zCAoFCNtJChMICWg8iIpK0
+        Kf66gTQXwrQqWDuHtwuIrZhrsJLStNSWKG5R4VIy7ytGiOaEWKtYqoZOcNEPtdq/Vs884w==
+    """,
 }
 PICKLES = {k: zlib.decompress(base64.b64decode("".join(v.split()))) for k, v in WRITTEN_BY.items()}
 
@@ -112,7 +185,8 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 def test_all_versions_of_pandas(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pandas", None)  # importing it is an error
+    for name in ("pandas", "pyarrow"):
+        monkeypatch.setitem(sys.modules, name, None)  # importing it is an error
     water, acid = read_jkqc(database)
     assert water.get_chemical_formula() == "H2O"
     np.testing.assert_array_equal(water.positions, [[0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
@@ -130,6 +204,8 @@ def test_all_versions_of_pandas(database: Path, monkeypatch: pytest.MonkeyPatch)
     assert str(acid.symbols) == "HCl"
     assert acid.info["reference_energy"] == pytest.approx(-460.25 * Hartree, rel=1e-14)
     assert "reference_forces" not in acid.arrays
+    assert water.calc is None  # what some of the tables have there is no label of the table
+    assert not water.constraints
 
 
 def test_table_has_all_columns(database: Path) -> None:
@@ -326,6 +402,78 @@ def test_hostile_pickles_are_refused_and_do_nothing(
         assert not marker.exists()
 
 
+def test_calculators_are_not_made(tmp_path: Path) -> None:
+    """Their classes may stand in a structure; whatever is done with them there, nothing happens."""
+    marker = tmp_path / "marker"
+    calculator = _Call(ORCA, None, None, None, None, str(marker))
+    structure = Atoms("H", info={"x": calculator, "y": SinglePointCalculator(Atoms("H"), energy=1)})
+    path = tmp_path / "calculators.pkl"
+    for protocol in (2, 4, 5):
+        path.write_bytes(pickle.dumps({"a": structure}, protocol=protocol))
+        with pytest.raises(DataError, match="no table"):
+            read_jkqc(path)
+        assert standins.load(path.read_bytes())["a"].item("info").keys() == {"x", "y"}
+        assert type(standins.load(path.read_bytes())["a"].item("info")["x"]) is standins.Opaque
+        assert not marker.exists()
+
+
+def _arrow(kind: str, length: int, offset: int, *buffers: bytes | None) -> Any:
+    alias = standins.Applied("arrow type", (kind,))
+    return standins.Applied("arrow array", ((alias, length, 0, offset, list(buffers), [], None),))
+
+
+def test_arrow_columns() -> None:
+    """Offsets into the buffers, missing values, chunks: as the Arrow columnar format has them."""
+    starts = struct.pack("<5i", 0, 1, 1, 4, 6)
+    texts = _arrow("string", 3, 1, b"\x0b", starts, "aβcde".encode())
+    assert decode_arrow(texts) == ["", None, "de"]
+    numbers = _arrow("double", 2, 0, None, struct.pack("<2d", 0.5, -76.5))
+    flags = _arrow("bool", 3, 7, None, b"\x80\x02")
+    assert decode_arrow(flags) == [True, False, True]
+    chunks = standins.Applied("arrow chunks", ([numbers, flags], None))
+    assert decode_arrow(chunks) == [0.5, -76.5, True, False, True]
+    with pytest.raises(NotRead, match="date32"):
+        decode_arrow(_arrow("date32[day]", 1, 0, None, b"\0" * 4))
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        _arrow("double", 3, 0, None, struct.pack("<2d", 0.5, -76.5)),
+        _arrow("double", 1, 2, None, struct.pack("<2d", 0.5, -76.5)),
+        _arrow("double", -1, 0, None, b""),
+        _arrow("int64", 9, 0, b"\xff", bytes(72)),
+        _arrow("string", 2, 0, None, struct.pack("<3i", 0, 2, 1), b"abc"),
+        _arrow("string", 2, 0, None, struct.pack("<3i", 0, 2, 9), b"abc"),
+        _arrow("string", 2**31, 0, None, struct.pack("<3i", 0, 2, 3), b"abc"),
+        _arrow("string", 1, 0, None, struct.pack("<2i", 0, 1), b"\xff"),
+        standins.Applied("arrow chunks", ([None], None)),
+        None,
+    ],
+)
+def test_damaged_arrow_columns(column: Any) -> None:
+    with pytest.raises(ValueError):
+        decode_arrow(column)
+
+
+def test_arrow_chunks_do_not_multiply(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ase_knncalc.data.jkqc.arrow.MAX_ROWS", 100)
+    chunk = _arrow("int8", 50, 0, None, bytes(50))
+    with pytest.raises(ValueError, match="too many rows"):
+        decode_arrow(standins.Applied("arrow chunks", ([chunk] * 3, None)))
+
+
+def test_columns_of_other_types_do_no_harm(tmp_path: Path) -> None:
+    """A column of dates is passed over, and an error where it is wanted."""
+    path = tmp_path / "dates.pkl"
+    data = PICKLES["pandas 2, own types, calculators"]
+    assert data.count(b"CategoricalDtype") == data.count(b"\x8c\x0bCategorical\x94") == 1
+    path.write_bytes(data.replace(b"\x8c\x0bCategorical\x94", b"\x8c\x0bDatetimeArr\x94"))
+    assert "composition" not in read_table(path).columns
+    with pytest.raises(DataError, match=r"column \('info', 'cluster_type'\).*not read"):
+        read_jkqc(path)
+
+
 def test_refusal_names_the_forbidden_global(tmp_path: Path) -> None:
     path = tmp_path / "hostile.pkl"
     path.write_bytes(pickle.dumps(_Call(os.system, "true"), protocol=4))
@@ -359,7 +507,7 @@ def test_hand_made_programs_are_refused(tmp_path: Path, program: bytes) -> None:
         read_jkqc(path)
 
 
-@pytest.mark.parametrize("key", sorted(unpickle_module._STAND_INS))
+@pytest.mark.parametrize("key", sorted(standins._STAND_INS))
 @pytest.mark.parametrize("slots", [False, True])
 def test_stand_ins_cannot_be_changed(tmp_path: Path, key: tuple[str, str], slots: bool) -> None:
     """BUILD sets attributes on what has no ``__setstate__``: on a function for all that follow."""
@@ -367,11 +515,11 @@ def test_stand_ins_cannot_be_changed(tmp_path: Path, key: tuple[str, str], slots
     state = b"}\x8c\x05kind1\x8c\x01xs"
     state = b"N" + state + b"\x86" if slots else state
     path.write_bytes(b"\x80\x05" + _global(*key) + state + b"b.")
-    before = dict(vars(unpickle_module))
+    before = dict(vars(standins))
     with pytest.raises(DataError, match=r"build\.pkl"):
         read_jkqc(path)
-    assert not hasattr(unpickle_module._STAND_INS[key], "kind1")
-    assert dict(vars(unpickle_module)) == before
+    assert not hasattr(standins._STAND_INS[key], "kind1")
+    assert dict(vars(standins)) == before
 
 
 @pytest.mark.parametrize(
@@ -451,7 +599,7 @@ def test_absurd_shapes_are_refused(tmp_path: Path) -> None:
 def test_huge_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "huge.pkl"
     with open(path, "wb") as handle:
-        handle.truncate(unpickle_module.MAX_BYTES + 1)  # sparse
+        handle.truncate(unpickle.MAX_BYTES + 1)  # sparse
     with pytest.raises(DataError, match=r"huge\.pkl: a pickle of 4\.0 GiB"):
         read_jkqc(path)
 
@@ -556,9 +704,9 @@ def test_arrays_are_those_of_numpy() -> None:
         np.zeros((0, 3)),
         np.array(2.5),
     ):
-        for protocol in (4, 5):
+        for protocol in (2, 3, 4, 5):
             stand_in = io.BytesIO(pickle.dumps(array, protocol=protocol))
-            found = as_array(unpickle_module._TableUnpickler(stand_in).load())
+            found = as_array(standins._TableUnpickler(stand_in).load())
             np.testing.assert_array_equal(found, array.reshape(found.shape))
             assert found.dtype == array.dtype.newbyteorder("=")
 

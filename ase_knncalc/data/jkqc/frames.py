@@ -34,13 +34,8 @@ from typing import Any
 import numpy as np
 from ase import Atoms, units
 
-from ase_knncalc.data.jkqc.unpickle import (
-    PickledAtoms,
-    PickledCell,
-    Table,
-    as_array,
-    read_table,
-)
+from ase_knncalc.data.jkqc.standins import PickledAtoms, PickledCell
+from ase_knncalc.data.jkqc.unpickle import Table, as_array, read_table
 from ase_knncalc.errors import DataError
 
 
@@ -70,7 +65,7 @@ def read_jkqc(path: str | os.PathLike[str]) -> list[Atoms]:
     path = Path(path)
     table = read_table(path)
     for column in (("info", "file_basename"), ("xyz", "structure")):
-        if column not in table.columns:
+        if column not in table.columns.keys() | table.unread.keys():
             raise DataError(
                 f"{path}: not a JKQC database: it has no column {column}; its columns are "
                 + ", ".join(map(str, list(table.columns)[:20]))

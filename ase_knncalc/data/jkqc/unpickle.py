@@ -5,260 +5,46 @@ a pandas ``DataFrame``, and they are passed around. Here
 
 - a first pass over the opcodes (:mod:`ase_knncalc.data.jkqc.opcodes`) refuses those that such a
   table has no use for, and sizes that the file cannot hold (a hundred bytes can ask for gigabytes);
-- the second pass resolves every global name to an inert stand-in defined in this module. Nothing
-  of pandas, numpy, ASE or the standard library is reached; any name but those listed in
-  ``_STAND_INS`` is a :class:`DataError` that says which;
+- the second pass resolves every global name to an inert stand-in
+  (:mod:`ase_knncalc.data.jkqc.standins`); any other name is a :class:`DataError` that says which;
 - arrays are built at the end, from data whose types and shapes have been checked.
 
-So a hostile file can at worst be a wrong table. Written by pandas 1.3 to 3, pickle protocols 4
-and 5.
+So a hostile file can at worst be a wrong table. Written by pandas 1 to 3 with or without pyarrow,
+pickle protocols 2 to 5.
 """
 
 from __future__ import annotations
 
-import io
 import math
 import os
-import pickle
-import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ase_knncalc.data.jkqc.opcodes import Refused, check_opcodes
+from ase_knncalc.data.jkqc.arrow import decode_arrow
+from ase_knncalc.data.jkqc.opcodes import Refused
+from ase_knncalc.data.jkqc.standins import (
+    MULTI_INDEX,
+    Applied,
+    Array,
+    ArrowColumn,
+    Categories,
+    CategoryColumn,
+    DType,
+    Manager,
+    MaskedColumn,
+    NotRead,
+    Opaque,
+    PickledFrame,
+    TextColumn,
+    load,
+)
 from ase_knncalc.errors import DataError
 
 MAX_BYTES = 4 * 1024**3
 """Largest file read; a database of 250,000 clusters has about a tenth of that."""
-
-_DTYPE = re.compile(r"(?:O8?|b1|[iu][1248]|f[248])\Z")
-
-
-# ---------------------------------------------------------------------------------- stand-ins
-# Each has __slots__ and a __setstate__ of its own: without the latter, the pickle's BUILD opcode
-# sets any attribute that it likes.
-
-
-class _Record:
-    """An object of which only the state is kept: ``DataFrame``, ``Atoms``, ``Cell`` and so on."""
-
-    __slots__ = ("state",)
-
-    def __new__(cls, *args: Any) -> Any:
-        if args:
-            raise Refused(f"{cls.__name__} with arguments")
-        return super().__new__(cls)
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-    def item(self, key: str) -> Any:
-        """An entry of the state, None if there is none."""
-        state = getattr(self, "state", None)
-        return state.get(key) if type(state) is dict else None
-
-
-class _DataFrame(_Record):
-    __slots__ = ()
-
-
-class PickledAtoms(_Record):
-    """State of an ASE ``Atoms`` object."""
-
-    __slots__ = ()
-
-
-class PickledCell(_Record):
-    """State of an ASE ``Cell`` object."""
-
-    __slots__ = ()
-
-
-class _StringArray(_Record):
-    __slots__ = ()
-
-
-class _Applied:
-    """A call: what was called, and with what."""
-
-    __slots__ = ("args", "kind")
-
-    def __init__(self, kind: str, args: tuple[Any, ...]) -> None:
-        self.kind = kind
-        self.args = args
-
-    def __setstate__(self, state: Any) -> None:
-        raise Refused(f"state for {self.kind}")
-
-
-class _Function:
-    """A stand-in for a function or class: calling it gives a note of the call."""
-
-    __slots__ = ("kind",)
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-
-    def __call__(self, *args: Any) -> Any:
-        return _Applied(self.kind, args)
-
-    def __setstate__(self, state: Any) -> None:
-        raise Refused(f"state for {self.kind}")
-
-
-class _Partial(_Function):
-    """``functools.partial(new_block)``, as pandas 1.3 writes it; nothing else can be applied."""
-
-    __slots__ = ()
-
-    def __call__(self, *args: Any) -> Any:
-        if len(args) != 1 or args[0] is not _NEW_BLOCK:
-            raise Refused("functools.partial of something else than a block of a table")
-        return _PartialBlock()
-
-
-class _PartialBlock:
-    __slots__ = ()
-
-    def __call__(self, *args: Any) -> Any:
-        return _Applied("block", args)
-
-    def __setstate__(self, state: Any) -> None:
-        if type(state) is not tuple or len(state) != 4 or state[0] is not _NEW_BLOCK:
-            raise Refused("functools.partial of something else than a block of a table")
-
-
-class _DType:
-    __slots__ = ("code", "order")
-
-    def __init__(self, code: Any) -> None:
-        self.code = code if type(code) is str else ""
-        self.order = "="
-
-    def __setstate__(self, state: Any) -> None:
-        if type(state) is tuple and len(state) > 1 and state[1] in ("<", ">", "=", "|"):
-            self.order = state[1]
-
-    @property
-    def is_object(self) -> bool:
-        return self.code in ("O", "O8")
-
-    def resolve(self) -> np.dtype | None:
-        """The type, None for objects and for kinds that are not read (dates, records, …)."""
-        if self.is_object or not _DTYPE.match(self.code):
-            return None
-        return np.dtype(f"{self.order if self.order in '<>' else '='}{self.code}")
-
-
-class _Array:
-    """A numpy array: shape, type and data, not yet looked at."""
-
-    __slots__ = ("data", "dtype", "fortran", "shape")
-
-    def __init__(self) -> None:
-        self.data: Any = None
-        self.dtype: Any = None
-        self.shape: Any = ()
-        self.fortran = False
-
-    def __setstate__(self, state: Any) -> None:
-        if type(state) is not tuple or len(state) != 5:
-            raise Refused("an array of unknown layout")
-        _, self.shape, self.dtype, fortran, self.data = state
-        self.fortran = bool(fortran)
-
-
-def _reconstruct(*args: Any) -> _Array:
-    return _Array()
-
-
-def _frombuffer(*args: Any) -> _Array:
-    if len(args) != 4:
-        raise Refused("an array of unknown layout")
-    array = _Array()
-    array.data, array.dtype, array.shape = args[:3]
-    array.fortran = args[3] == "F"
-    return array
-
-
-def _scalar(*args: Any) -> Any:
-    dtype = args[0].resolve() if len(args) == 2 and type(args[0]) is _DType else None
-    if dtype is None or type(args[1]) is not bytes or len(args[1]) != dtype.itemsize:
-        raise Refused("a numpy number of unknown type")
-    return np.frombuffer(args[1], dtype)[0].item()
-
-
-class _Builder(_Function):
-    """A stand-in whose call gives one of the above."""
-
-    __slots__ = ("build",)
-
-    def __init__(self, kind: str, build: Callable[..., Any]) -> None:
-        super().__init__(kind)
-        self.build = build
-
-    def __call__(self, *args: Any) -> Any:
-        return self.build(*args)
-
-
-_NEW_BLOCK = _Function("block")
-_INDEX = _Function("index class")
-_MULTI_INDEX = _Function("multi-index class")
-_NDARRAY = _Function("ndarray")
-_STRING_ARRAY = _Function("string array class")
-
-
-def _new_string_array(*args: Any) -> _StringArray:
-    if not args or args[0] is not _STRING_ARRAY:
-        raise Refused("an array of unknown layout")
-    made: _StringArray = _StringArray()
-    return made
-
-
-_STAND_INS: dict[tuple[str, str], Any] = {
-    ("functools", "partial"): _Partial("partial"),
-    ("builtins", "slice"): _Function("slice"),
-    ("pandas.core.internals.blocks", "new_block"): _NEW_BLOCK,
-    ("pandas._libs.internals", "_unpickle_block"): _NEW_BLOCK,
-    ("pandas.core.internals.managers", "BlockManager"): _Function("manager"),
-    ("pandas.core.indexes.base", "_new_Index"): _Function("index"),
-    ("pandas._libs.arrays", "__pyx_unpickle_NDArrayBacked"): _Builder("text", _new_string_array),
-    ("ase.atoms", "Atoms"): PickledAtoms,
-    ("ase.cell", "Cell"): PickledCell,
-    ("numpy", "ndarray"): _NDARRAY,
-    ("numpy", "dtype"): _Builder("dtype", lambda code, *_: _DType(code)),
-}
-for _core in ("numpy.core", "numpy._core"):  # numpy 1, numpy 2
-    _STAND_INS[f"{_core}.multiarray", "_reconstruct"] = _Builder("array", _reconstruct)
-    _STAND_INS[f"{_core}.multiarray", "scalar"] = _Builder("scalar", _scalar)
-    _STAND_INS[f"{_core}.numeric", "_frombuffer"] = _Builder("array", _frombuffer)
-# The public places are those of pandas 3.
-_STAND_INS["pandas.core.frame", "DataFrame"] = _STAND_INS["pandas", "DataFrame"] = _DataFrame
-for _module, _name in (("base", "Index"), ("range", "RangeIndex")):
-    _STAND_INS[f"pandas.core.indexes.{_module}", _name] = _INDEX
-    _STAND_INS["pandas", _name] = _INDEX
-for _name in ("Int64Index", "UInt64Index", "Float64Index"):
-    _STAND_INS["pandas.core.indexes.numeric", _name] = _INDEX
-_STAND_INS["pandas.core.indexes.multi", "MultiIndex"] = _MULTI_INDEX
-_STAND_INS["pandas", "MultiIndex"] = _MULTI_INDEX
-for _module in ("pandas.core.arrays.string_", "pandas.arrays"):
-    _STAND_INS[_module, "StringArray"] = _STRING_ARRAY
-for _module in ("pandas.core.arrays.string_", "pandas"):
-    _STAND_INS[_module, "StringDtype"] = _Function("text type")
-
-
-class _TableUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _STAND_INS[module, name]
-        except KeyError:
-            raise Refused(f"the name {module}.{name}"[:200]) from None
-
-
-# ------------------------------------------------------------------------------------ reading
 
 
 @dataclass(frozen=True)
@@ -267,9 +53,19 @@ class Table:
 
     n_rows: int
     columns: dict[tuple[str, str], list[Any]]
+    unread: dict[tuple[str, str], str]
+    """Columns of types that are not read, such as dates, and which types."""
 
     def column(self, group: str, name: str) -> list[Any]:
-        """Values of a column; a column that the table does not have is full of None."""
+        """Values of a column; a column that the table does not have is full of None.
+
+        Raises
+        ------
+        ValueError
+            It is of a type that is not read.
+        """
+        if (group, name) in self.unread:
+            raise ValueError(f"column {(group, name)}: {self.unread[group, name]} is not read")
         return self.columns.get((group, name), [None] * self.n_rows)
 
 
@@ -297,13 +93,12 @@ def read_table(path: str | os.PathLike[str]) -> Table:
     except OSError as e:
         raise DataError(f"{path}: cannot be read: {e.strerror or e}") from e
     try:
-        check_opcodes(data)
-        table = _decode_frame(_TableUnpickler(io.BytesIO(data)).load())
+        table = _decode_frame(load(data))
     except Refused as e:
         raise DataError(
             f"{path}: refused, because this pickle holds {e}, and pickles can run any code. A "
-            "JKQC database holds a table of numbers, texts, arrays and bare ASE structures; take "
-            "out what else is there (such as calculators, with atoms.calc = None) and save again"
+            "JKQC database holds a table of numbers, texts, arrays and ASE structures; take out "
+            "what else is there (other packages' calculators: atoms.calc = None) and save again"
         ) from None
     except Exception as e:  # a damaged pickle fails in any way that Python knows
         raise DataError(
@@ -314,21 +109,20 @@ def read_table(path: str | os.PathLike[str]) -> Table:
 
 
 def _decode_frame(frame: Any) -> Table:
-    if type(frame) is not _DataFrame:
+    if type(frame) is not PickledFrame:
         raise ValueError("it holds no table")
-    manager = frame.item("_mgr")
-    _require(manager, "manager", 2)
-    blocks, axes = manager.args
-    if type(axes) is not list or len(axes) != 2 or type(blocks) not in (tuple, list):
-        raise ValueError("the table has no two axes")
+    blocks, axes = _decode_manager(frame)
     names = _decode_columns(axes[0])
     columns: dict[tuple[str, str], list[Any]] = {}
+    unread: dict[tuple[str, str], str] = {}
     n_rows = -1
-    for block in blocks:
-        _require(block, "block", 2)
-        values, placement = block.args[:2]
-        rows = _decode_block(values)
+    for values, placement in blocks:
         places = _decode_placement(placement, len(names))
+        try:
+            rows = _decode_block(values)
+        except NotRead as e:
+            unread |= {names[place]: str(e) for place in places}
+            continue
         if len(places) != len(rows):
             raise ValueError("the columns of the table do not fit its blocks")
         for place, row in zip(places, rows, strict=True):
@@ -336,27 +130,47 @@ def _decode_frame(frame: Any) -> Table:
                 raise ValueError("the columns of the table differ in length")
             n_rows = len(row)
             columns[names[place]] = row
-    return Table(max(n_rows, 0), columns)
+    return Table(max(n_rows, 0), columns, unread)
+
+
+def _decode_manager(frame: PickledFrame) -> tuple[list[tuple[Any, Any]], list[Any]]:
+    """Blocks, each with the places of its columns, and the two axes of a table."""
+    manager = frame.item("_mgr") or frame.item("_data")  # the latter before pandas 1.1
+    if type(manager) is not Manager:
+        raise ValueError("there is no manager where the table should have one")
+    if manager.args:
+        blocks, axes = manager.args
+        found = [_block(block) for block in blocks]
+    else:  # before pandas 1.3
+        state = manager.state[3]["0.14.1"]
+        axes = state["axes"]
+        found = [(block["values"], block["mgr_locs"]) for block in state["blocks"]]
+    if type(axes) is not list or len(axes) != 2:
+        raise ValueError("the table has no two axes")
+    return found, axes
+
+
+def _block(block: Any) -> tuple[Any, Any]:
+    _require(block, "block", 2)
+    return block.args[0], block.args[1]
 
 
 def _require(call: Any, kind: str, n_args: int) -> None:
-    if type(call) is not _Applied or call.kind != kind or len(call.args) < n_args:
+    if type(call) is not Applied or call.kind != kind or len(call.args) < n_args:
         raise ValueError(f"there is no {kind} where the table should have one")
 
 
 def _decode_columns(axis: Any) -> list[tuple[str, str]]:
     _require(axis, "index", 2)
     kind, state = axis.args[:2]
-    if kind is not _MULTI_INDEX or type(state) is not dict:
+    if kind is not MULTI_INDEX or type(state) is not dict:
         raise ValueError("its columns have no two-part names such as ('log', 'electronic_energy')")
     levels, codes = state.get("levels"), state.get("codes")
     if type(levels) is not list or type(codes) is not list or len(levels) != 2 or len(codes) != 2:
         raise ValueError("its columns have no two-part names such as ('log', 'electronic_energy')")
     parts = []
     for level, code in zip(levels, codes, strict=True):
-        _require(level, "index", 2)
-        level_state = level.args[1]
-        texts = _as_list(level_state.get("data") if type(level_state) is dict else None)
+        texts = _index_values(level)
         numbers = as_array(code)
         if numbers.ndim != 1 or numbers.dtype.kind != "i":
             raise ValueError("the names of its columns are damaged")
@@ -371,12 +185,10 @@ def _decode_columns(axis: Any) -> list[tuple[str, str]]:
 
 def _decode_block(values: Any) -> list[list[Any]]:
     """Rows of a block, each of which is a column of the table."""
-    if type(values) is _StringArray:
-        return [_as_list(values)]
-    if type(values) is not _Array:
-        raise ValueError("a block of the table is no array")
+    if type(values) is not Array:
+        return [_decode_column(values)]
     shape = _shape(values)
-    if type(values.dtype) is _DType and values.dtype.is_object:
+    if type(values.dtype) is DType and values.dtype.is_object:
         cells = _as_list(values)
     else:
         cells = as_array(values).ravel().tolist()
@@ -388,9 +200,37 @@ def _decode_block(values: Any) -> list[list[Any]]:
     return [cells[i * width : (i + 1) * width] for i in range(shape[0])]
 
 
+def _decode_column(values: Any) -> list[Any]:
+    """A column of one of pandas' own types; None where a value is missing."""
+    if type(values) is ArrowColumn:
+        return decode_arrow(values.item("_pa_array") or values.item("_data"))
+    if type(values) is MaskedColumn:
+        data, mask = as_array(values.item("_data")), as_array(values.item("_mask"))
+        pairs = zip(data.tolist(), mask.tolist(), strict=True)
+        return [None if missing else value for value, missing in pairs]
+    if type(values) is CategoryColumn:
+        (codes,) = (part for part in values.parts() if type(part) is Array)
+        (kind,) = (part for part in values.parts() if type(part) is Categories)
+        choices = _index_values(kind.item("categories"))
+        return [None if code == -1 else choices[code] for code in as_array(codes).tolist()]
+    if type(values) is Opaque:
+        raise NotRead("a block of another type")
+    return _as_list(values)
+
+
+def _index_values(index: Any) -> list[Any]:
+    _require(index, "index", 2)
+    state = index.args[1]
+    values = state.get("data") if type(state) is dict else None
+    if type(values) is not Array:
+        return _decode_column(values)
+    is_object = type(values.dtype) is DType and values.dtype.is_object
+    return _as_list(values) if is_object else list(as_array(values).tolist())
+
+
 def _decode_placement(placement: Any, n_columns: int) -> list[int]:
     places: Any
-    if type(placement) is _Applied and placement.kind == "slice" and len(placement.args) == 3:
+    if type(placement) is Applied and placement.kind == "slice" and len(placement.args) == 3:
         if not all(part is None or type(part) is int for part in placement.args):
             raise ValueError("the places of its columns are damaged")
         places = range(*slice(*placement.args).indices(n_columns))
@@ -404,7 +244,7 @@ def _decode_placement(placement: Any, n_columns: int) -> list[int]:
     return list(places)
 
 
-def _shape(array: _Array) -> tuple[int, ...]:
+def _shape(array: Array) -> tuple[int, ...]:
     shape = array.shape
     if type(shape) is int:
         shape = (shape,)
@@ -419,14 +259,12 @@ def _shape(array: _Array) -> tuple[int, ...]:
 
 def _as_list(values: Any) -> list[Any]:
     """Elements of a pickled array of objects."""
-    if type(values) is _StringArray:
-        state = getattr(values, "state", None)
-        parts = state if type(state) is tuple else ()
-        arrays = [part for part in parts if type(part) is _Array]
+    if type(values) is TextColumn:
+        arrays = [part for part in values.parts() if type(part) is Array]
         if len(arrays) != 1:
             raise ValueError("a column of texts is damaged")
         values = arrays[0]
-    if type(values) is not _Array or type(values.data) is not list:
+    if type(values) is not Array or type(values.data) is not list:
         raise ValueError("an array of objects is damaged")
     if math.prod(_shape(values)) != len(values.data):
         raise ValueError("an array has another size than its shape says")
@@ -441,12 +279,12 @@ def as_array(value: Any) -> np.ndarray:
     ValueError
         It is none, or its size contradicts its shape.
     """
-    if type(value) is not _Array or type(value.dtype) is not _DType:
+    if type(value) is not Array or type(value.dtype) is not DType:
         raise ValueError("there is no array where one should be")
     dtype = value.dtype.resolve()
     shape = _shape(value)
     if dtype is None or type(value.data) not in (bytes, bytearray):
-        raise ValueError(f"an array of type {value.dtype.code[:20]!r} is not read")
+        raise NotRead(f"an array of type {value.dtype.code[:20]!r}")
     if math.prod(shape) * dtype.itemsize != len(value.data):
         raise ValueError("an array has another size than its shape says")
     array = np.frombuffer(bytes(value.data), dtype).reshape(
