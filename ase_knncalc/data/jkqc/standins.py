@@ -29,7 +29,7 @@ _DTYPE = re.compile(r"(?:O8?|b1|[iu][1248]|f[248])\Z")
 
 
 class _Record:
-    """An object of which only the state is kept: ``DataFrame``, ``Atoms``, ``Cell``, …"""
+    """An object of which only the state is kept: ``DataFrame``, ``Atoms``, ``Cell`` and so on."""
 
     __slots__ = ("state",)
 
@@ -111,6 +111,7 @@ class Manager:
     state: Any
 
     def __new__(cls, *args: Any) -> Any:
+        """Take arguments, or none before a state."""
         manager = super().__new__(cls)
         manager.args = args
         return manager
@@ -125,6 +126,7 @@ class Opaque:
     __slots__ = ()
 
     def __new__(cls, *args: Any) -> Any:
+        """Nothing is kept of any arguments."""
         return super().__new__(cls)
 
     def __setstate__(self, state: Any) -> None:
@@ -134,13 +136,13 @@ class Opaque:
         pass
 
     def append(self, value: Any) -> None:
-        pass
+        """Nothing is kept."""
 
     def extend(self, values: Any) -> None:
-        pass
+        """Nothing is kept."""
 
     def add(self, value: Any) -> None:
-        pass
+        """Nothing is kept."""
 
 
 class Applied:
@@ -208,6 +210,7 @@ class DType:
 
     @property
     def is_object(self) -> bool:
+        """Whether the elements are any objects."""
         return self.code in ("O", "O8")
 
     def resolve(self) -> np.dtype | None:
