@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import read, write
-from helpers.commands import knncalc
+from helpers.commands import knncalc, program
 from helpers.factories import pair_energy
 
 from ase_knncalc import save_model
@@ -45,7 +45,7 @@ def folder(tmp_path_factory, cluster_frames, tiny_model) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(folder) -> Path:
-    done = knncalc(
+    done = program(
         "train", "data.extxyz", "-r", "wb97xd_energy", "-o", "model.h5", "--trend", "linear",
         "--components", 5, "-k", 3, "--reference", "ωB97X-D", "--json", "-q", cwd=folder,
     )  # fmt: skip
@@ -57,7 +57,7 @@ def trained(folder) -> Path:
 
 
 def test_help_names_every_command(folder) -> None:
-    text = knncalc("--help", cwd=folder).stdout
+    text = program("--help", cwd=folder).stdout
     for command in [
         "train",
         "predict",
@@ -361,14 +361,14 @@ options = {method = "GFN2-xTB", verbosity = 0}
     refused = knncalc("active", "strict.toml", "-q", cwd=folder, code=1)
     assert "another level of theory than 'pairs'" in refused.stderr
     assert len(read(folder / "strict" / "labelled.extxyz", ":")) == 3
-    done = knncalc("active", "active.toml", "-q", cwd=folder)
+    done = program("active", "active.toml", "-q", cwd=folder)
     assert "learned" in done.stdout
     reports = json.loads(knncalc("active", "active.toml", "-q", "--json", cwd=folder).stdout)
     assert [r["labels"] for r in reports] == [3, 6]
     assert reports[0]["learned"] == "appended"
     assert len(read(folder / "loop" / "labelled.extxyz", ":")) == 6
     (folder / "wrong.toml").write_text("[loop]\nbach = 3\n")
-    assert "loop.bach" in knncalc("active", "wrong.toml", cwd=folder, code=1).stderr
+    assert "loop.bach" in program("active", "wrong.toml", cwd=folder, code=1).stderr
 
 
 @pytest.mark.parametrize(
@@ -398,7 +398,7 @@ def test_errors_are_one_line_and_exit_code_1(folder, trained, arguments, message
 
 
 def test_unknown_option_is_exit_code_2(folder) -> None:
-    knncalc("rank", "--colour", cwd=folder, code=2)
+    program("rank", "--colour", cwd=folder, code=2)
 
 
 @pytest.mark.parametrize("module", ["ase_knncalc", "ase_knncalc.calculator"])
