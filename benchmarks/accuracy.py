@@ -1,4 +1,4 @@
-"""Accuracy of every method on the same splits: one command, one JSON, one table.
+"""Accuracy of every method on the same splits: one command, one JSON.
 
     python benchmarks/accuracy.py --output accuracy.json [--quick] [--cache labels.h5]
 
@@ -239,25 +239,6 @@ def _held(found: list[Comparison], pairs: list[tuple[TrainingData, TrainingData]
     )
 
 
-def markdown(rows: list[dict]) -> str:
-    """The table of the README, in kcal/mol."""
-    lines = [
-        "| test | method | MAE | RMSE | 95 % | coverage | Spearman | novel | train s | ms each |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    order = list(dict.fromkeys(r["test"] for r in rows))
-    for r in sorted(rows, key=lambda r: order.index(r["test"])):
-        energies = " | ".join(f"{KCAL_PER_MOL * r[k]:.3g}" for k in ("mae", "rmse", "p95"))
-        # Methods without an uncertainty have no rank correlation, and the rest means nothing.
-        known = not np.isnan(r["spearman"])
-        rest = [f"{r[k]:.2f}" if known else "–" for k in ("coverage", "spearman", "novel")]
-        lines.append(
-            f"| {r['test']} | {r['method']} | {energies} | {' | '.join(rest)} | "
-            f"{r['train_seconds']:.0f} | {r['predict_milliseconds']:.2f} |"
-        )
-    return "\n".join(lines)
-
-
 def main() -> None:
     """Run what is not in the output yet."""
     here = Path(__file__).resolve().parents[1]
@@ -267,11 +248,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="label cache of baseline energies")
     parser.add_argument("--quick", action="store_true", help="SA–W only")
     parser.add_argument("--only", default="", help="part of the names of methods to run")
-    parser.add_argument("--table", action="store_true", help="print the table of the output only")
     arguments = parser.parse_args()
-    if arguments.table:
-        print(markdown(json.loads(arguments.output.read_text())))
-        return
     start = time.time()
     bench = Bench(arguments.output, arguments.data, arguments.cache)
     methods = {n: s for n, s in METHODS.items() if arguments.only in n}

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import doctest
+import io
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from ase import Atoms
 from ase.io import read, write
+from helpers.commands import knncalc
 
 sybil = pytest.importorskip("sybil", reason="needs sybil (the test extra)")
 from sybil.parsers.myst import CodeBlockParser, PythonCodeBlockParser, SkipParser  # noqa: E402
@@ -22,15 +23,13 @@ PAGES = [*sorted((ROOT / "docs").glob("*.md")), ROOT / "README.md"]
 
 
 def run_commands(example) -> None:
-    """Run the ``knncalc`` lines of a block in the current folder, each in its own process."""
+    """Run the ``knncalc`` lines of a block in the current folder."""
     text = example.parsed.replace("\\\n", " ")
     for line in text.splitlines():
         words = shlex.split(line, comments=True)
         if not words or words[0] != "knncalc":
             continue
-        call = [sys.executable, "-c", "from ase_knncalc.cli import main; main()", *words[1:]]
-        done = subprocess.run(call, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        knncalc(*words[1:], cwd=Path.cwd())
 
 
 MARKDOWN = sybil.Sybil(
@@ -50,6 +49,7 @@ def folder(tmp_path, monkeypatch, cluster_frames) -> Path:
         a for a in cluster_frames
         if a.info["composition"] == "1sa1w" and a.info["temperature"] == 0
     )  # fmt: skip
+    shutil.copytree(ROOT / "examples", "examples", ignore=shutil.ignore_patterns("*.py"))
     write("cluster.xyz", Atoms(hydrate.numbers, hydrate.positions), format="extxyz")
     bare = [a.copy() for a in waters]
     for atoms in bare:
@@ -89,6 +89,17 @@ def test_code_on_the_page_runs(page, folder, request) -> None:
     document = MARKDOWN.parse(page)
     for example in document.examples():
         example.evaluate()
+
+
+def test_the_readme_and_its_example_print_what_the_readme_says(monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "README.md").read_text("utf-8")
+    code, said = (text.split(f"```{kind}\n")[1].split("```")[0] for kind in ("python", "text"))
+    assert len([line for line in code.splitlines() if line]) <= 8
+    for script in (code, (ROOT / "examples" / "quickstart.py").read_text("utf-8")):
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(script, {"__file__": str(ROOT / "examples" / "quickstart.py")})
+        assert printed.getvalue() == said
 
 
 MODULES = sorted(p for p in (ROOT / "ase_knncalc").rglob("*.py") if ">>> " in p.read_text("utf-8"))

@@ -227,7 +227,7 @@ def append(
 
 
 def active(
-    config: Annotated[Path, typer.Argument(help="TOML file; see the README.")],
+    config: Annotated[Path, typer.Argument(help="TOML file; see docs/active-learning.md.")],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be asked next; label nothing.")
     ] = False,
