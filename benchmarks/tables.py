@@ -34,10 +34,10 @@ def results(name: str) -> Any:
     return json.loads((HERE / f"{name}.json").read_text())
 
 
-def table(header: str, rows: Iterable[Iterable[object]]) -> str:
-    """A Markdown table; columns of the header are separated by bars."""
-    lines = [f"| {header} |", "| " + " | ".join("---" for _ in header.split("|")) + " |"]
-    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])
+def table(header: str, rows: Iterable[str]) -> str:
+    """A Markdown table of rows whose cells are separated by bars."""
+    rule = " | ".join("---" for _ in header.split("|"))
+    return "\n".join(f"| {row} |" for row in (header, rule, *rows))
 
 
 def _row(test: str, method: str = DEFAULT) -> dict[str, Any]:
@@ -51,8 +51,8 @@ def _digits(number: float, digits: int = 3) -> str:
     return f"{float(plain):,.0f}" if "e+" in plain else plain
 
 
-def _speeds(ours: float, other: float, unit: str) -> tuple[str, str, str]:
-    return f"{_digits(ours)} {unit}", f"{_digits(other)} {unit}", _digits(other / ours, 2)
+def _speeds(ours: float, other: float, unit: str) -> str:
+    return f"{_digits(ours)} {unit} | {_digits(other)} {unit} | {_digits(other / ours, 2)}"
 
 
 def numbers() -> str:
@@ -75,18 +75,21 @@ def accuracy() -> str:
     """Errors in kcal/mol of all methods on all splits."""
     rows = results("accuracy")
     order = list(dict.fromkeys(r["test"] for r in rows))
-    cells = []
-    for r in sorted(rows, key=lambda r: order.index(r["test"])):
+
+    def cells(r: dict[str, Any]) -> str:
+        errors = " | ".join(_digits(KCAL_PER_MOL * r[k]) for k in ("mae", "rmse", "p95"))
         # Methods without an uncertainty have no rank correlation, and the rest means nothing.
         known = not np.isnan(r["spearman"])
-        cells.append(
-            [r["test"], r["method"]]
-            + [_digits(KCAL_PER_MOL * r[k]) for k in ("mae", "rmse", "p95")]
-            + [f"{r[k]:.2f}" if known else "–" for k in ("coverage", "spearman", "novel")]
-            + [f"{r['train_seconds']:.0f}", f"{r['predict_milliseconds']:.2f}"]
+        doubts = " | ".join(
+            f"{r[k]:.2f}" if known else "–" for k in ("coverage", "spearman", "novel")
         )
-    header = "test | method | MAE | RMSE | 95 % | coverage | Spearman | novel | train s | ms each"
-    return table(header, cells)
+        cost = f"{r['train_seconds']:.0f} | {r['predict_milliseconds']:.2f}"
+        return f"{r['test']} | {r['method']} | {errors} | {doubts} | {cost}"
+
+    return table(
+        "test | method | MAE | RMSE | 95 % | coverage | Spearman | novel | train s | ms each",
+        map(cells, sorted(rows, key=lambda r: order.index(r["test"]))),
+    )
 
 
 def small_clusters() -> str:
@@ -94,9 +97,8 @@ def small_clusters() -> str:
     return table(
         "model | geometries | structures | MAE | energy_std | inside 90 % | called novel",
         (
-            [f"`{r['model']}`", r["geometries"], r["n"], f"{r['mae']:.2f}"]
-            + [f"{r['energy_std']:.2f}", f"{100 * r['inside_90']:.0f} %"]
-            + [f"{100 * r['novel']:.0f} %"]
+            f"`{r['model']}` | {r['geometries']} | {r['n']} | {r['mae']:.2f} | "
+            f"{r['energy_std']:.2f} | {100 * r['inside_90']:.0f} % | {100 * r['novel']:.0f} %"
             for r in results("small_clusters")
         ),
     )
@@ -108,55 +110,48 @@ def dynamics() -> str:
     a, c, relax, kept, cost = (
         found[k] for k in ("accuracy", "consistency", "relaxations", "conservation", "cost")
     )
+    covered = " and ".join(f"{100 * a[f'forces_std_covers_{n}']:.0f} %" for n in (1, 2))
+    fluctuation = f"{kept['model_fluctuation']:.1e} | {kept['gfn1_fluctuation']:.1e}"
     return table(
         "what | here | GFN1-xTB",
         [
-            ["mean absolute error of forces, eV/Å", f"{a['force_mae']:.3f}"]
-            + [f"{a['force_mae_gfn1']:.2f}"],
-            ["mean absolute error of energies, kcal/mol", f"{a['energy_mae_kcal_mol']:.2f}", "–"],
-            ["force components within one and two `forces_std`"]
-            + [" and ".join(f"{100 * a[f'forces_std_covers_{n}']:.0f} %" for n in (1, 2)), "–"],
-            ["relaxations from GFN1-xTB minima to 0.01 eV/Å that converge"]
-            + [f"{relax['converged']} of {relax['clusters']}", "–"],
-            ["steps of these, median", f"{relax['median_steps']:.0f}", "–"],
-            ["numerical against analytic forces, worst, eV/Å"]
-            + [f"{c['worst_difference']:.0e}", "–"],
-            [f"drift in {kept['picoseconds']:.0f} ps at 300 K, eV per atom and ps"]
-            + [f"{kept['model_drift']:.1e}", f"{kept['gfn1_drift']:.1e}"],
-            ["fluctuation there, eV per atom"]
-            + [f"{kept['model_fluctuation']:.1e}", f"{kept['gfn1_fluctuation']:.1e}"],
-            [f"time of an energy, {cost['atoms']} atoms", f"{cost['energy_ratio']:.2f}", "1"],
-            ["time of energy and forces", f"{cost['forces_ratio']:.2f}", "1"],
+            f"MAE of forces, eV/Å | {a['force_mae']:.3f} | {a['force_mae_gfn1']:.2f}",
+            f"MAE of energies, kcal/mol | {a['energy_mae_kcal_mol']:.2f} | –",
+            f"force components within one and two `forces_std` | {covered} | –",
+            "relaxations from GFN1-xTB minima to 0.01 eV/Å that converge | "
+            f"{relax['converged']} of {relax['clusters']} | –",
+            f"steps of these, median | {relax['median_steps']:.0f} | –",
+            f"numerical less analytic forces, worst, eV/Å | {c['worst_difference']:.0e} | –",
+            f"drift in {kept['picoseconds']:.0f} ps at 300 K, eV per atom and ps | "
+            f"{kept['model_drift']:.1e} | {kept['gfn1_drift']:.1e}",
+            f"fluctuation there, eV per atom | {fluctuation}",
+            f"time of an energy, {cost['atoms']} atoms | {cost['energy_ratio']:.2f} | 1",
+            f"time of energy and forces | {cost['forces_ratio']:.2f} | 1",
         ],
     )
 
 
 def distances() -> str:
     """Metrics of a plain k-NN, mean absolute errors in kcal/mol."""
-    rows = results("distances")["ablation"]
+    # Of the widths of the kernel, the one in the middle.
+    rows = [r for r in results("distances")["ablation"] if r["sigma"] in (None, 20.0)]
     cutoffs = sorted({r["cutoff"] for r in rows})
     cells = []
     for test, title in (("fold_1", "SA–W fold 1"), ("4sa5w", "4sa5w")):
         for name in dict.fromkeys(r["distance"] for r in rows):
-            # Of the widths of the kernel, the one in the middle.
-            found = {
-                r["cutoff"]: r[test]["mae"]
-                for r in rows
-                if r["distance"] == name and r["sigma"] in (None, 20.0)
-            }
-            cells.append([title, name] + [f"{found[c]:.3f}" for c in cutoffs])
+            found = {r["cutoff"]: r[test]["mae"] for r in rows if r["distance"] == name}
+            cells.append(f"{title} | {name} | " + " | ".join(f"{found[c]:.3f}" for c in cutoffs))
     return table("test | distance | " + " | ".join(f"{c:.0f} Å" for c in cutoffs), cells)
 
 
 def composition_prior() -> str:
     """Molecule counts in the distance, mean absolute errors in kcal/mol."""
-    rows = results("composition_prior")
     return table(
         "split | strength | weights of the paper | fading term | no term",
         (
-            [r["split"], r["strength"]]
-            + [f"{r[k]:.4f}" for k in ("published", "kernel", "none")]
-            for r in rows
+            f"{r['split']} | {r['strength']} | {r['published']:.4f} | {r['kernel']:.4f} | "
+            f"{r['none']:.4f}"
+            for r in results("composition_prior")
         ),
     )
 
@@ -165,37 +160,36 @@ def speed() -> str:
     """Processor times against those of other ways."""
     found = results("speed")
     queries, mlkr, krr = found["queries"], found["mlkr"], found["krr"]["sizes"][-1]
-    published = queries["published"]
+    first, trees = queries["published"], queries["scikit_learn"][-1]
+    one = trees["single_ms"]
     rows = [
-        [f"10 neighbours among {published['n']:,}, from the descriptor on"]
-        + ["ball tree with the Mahalanobis callable (published)"]
-        + [*_speeds(published["ms"]["ours"], published["ms"]["published"], "ms")]
+        f"10 neighbours among {first['n']:,}, from the descriptor on | ball tree with the "
+        f"Mahalanobis callable (published) | "
+        + _speeds(first["ms"]["ours"], first["ms"]["published"], "ms")
     ]
-    for r in queries["faiss"][-4:]:
-        for kind, text in (("single", "one query"), ("batch", "in batches of 100")):
-            pair = r[f"{kind}_ms"]
-            rows.append(
-                [f"{r['n']:,} points, {text}", "faiss-cpu `IndexFlatL2`"]
-                + [*_speeds(pair["ours"], pair["faiss"], "ms")]
-            )
-    trees = queries["scikit_learn"][-1]
-    for name in ("brute", "ball_tree", "kd_tree"):
-        rows.append(
-            [f"{trees['n']:,} points, one query", f"scikit-learn, {name.replace('_', ' ')}"]
-            + [*_speeds(trees["single_ms"]["ours"], trees["single_ms"][name], "ms")]
+    rows += [
+        f"{r['n']:,} points, {text} | faiss-cpu `IndexFlatL2` | "
+        + _speeds(r[kind]["ours"], r[kind]["faiss"], "ms")
+        for r in queries["faiss"][-4:]
+        for kind, text in (("single_ms", "one query"), ("batch_ms", "in batches of 100"))
+    ]
+    rows += [
+        f"{trees['n']:,} points, one query | scikit-learn, {text} | "
+        + _speeds(one["ours"], one[name], "ms")
+        for name, text in (
+            ("brute", "brute force"),
+            ("ball_tree", "ball tree"),
+            ("kd_tree", "k-d tree"),
         )
-    rows.append(
-        [f"loss and gradient of MLKR, {mlkr['n']:,} samples", "whole matrices in float64"]
-        + [*_speeds(mlkr["ms"]["ours"], mlkr["ms"]["direct"], "ms")]
-    )
-    for key, text, unit in (
-        ("train_seconds", "training on {n} clusters, after descriptors", "s"),
-        ("predict_ms", "a prediction with {n} training clusters", "ms"),
-    ):
-        rows.append(
-            [text.format(n=krr["n"]), "KRR with the local kernel (qmllib)"]
-            + [*_speeds(krr[key]["ours"], krr[key]["KRR"], unit)]
-        )
+    ]
+    rows += [
+        f"loss and gradient of MLKR, {mlkr['n']:,} samples | whole matrices in float64 | "
+        + _speeds(mlkr["ms"]["ours"], mlkr["ms"]["direct"], "ms"),
+        f"training on {krr['n']} clusters, after descriptors | KRR, local kernel (qmllib) | "
+        + _speeds(krr["train_seconds"]["ours"], krr["train_seconds"]["KRR"], "s"),
+        f"a prediction with {krr['n']} training clusters | the same | "
+        + _speeds(krr["predict_ms"]["ours"], krr["predict_ms"]["KRR"], "ms"),
+    ]
     return table("what | the other way | here | there | ratio", rows)
 
 
@@ -205,8 +199,8 @@ def correction() -> str:
     return table(
         f"atoms | GFN1-xTB, ms | correction with {found['n']:,} structures, ms | share",
         (
-            [r["atoms"], f"{r['ms']['GFN1-xTB']:.1f}", f"{r['ms']['correction']:.1f}"]
-            + [f"{100 * r['share']:.0f} %"]
+            f"{r['atoms']} | {r['ms']['GFN1-xTB']:.1f} | {r['ms']['correction']:.1f} | "
+            f"{100 * r['share']:.0f} %"
             for r in found["sizes"]
         ),
     )
@@ -215,12 +209,12 @@ def correction() -> str:
 def large() -> str:
     """Training on many structures."""
     return table(
-        "structures | training, min | memory, GiB | model file, MiB | one prediction, ms | MAE, "
-        "kcal/mol | stated MAE | inside 90 %",
+        "structures | training, min | memory, GiB | model file, MiB | one prediction, ms | "
+        "MAE, kcal/mol | stated MAE | inside 90 %",
         (
-            [f"{r['n']:,}", f"{r['train_seconds'] / 60:.1f}", f"{r['train_peak_mib'] / 1024:.1f}"]
-            + [f"{r['file_mib']:.0f}", f"{r['single_ms']:.1f}", f"{r['fresh_mae_kcal']:.3f}"]
-            + [f"{r['stated_mae_kcal']:.3f}", f"{100 * r['fresh_coverage_90']:.0f} %"]
+            f"{r['n']:,} | {r['train_seconds'] / 60:.1f} | {r['train_peak_mib'] / 1024:.1f} | "
+            f"{r['file_mib']:.0f} | {r['single_ms']:.1f} | {r['fresh_mae_kcal']:.3f} | "
+            f"{r['stated_mae_kcal']:.3f} | {100 * r['fresh_coverage_90']:.0f} %"
             for r in results("large")
         ),
     )
@@ -228,17 +222,15 @@ def large() -> str:
 
 def robustness() -> str:
     """Long runs and damaged files."""
-    long, mutants = results("endurance"), results("fuzz_models")["models"]
+    models = results("fuzz_models")["models"].values()
+    mutants, broken = sum(m["mutants"] for m in models), sum(len(m["broken"]) for m in models)
     rows = [
-        [f"{r['calculations']:,} energies in one process, {name}"]
-        + [f"{r['memory_growth_mib']:.2f} MiB more, {r['open_files_growth']} more open files"]
-        for name, r in long.items()
+        f"{r['calculations']:,} energies in one process, {name} | "
+        f"{r['memory_growth_mib']:.2f} MiB and {r['open_files_growth']} open files more"
+        for name, r in results("endurance").items()
     ]
-    total, broken = (sum(f(m) for m in mutants.values()) for f in (
-        lambda m: m["mutants"], lambda m: len(m["broken"])))  # fmt: skip
     rows.append(
-        [f"{total:,} damaged or forged model files"]
-        + [f"{broken} crashes, hangs or wrong numbers"]
+        f"{mutants:,} damaged or forged model files | {broken} crashes, hangs, wrong numbers"
     )
     return table("what | found", rows)
 
@@ -247,24 +239,26 @@ def active_learning() -> str:
     """Errors (MAE, RMSE, kcal/mol) of two selections, and the labels that the better one needs."""
     from active_learning import BUDGETS, labels_needed, summary
 
-    def share(curves: Any, kind: str, place: int) -> str:
-        target = float(curves["random"][kind].mean(axis=0)[place])
-        needed = labels_needed(curves["variance"][kind].mean(axis=0), target) / BUDGETS[place]
-        return f"{100 * needed:.0f} %" if needed <= 1 else "–"
-
     rows = []
     for scenario in ("all", "neutral"):
         curves = summary(results("active_learning"), scenario)
+        mean = {
+            (name, kind): curves[name][kind].mean(axis=0)
+            for name in ("random", "variance")
+            for kind in ("mae", "rmse")
+        }
         for budget in (40, 100, 200):
             i = BUDGETS.index(budget)
-            means = [
-                ", ".join(
-                    f"{KCAL_PER_MOL * curves[name][kind].mean(axis=0)[i]:.2f}"
-                    for kind in ("mae", "rmse")
-                )
+            errors = (
+                ", ".join(f"{KCAL_PER_MOL * mean[name, kind][i]:.2f}" for kind in ("mae", "rmse"))
                 for name in ("random", "variance")
-            ]
-            rows.append([scenario, budget, *means, share(curves, "mae", i), share(curves, "rmse", i)])
+            )
+            needed = (
+                labels_needed(mean["variance", kind], mean["random", kind][i]) / budget
+                for kind in ("mae", "rmse")
+            )
+            shares = (f"{100 * share:.0f} %" if share <= 1 else "–" for share in needed)
+            rows.append(" | ".join([scenario, str(budget), *errors, *shares]))
     return table("clusters | labels | random | `variance` | needs, by MAE | needs, by RMSE", rows)
 
 
