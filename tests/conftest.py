@@ -12,6 +12,20 @@ for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import pytest  # noqa: E402
 
+
+def pytest_addoption(parser) -> None:
+    parser.addoption(
+        "--share", type=float, default=1.0,
+        help="of the kills, mutants and calculations of the tests marked endurance",
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def share(request):
+    """How many of so many repetitions: all, or the share that was asked for."""
+    return lambda number: max(1, round(request.config.getoption("--share") * number))
+
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

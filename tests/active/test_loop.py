@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.factories import pair_energy, water_clusters
+from helpers.factories import water_clusters
 from helpers.loops import TRUTH, Oracle, read_labelled, write_config
 
 from ase_knncalc import load_model
@@ -286,106 +283,3 @@ class TestJournal:
         db.close()
         with pytest.raises(ModelFileError, match="upgrade"):
             Journal(tmp_path / "new.db")
-
-
-KILLED = """
-import sys
-sys.path.insert(0, {tests!r})
-from helpers.loops import Oracle
-from pathlib import Path
-from ase_knncalc.active import read_config, run_loop
-import ase_knncalc.training, scipy.linalg, scipy.stats, sklearn.model_selection
-print("ready", flush=True)
-run_loop(read_config("config.toml"), labeler=Oracle(Path("calls")))
-print("done", flush=True)
-"""
-
-
-def facts(work: Path) -> tuple[dict[str, float], int]:
-    """Labels and finished iterations in a journal."""
-    file = work / "journal.db"
-    if not file.exists():
-        return {}, 0
-    with Journal(file) as journal:
-        labels = {a.key: a.atoms.info["reference_energy"] for a in journal.asked() if a.labelled}
-        return labels, len(journal.reports())
-
-
-def kill_at_random(folder: Path, kills: int, seed: int, length: int) -> None:
-    """Kill a loop again and again; then let it end and look at what it has.
-
-    A loop that has come to its end between two kills is looked at and begun anew.
-    """
-    rng = np.random.default_rng(seed)
-    script = KILLED.format(tests=TESTS)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    # The machine decides how long a loop takes, so the kills are drawn from the time it did take.
-    whole = folder / "whole"
-    shutil.copytree(folder, whole)
-    start = time.monotonic()
-    subprocess.run([sys.executable, "-c", script], cwd=whole, check=True, env=environment)
-    duration = time.monotonic() - start
-    labels: dict[str, float] = {}
-    iterations, killed, advanced = 0, 0, 0
-    for _ in range(kills):
-        before = _calls(folder)
-        process = subprocess.Popen(
-            [sys.executable, "-c", script], cwd=folder, stdout=subprocess.PIPE, env=environment
-        )
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        time.sleep(rng.uniform(0.0, 0.6 * duration))
-        process.kill()
-        process.wait()
-        now, finished = facts(folder / "work")
-        assert labels.items() <= now.items()  # none lost, none changed
-        assert finished >= iterations
-        # What was in the journal before this run was not asked again.
-        again = _calls(folder)[len(before) :]
-        assert not set(labels) & set(again)
-        assert len(set(again)) == len(again)
-        killed += 1
-        advanced += now.keys() != labels.keys() or finished != iterations
-        labels, iterations = now, finished
-        for file in (folder / "work").glob("*.h5"):
-            if file.name.startswith("model"):
-                load_model(file, baseline="none")
-        if finished == length:
-            _look_at_the_end(folder, killed, length)
-            shutil.rmtree(folder / "work")
-            (folder / "calls").unlink()
-            labels, iterations, killed = {}, 0, 0
-    assert advanced >= kills / 10  # else the kills came too early to tell anything
-    subprocess.run([sys.executable, "-c", script], cwd=folder, check=True, env=environment)
-    _look_at_the_end(folder, killed, length)
-
-
-def _look_at_the_end(folder: Path, killed: int, length: int) -> None:
-    with Journal(folder / "work" / "journal.db") as journal:
-        asked = journal.asked()
-        assert len(journal.reports()) == length
-    assert len({a.key for a in asked}) == len(asked) == 3 * length
-    for a in asked:
-        assert a.atoms.info["reference_energy"] == pytest.approx(pair_energy(a.atoms), abs=1e-9)
-    # Each was asked once, but for a call that was under way at a kill.
-    calls = _calls(folder)
-    assert set(calls) == {a.key for a in asked}
-    assert len(calls) - len(set(calls)) <= killed
-    file = folder / "work" / f"model-{length:03d}.h5"
-    assert len(load_model(file, baseline="none")) == 60 + 3 * length
-
-
-def _calls(folder: Path) -> list[str]:
-    file = folder / "calls"
-    return file.read_text().split() if file.exists() else []
-
-
-def test_a_few_kills(folder) -> None:
-    write_config(folder, iterations=4, batch=3)
-    kill_at_random(folder, 3, seed=0, length=4)
-
-
-@pytest.mark.slow
-def test_a_hundred_kills(folder) -> None:
-    write_config(folder, iterations=10, batch=3)
-    kill_at_random(folder, 100, seed=1, length=10)

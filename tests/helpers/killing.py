@@ -25,9 +25,11 @@ from typing import Any
 import numpy as np
 from ase.calculators.calculator import all_changes
 from ase.calculators.lj import LennardJones
-from helpers.factories import tiny, water_clusters
+from helpers.factories import pair_energy, tiny, water_clusters
+from helpers.loops import Oracle, fill_folder, write_config
 
 from ase_knncalc import KNNModel, load_model, save_model, train
+from ase_knncalc.active import Journal, read_config, run_loop
 from ase_knncalc.baselines import ASEBaseline
 from ase_knncalc.data import iter_frames, write_frames
 from ase_knncalc.labels.cache import CachedLabel, LabelCache, label_key
@@ -196,6 +198,72 @@ class Appending(Job):
             self.known = 0
 
 
+class Loop(Job):
+    """An active loop of five batches of three labels."""
+
+    length = 5
+
+    def prepare(self) -> None:
+        frames = water_clusters(60)
+        fill_folder(self.folder, frames, tiny(frames))
+        write_config(self.folder, iterations=self.length, batch=3)
+        self.runs = self.advanced = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self.labels: dict[str, float] = {}
+        self.iterations, self.calls, self.killed = 0, 0, 0
+
+    def run(self) -> None:
+        config = read_config(self.folder / "config.toml")
+        run_loop(config, labeler=Oracle(self.folder / "calls"))
+
+    def _facts(self) -> tuple[dict[str, float], int]:
+        """Labels and finished iterations in the journal."""
+        file = self.folder / "work" / "journal.db"
+        if not file.exists():
+            return {}, 0
+        with Journal(file) as journal:
+            asked = [a for a in journal.asked() if a.labelled]
+            return {a.key: a.atoms.info["reference_energy"] for a in asked}, len(journal.reports())
+
+    def check(self, ended: bool) -> None:
+        now, finished = self._facts()
+        assert self.labels.items() <= now.items(), "a label was lost or changed"
+        assert finished >= self.iterations, "an iteration was lost"
+        calls = self.folder / "calls"
+        said = calls.read_text().split() if calls.exists() else []
+        again = said[self.calls :]
+        assert not set(self.labels) & set(again), "a kept label was asked for again"
+        assert len(set(again)) == len(again), "a label was asked for twice"
+        for file in (self.folder / "work").glob("model*.h5"):
+            load_model(file, baseline="none")
+        self.runs += 1
+        self.advanced += now.keys() != self.labels.keys() or finished != self.iterations
+        self.labels, self.iterations, self.calls = now, finished, len(said)
+        self.killed += not ended
+        if ended or finished == self.length:
+            self._look_at_the_end(said)
+            shutil.rmtree(self.folder / "work")
+            calls.unlink()
+            self._begin()
+
+    def _look_at_the_end(self, said: list[str]) -> None:
+        with Journal(self.folder / "work" / "journal.db") as journal:
+            asked = journal.asked()
+            assert len(journal.reports()) == self.length
+        assert len({a.key for a in asked}) == len(asked) == 3 * self.length
+        for a in asked:
+            assert abs(a.atoms.info["reference_energy"] - pair_energy(a.atoms)) < 1e-9
+        # Each was asked once, but for a call that was under way at a kill.
+        assert set(said) == {a.key for a in asked}
+        assert len(said) - len(set(said)) <= self.killed
+        model = load_model(self.folder / "work" / f"model-{self.length:03d}.h5", baseline="none")
+        assert len(model) == 60 + 3 * self.length
+        # Else the kills came too early to tell anything.
+        assert self.advanced >= self.runs / 10
+
+
 class Writing(Job):
     """A file of frames that is written again and again."""
 
@@ -217,6 +285,7 @@ JOBS: dict[str, Callable[[Path], Job]] = {
     "labels": Labels,
     "train": Training,
     "append": Appending,
+    "loop": Loop,
     "write": Writing,
 }
 

@@ -51,16 +51,17 @@ def kill(job: str, folder: Path, kills: int, seed: int) -> None:
     assert json.loads(done.stdout)["killed"] == kills
 
 
-@pytest.mark.parametrize("job", ["labels", "train", "append", "write"])
+@pytest.mark.parametrize("job", ["labels", "train", "append", "loop", "write"])
 def test_a_few_kills(tmp_path, job: str) -> None:
     kill(job, tmp_path, 3, seed=0)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("job", "kills"), [("labels", 60), ("train", 40), ("append", 40)])
-def test_many_kills(tmp_path, job: str, kills: int) -> None:
-    """Together with the hundred kills of the active loop (active/test_loop.py) 240."""
-    kill(job, tmp_path, kills, seed=1)
+@pytest.mark.endurance
+@pytest.mark.parametrize(
+    ("job", "kills"), [("labels", 60), ("train", 40), ("append", 40), ("loop", 100)]
+)
+def test_many_kills(tmp_path, share, job: str, kills: int) -> None:
+    kill(job, tmp_path, share(kills), seed=1)
 
 
 # ------------------------------------------------------------------------------------- disk full
