@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-# Set before numpy loads its BLAS: two threads is what the suite is timed for.
-_threads = os.environ.setdefault("OMP_NUM_THREADS", "2")
-for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, _threads)
+# Set before numpy loads its BLAS: each of the processes that pytest-xdist starts has a core.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
 
 import pytest  # noqa: E402
 
