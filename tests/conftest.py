@@ -45,11 +45,25 @@ def water_frames():
 
 
 @pytest.fixture(scope="session")
-def tiny_model(water_frames):
-    """A model without baseline, smooth, trained in seconds."""
+def water_model(water_frames):
+    """Models of the water clusters by the options of their training: each is trained once."""
     from helpers.factories import tiny
 
-    return tiny(water_frames)
+    models = {}
+
+    def model(**options):
+        key = repr(sorted(options.items()))
+        if key not in models:
+            models[key] = tiny(water_frames, **options)
+        return models[key]
+
+    return model
+
+
+@pytest.fixture(scope="session")
+def tiny_model(water_model):
+    """A model without baseline, smooth, trained in seconds."""
+    return water_model()
 
 
 @pytest.fixture(scope="session")

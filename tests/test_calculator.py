@@ -113,11 +113,11 @@ def test_set_drops_results_and_checks(calculator, trimer) -> None:
 
 
 def test_set_to_a_model_without_forces_after_forces_were_asked_for(
-    calculator, trimer, water_frames
+    calculator, trimer, water_model
 ) -> None:
     trimer.calc = calculator
     trimer.get_forces()
-    calculator.set(model=tiny(water_frames, trend="none"))
+    calculator.set(model=water_model(trend="none"))
     assert np.isfinite(trimer.get_potential_energy())
     assert "forces" not in calculator.results
 

@@ -57,8 +57,10 @@ def test_more_landmarks_are_nearer_to_the_exact_distance_and_from_below(batch) -
 
 @pytest.mark.parametrize("metric", ["kernel", "kernel-normalised"])
 @pytest.mark.parametrize("trend", ["none", "linear"])
-def test_models_use_it_and_files_keep_it(water_frames, tmp_path, metric, trend) -> None:
-    model = tiny(water_frames, trend=trend, metric=metric, kernel_width=SIGMA)
+def test_models_use_it_and_files_keep_it(
+    water_frames, water_model, tmp_path, metric, trend
+) -> None:
+    model = water_model(trend=trend, metric=metric, kernel_width=SIGMA)
     known = model.predict(water_frames[7], baseline_energy=0.0)
     assert known.neighbors[0].name == water_frames[7].info["name"]
     assert known.neighbors[0].distance == 0.0

@@ -11,7 +11,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from helpers.factories import tiny
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -172,10 +171,10 @@ def test_forged_files_are_refused_and_the_item_named(model_file, tmp_path, name:
 @pytest.mark.parametrize(
     "name", ["factor", "shift", "free_map", "length_scale", "counts", "spacings"]
 )
-def test_forged_sparse_trend_is_refused_at_loading(water_frames, tmp_path, name: str) -> None:
+def test_forged_sparse_trend_is_refused_at_loading(water_model, tmp_path, name: str) -> None:
     """Not later, with an error of numpy's in the first prediction."""
     path = tmp_path / "sparse.h5"
-    save_model(tiny(water_frames, trend="sparse"), path)
+    save_model(water_model(trend="sparse"), path)
 
     def spoil(file) -> None:
         dtype = file[f"trend/{name}"].dtype

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ase.build import molecule
-from helpers.factories import tiny, water_clusters
+from helpers.factories import water_clusters
 
 from ase_knncalc import load_model, save_model
 from ase_knncalc.analysis.membership import training_twins
@@ -71,8 +71,8 @@ def test_added_structures_are_their_own_neighbours(tiny_model, more) -> None:
         assert nearest.distance < 1e-3 < tiny_model.predict(atoms).neighbors[0].distance
 
 
-def test_predictions_near_additions_get_better(water_frames, more) -> None:
-    model = tiny(water_frames, trend="none", weights="distance")
+def test_predictions_near_additions_get_better(water_model, more) -> None:
+    model = water_model(trend="none", weights="distance")
     grown = model.append(more)
     moved = [a.copy() for a in more]
     for a in moved:
@@ -248,8 +248,8 @@ def test_what_is_not_covered_is_refused(tiny_model, more, tmp_path) -> None:
     assert no_baseline.omitted[0].category == "baseline"
 
 
-def test_where_the_neighbours_are_off_the_energy_stays(water_frames, more) -> None:
-    model = tiny(water_frames, weights="kernel", bandwidth=1.0, nugget=1e6)
+def test_where_the_neighbours_are_off_the_energy_stays(water_model, more) -> None:
+    model = water_model(weights="kernel", bandwidth=1.0, nugget=1e6)
     outcome = append(model, more)
     assert not outcome.changes_energies
     other = water_clusters(5, seed=8)

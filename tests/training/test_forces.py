@@ -16,7 +16,7 @@ from ase.mep import NEB
 from ase.optimize import BFGS, FIRE
 from ase.optimize.basin import BasinHopping
 from ase.vibrations import Vibrations
-from helpers.factories import pair_energy, tiny, water_clusters
+from helpers.factories import pair_energy, water_clusters
 from scipy.stats import spearmanr
 
 from ase_knncalc import KNNCalculator, load_model, save_model, train
@@ -50,9 +50,9 @@ def force_frames():
 
 
 @pytest.fixture(scope="module", params=["linear", "sparse"])
-def smooth_model(request, water_frames):
+def smooth_model(request, water_model):
     """With a k-NN term wide enough to reach every structure: its gradient is part of the test."""
-    model = tiny(water_frames, trend=request.param)
+    model = water_model(trend=request.param)
     spread = float(np.ptp(model.knn.index.points, axis=0).max())
     settings = KNNSettings(5, "kernel", bandwidth=3 * spread, nugget=0.05)
     # Residuals as large as the trend's own range, or the term would be lost beside it.
@@ -103,8 +103,8 @@ def test_forces_are_continuous_along_paths_that_change_neighbours(smooth_model) 
     assert swap[-1].energy == pytest.approx(swap[0].energy, abs=1e-3)
 
 
-def test_terms_that_jump_have_no_forces(water_frames) -> None:
-    model = tiny(water_frames, trend="none")
+def test_terms_that_jump_have_no_forces(water_frames, water_model) -> None:
+    model = water_model(trend="none")
     assert not model.smooth
     with pytest.raises(SettingsError, match="weights='kernel'"):
         model.predict(water_frames[0], forces=True)

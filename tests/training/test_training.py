@@ -119,9 +119,9 @@ def test_training_is_deterministic(water_frames, tiny_model) -> None:
 @pytest.mark.parametrize("trend", ["none", "linear", "sparse"])
 @pytest.mark.parametrize("weights", ["auto", "uniform", "kriging"])
 def test_every_combination_trains_and_is_better_than_nothing(
-    water_frames, trend: str, weights: str
+    water_frames, water_model, trend: str, weights: str
 ) -> None:
-    model = tiny(water_frames, trend=trend, weights=weights)
+    model = water_model(trend=trend, weights=weights)
     labels = np.array([a.info["reference_energy"] for a in water_frames])
     spread = np.abs(
         labels / [len(a) for a in water_frames] - np.mean(labels / [len(a) for a in water_frames])
@@ -149,19 +149,19 @@ def test_sparse_model_means_the_same_on_a_machine_with_other_eigenvectors(
     np.testing.assert_array_equal(after.energy, before.energy)
 
 
-def test_knn_term_stays_on_where_the_trend_learns_nothing_from_forces(water_frames) -> None:
+def test_knn_term_stays_on_where_the_trend_learns_nothing_from_forces(
+    water_frames, water_model
+) -> None:
     frames = [a.copy() for a in water_frames]
     for a in frames:
         a.arrays["reference_forces"] = np.zeros((len(a), 3))
     with_labels = tiny(frames, trend="none", weights="kernel")
-    assert (
-        with_labels.knn.settings == tiny(water_frames, trend="none", weights="kernel").knn.settings
-    )
+    assert with_labels.knn.settings == water_model(trend="none", weights="kernel").knn.settings
     assert not with_labels.trained_on_forces
 
 
-def test_slatm_model_round_trip(water_frames, tmp_path) -> None:
-    model = tiny(water_frames, descriptor_kind="slatm")
+def test_slatm_model_round_trip(water_frames, water_model, tmp_path) -> None:
+    model = water_model(descriptor_kind="slatm")
     assert not model.smooth
     assert model.info.errors["mae"] < 0.5
     save_model(model, tmp_path / "slatm.h5")
@@ -169,9 +169,9 @@ def test_slatm_model_round_trip(water_frames, tmp_path) -> None:
     assert loaded.predict(water_frames[0]).energy == model.predict(water_frames[0]).energy
 
 
-def test_residuals_in_the_index_are_cross_validated(water_frames) -> None:
+def test_residuals_in_the_index_are_cross_validated(water_frames, water_model) -> None:
     """In-sample residuals of a flexible trend would be far smaller than what it leaves over."""
-    model = tiny(water_frames)
+    model = water_model()
     labels = np.array([a.info["reference_energy"] for a in water_frames])
     in_sample = labels - model.predict(water_frames).trend
     assert np.abs(model.knn.residuals).mean() > 1.2 * np.abs(in_sample).mean()

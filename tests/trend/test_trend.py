@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from helpers.factories import tiny
 
 from ase_knncalc.descriptors import featurize
 from ase_knncalc.trend.sparse import SparseSettings
 
 
 @pytest.fixture(scope="module", params=["sparse", "linear", "none"])
-def model(request, water_frames):
+def model(request, water_model):
     # Fewer environments for the variance than for the trend; and so few that whitening them does
     # not amplify the rounding of the kernels.
     few = SparseSettings(environments=60, variance_environments=20)
-    return tiny(water_frames, trend=request.param, sparse=few)
+    return water_model(trend=request.param, sparse=few)
 
 
 def describe(model, frames):
