@@ -30,7 +30,9 @@ def test_every_test_in_the_table_exists() -> None:
 @pytest.mark.skipif(not TABLE.is_file(), reason="the documentation is not beside the tests")
 def test_every_row_names_a_test() -> None:
     rows = [r for r in TABLE.read_text(encoding="utf-8").splitlines() if r.startswith("| ")]
-    rows = [r for r in rows if not r.startswith(("| fault |", "| --- |"))]
+    rows = [
+        r for r in rows if not (r.startswith("| --- |") or r.endswith("| what happens | test |"))
+    ]
     assert len(rows) > 30
     for row in rows:
         assert re.search(r"`(?:\w+/)?test_\w+\.py::\w+`", row), row
