@@ -228,11 +228,28 @@ class TestPySCF:
         assert "O +0.5 eV" in shifted.method
 
     def test_density_fitting_is_near(self) -> None:
-        plain, fitted = small().label(water()), small(density_fit=True).label(water())
+        atoms = water()
+        plain, fitted, coarse = (
+            small(basis="6-31G", **options).label(atoms)
+            for options in (
+                {},
+                {"density_fit": True},
+                {"density_fit": True, "auxbasis": "weigend"},  # made for Coulomb alone
+            )
+        )
         assert fitted.energy != plain.energy
-        assert fitted.energy == pytest.approx(plain.energy, abs=0.03)
-        np.testing.assert_allclose(fitted.forces, plain.forces, atol=0.01)
-        assert fitted.method != plain.method
+        assert fitted.energy == pytest.approx(plain.energy, abs=1e-3)
+        np.testing.assert_allclose(fitted.forces, plain.forces, atol=1e-3)
+        assert np.abs(coarse.forces - plain.forces).max() > 2e-3
+        assert fitted.method == "wB97X-D/6-31G (density fitting: def2-universal-jkfit)"
+        assert coarse.method == "wB97X-D/6-31G (density fitting: weigend)"
+
+    def test_auxiliary_basis_that_makes_no_sense(self) -> None:
+        small(density_fit=True, auxbasis="weigend").check()
+        with pytest.raises(SettingsError, match="auxbasis='nonsense': PySCF knows no such"):
+            small(density_fit=True, auxbasis="nonsense").check()
+        with pytest.raises(SettingsError, match="auxbasis='weigend' without density fitting"):
+            small(auxbasis="weigend")
 
     def test_water_as_gaussian_has_it(self, shared_data: Path) -> None:
         pytest.importorskip("pyscf")
