@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ase_knncalc.data import KeyMap, LabelledDataset, read_dataset
     from ase_knncalc.knn.mlkr import MLKR
     from ase_knncalc.model import KNNModel
-    from ase_knncalc.prediction import Neighbor, Prediction
+    from ase_knncalc.prediction import Neighbor, Prediction, Predictions
     from ase_knncalc.settings import TrainingSettings
     from ase_knncalc.store import list_models, load_model, save_model
     from ase_knncalc.training import train
@@ -36,6 +36,7 @@ _HOMES = {
     "MLKR": "knn.mlkr",
     "Neighbor": "prediction",
     "Prediction": "prediction",
+    "Predictions": "prediction",
     "TrainingSettings": "settings",
     "binding_energy": "analysis.binding",
     "cluster": "_lib.parallel",
@@ -59,6 +60,7 @@ __all__ = [
     "LabelledDataset",
     "Neighbor",
     "Prediction",
+    "Predictions",
     "TrainingSettings",
     "__version__",
     "binding_energy",

@@ -272,7 +272,7 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
         if (with_std or "forces" in properties) and not self._with_forces:
             self._with_forces = True
             self._warn_of_slopes()
-        prediction = self.model.predict(
+        prediction = self.model.predict_one(
             self.atoms,
             charge=p["charge"],
             multiplicity=p["multiplicity"],
@@ -280,8 +280,8 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
             forces_std=with_std,
         )
         self._report_thresholds(prediction.novelty, prediction.energy_std)
-        energy = float(prediction.energy)
-        self.results = {
+        energy = prediction.energy
+        found: dict[str, Any] = {
             "energy": energy,
             "free_energy": energy,
             "energy_std": prediction.energy_std,
@@ -291,11 +291,12 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
             "neighbors": prediction.neighbors,
         }
         if self._with_forces:
-            self.results["forces"] = prediction.forces
+            found["forces"] = prediction.forces
         if with_std:
-            self.results["forces_std"] = prediction.forces_std
+            found["forces_std"] = prediction.forces_std
         if p["coverage"] is not None:
-            self.results["energy_interval"] = prediction.energy_interval(p["coverage"])
+            found["energy_interval"] = prediction.energy_interval(p["coverage"])
+        self.results = found
 
     def _warn_of_slopes(self) -> None:
         if not self.model.trained_on_forces and self.parameters["on_novelty"] != "ignore":

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from ase import Atoms
@@ -29,7 +29,7 @@ from ase_knncalc.descriptors import (
 from ase_knncalc.errors import BaselineError, ChargeError, SettingsError
 from ase_knncalc.knn.metrics import Metric
 from ase_knncalc.knn.term import KNNEstimate, KNNTerm
-from ase_knncalc.prediction import Neighbor, Prediction
+from ase_knncalc.prediction import Neighbor, Prediction, Predictions
 from ase_knncalc.structure import check_structure, lowest_multiplicity, resolve_charge
 from ase_knncalc.trend.base import ForceVariance, Trend, TrendEstimate
 from ase_knncalc.uncertainty import Calibration, ForceCalibration, Signals
@@ -275,6 +275,30 @@ class KNNModel:
             )
         return total
 
+    @overload
+    def predict(
+        self,
+        structures: Sequence[Atoms],
+        *,
+        charge: int | None = ...,
+        multiplicity: int | None = ...,
+        baseline_energy: float | Sequence[float] | FloatArray | None = ...,
+        forces: bool = ...,
+        forces_std: bool = ...,
+    ) -> Predictions: ...
+
+    @overload
+    def predict(
+        self,
+        structures: Atoms,
+        *,
+        charge: int | None = ...,
+        multiplicity: int | None = ...,
+        baseline_energy: float | Sequence[float] | FloatArray | None = ...,
+        forces: bool = ...,
+        forces_std: bool = ...,
+    ) -> Prediction: ...
+
     def predict(
         self,
         structures: Atoms | Sequence[Atoms],
@@ -284,7 +308,7 @@ class KNNModel:
         baseline_energy: float | Sequence[float] | FloatArray | None = None,
         forces: bool = False,
         forces_std: bool = False,
-    ) -> Prediction:
+    ) -> Prediction | Predictions:
         """Energy, its uncertainty and neighbours of one structure or several.
 
         Parameters
@@ -305,8 +329,8 @@ class KNNModel:
 
         Returns
         -------
-        Prediction
-            With scalars for one ``Atoms``, with arrays for a sequence.
+        Prediction or Predictions
+            Of one ``Atoms``, or of a sequence.
 
         Raises
         ------
@@ -325,10 +349,10 @@ class KNNModel:
         if baseline_energy is not None:
             energies = self.known_energies(len(frames), baseline_energy).tolist()
         single = [
-            self._predict_one(atoms, charge, multiplicity, energy, forces, forces_std)
+            self.predict_one(atoms, charge, multiplicity, energy, forces, forces_std)
             for atoms, energy in zip(frames, energies, strict=True)
         ]
-        return single[0] if one else Prediction.stack(single, self.calibration)
+        return single[0] if one else Predictions.of(single, self.calibration)
 
     def known_energies(self, n: int, baseline_energy: Any) -> FloatArray:
         """Baseline energies that a caller has of n structures, in eV, shape (n,).
@@ -347,15 +371,16 @@ class KNNModel:
             )
         return energies
 
-    def _predict_one(
+    def predict_one(
         self,
         atoms: Atoms,
-        charge: int | None,
-        multiplicity: int | None,
-        baseline_energy: float | None,
-        forces: bool,
-        forces_std: bool,
+        charge: int | None = None,
+        multiplicity: int | None = None,
+        baseline_energy: float | None = None,
+        forces: bool = False,
+        forces_std: bool = False,
     ) -> Prediction:
+        """:meth:`predict` of one structure."""
         forces = forces or forces_std
         total = self.check(atoms, charge, multiplicity)
         baseline_forces = None
@@ -445,11 +470,11 @@ class KNNModel:
         leverage = self.trend.force_leverage(np.asarray(numbers), local, derivative)
         return self.force_calibration.std(np.asarray(numbers), leverage)
 
-    def correct_features(self, batch: FeatureBatch) -> Prediction:
-        """Corrections of structures whose descriptors are known (arrays in the prediction)."""
+    def correct_features(self, batch: FeatureBatch) -> Predictions:
+        """Corrections of structures whose descriptors are known."""
         trend, estimates, signals = self._terms(batch)
         knn = np.array([e.mean for e in estimates])
-        return Prediction(
+        return Predictions(
             delta=trend.energy + knn,
             trend=trend.energy,
             knn=knn,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
+from operator import index
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -41,46 +42,44 @@ class Neighbor:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Energy of one structure (scalars) or of several (arrays along the first axis).
-
-    A prediction of several structures has a length, can be indexed and iterated over.
+    """What a model says of one structure.
 
     Attributes
     ----------
-    delta : float or ndarray
+    delta : float
         Correction T + K, eV.
-    trend, knn : float or ndarray
+    trend, knn : float
         The two terms of the correction, eV.
-    energy_std : float or ndarray
+    energy_std : float
         Calibrated standard deviation of the energy, eV.
-    novelty : float or ndarray
+    novelty : float
         1 at the 99th percentile of held-out training structures; above it, few training data
         are like this.
-    neighbors : list of Neighbor, or list of such lists
+    neighbors : list of Neighbor
         The k nearest training structures, nearest first.
-    baseline_energy : float, ndarray or None
+    baseline_energy : float or None
         eV; None where no baseline was at hand.
-    delta_forces, baseline_forces : ndarray (n_atoms, 3), list of such, or None
+    delta_forces, baseline_forces : ndarray, shape (n_atoms, 3), or None
         eV/Å, when asked for.
-    forces_std : ndarray (n_atoms,), list of such, or None
+    forces_std : ndarray, shape (n_atoms,), or None
         Calibrated standard deviation of each Cartesian component of an atom's force, eV/Å, when
         asked for.
     """
 
-    delta: Any
-    trend: Any
-    knn: Any
-    energy_std: Any
-    novelty: Any
-    neighbors: Any
+    delta: float
+    trend: float
+    knn: float
+    energy_std: float
+    novelty: float
+    neighbors: list[Neighbor]
     calibration: Calibration = field(repr=False)
-    baseline_energy: Any = None
-    delta_forces: Any = None
-    baseline_forces: Any = None
-    forces_std: Any = None
+    baseline_energy: float | None = None
+    delta_forces: FloatArray | None = None
+    baseline_forces: FloatArray | None = None
+    forces_std: FloatArray | None = None
 
     @property
-    def energy(self) -> Any:
+    def energy(self) -> float:
         """Predicted energy in eV: baseline plus correction.
 
         Raises
@@ -88,23 +87,16 @@ class Prediction:
         BaselineError
             If only the correction is known, since no baseline was at hand.
         """
-        if self.baseline_energy is None:
-            raise BaselineError(
-                "this prediction holds only the correction (`delta`): the model has no baseline "
-                "attached. Use load_model(..., baseline='auto') or predict(..., baseline_energy=…)"
-            )
-        return self.baseline_energy + self.delta
+        return _at_hand(self.baseline_energy) + self.delta
 
     @property
-    def forces(self) -> Any:
+    def forces(self) -> FloatArray | None:
         """Predicted forces in eV/Å, shape (n_atoms, 3), or None when not asked for."""
         if self.delta_forces is None or self.baseline_forces is None:
             return None
-        if isinstance(self.delta_forces, list):
-            return [b + d for b, d in zip(self.baseline_forces, self.delta_forces, strict=True)]
         return self.baseline_forces + self.delta_forces
 
-    def energy_interval(self, coverage: float = 0.9) -> tuple[Any, Any]:
+    def energy_interval(self, coverage: float = 0.9) -> tuple[float, float]:
         """Lower and upper bound (eV) that hold the reference energy with the given probability.
 
         Raises
@@ -115,71 +107,105 @@ class Prediction:
         half = self.calibration.multiple(coverage) * self.energy_std
         return self.energy - half, self.energy + half
 
-    @staticmethod
-    def join(parts: Sequence[Prediction]) -> Prediction:
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of n structures; each of them, by its number, is a :class:`Prediction`.
+
+    Attributes
+    ----------
+    delta, trend, knn, energy_std, novelty : ndarray, shape (n,)
+        As of a :class:`Prediction`.
+    neighbors : list of list of Neighbor
+    baseline_energy : ndarray, shape (n,), or None
+        eV; None where no baseline was at hand.
+    delta_forces, baseline_forces, forces_std : list of ndarray, or None
+        One array a structure, when asked for.
+    """
+
+    delta: FloatArray
+    trend: FloatArray
+    knn: FloatArray
+    energy_std: FloatArray
+    novelty: FloatArray
+    neighbors: list[list[Neighbor]]
+    calibration: Calibration = field(repr=False)
+    baseline_energy: FloatArray | None = None
+    delta_forces: list[FloatArray] | None = None
+    baseline_forces: list[FloatArray] | None = None
+    forces_std: list[FloatArray] | None = None
+
+    @classmethod
+    def of(cls, single: Sequence[Prediction], calibration: Calibration) -> Predictions:
+        """Predictions of single structures by the model of that calibration."""
+
+        def column(name: str) -> Any:
+            values = [getattr(p, name) for p in single]
+            if any(v is None for v in values):
+                return None
+            return np.array(values, dtype=np.float64) if name in _NUMBERS else values
+
+        return cls(**{name: column(name) for name in _COLUMNS}, calibration=calibration)
+
+    @classmethod
+    def join(cls, parts: Sequence[Predictions]) -> Predictions:
         """Predictions of several lots of structures by one model as one."""
 
         def column(name: str) -> Any:
             values = [getattr(p, name) for p in parts]
             if any(v is None for v in values):
                 return None
-            if isinstance(values[0], list):
-                return [entry for lot in values for entry in lot]
-            return np.concatenate(values)
+            if name in _NUMBERS:
+                return np.concatenate(values)
+            return [entry for lot in values for entry in lot]
 
-        names = [f.name for f in fields(Prediction) if f.name != "calibration"]
-        return Prediction(
-            **{name: column(name) for name in names}, calibration=parts[0].calibration
-        )
+        return cls(**{name: column(name) for name in _COLUMNS}, calibration=parts[0].calibration)
 
-    @staticmethod
-    def stack(single: Sequence[Prediction], calibration: Calibration) -> Prediction:
-        """Predictions of single structures (scalars) as one of several (arrays)."""
+    @property
+    def energy(self) -> FloatArray:
+        """Predicted energies in eV, shape (n,), see :attr:`Prediction.energy`."""
+        return _at_hand(self.baseline_energy) + self.delta
 
-        def column(name: str) -> Any:
-            values = [getattr(p, name) for p in single]
-            return None if any(v is None for v in values) else values
+    @property
+    def forces(self) -> list[FloatArray] | None:
+        """Predicted forces in eV/Å of each structure, or None when not asked for."""
+        if self.delta_forces is None or self.baseline_forces is None:
+            return None
+        return [b + d for b, d in zip(self.baseline_forces, self.delta_forces, strict=True)]
 
-        def array(name: str) -> FloatArray | None:
-            values = column(name)
-            return None if values is None else np.array(values, dtype=np.float64)
-
-        return Prediction(
-            delta=array("delta"),
-            trend=array("trend"),
-            knn=array("knn"),
-            energy_std=array("energy_std"),
-            novelty=array("novelty"),
-            neighbors=column("neighbors"),
-            calibration=calibration,
-            baseline_energy=array("baseline_energy"),
-            delta_forces=column("delta_forces"),
-            baseline_forces=column("baseline_forces"),
-            forces_std=column("forces_std"),
-        )
+    def energy_interval(self, coverage: float = 0.9) -> tuple[FloatArray, FloatArray]:
+        """Lower and upper bounds (eV), shape (n,), see :meth:`Prediction.energy_interval`."""
+        half = self.calibration.multiple(coverage) * self.energy_std
+        return self.energy - half, self.energy + half
 
     def __len__(self) -> int:
-        if np.ndim(self.delta) == 0:
-            raise TypeError("the prediction of a single structure has no length")
         return len(self.delta)
 
     def __getitem__(self, item: int) -> Prediction:
-        if np.ndim(self.delta) == 0:
-            raise TypeError("the prediction of a single structure cannot be indexed")
-        shared = {"calibration": self.calibration}
-        values = {
-            f.name: _entry(getattr(self, f.name), item)
-            for f in fields(self)
-            if f.name not in shared
-        }
-        return Prediction(**values, **shared)
+        place = index(item)
+
+        def entry(name: str) -> Any:
+            values = getattr(self, name)
+            if values is None:
+                return None
+            return float(values[place]) if name in _NUMBERS else values[place]
+
+        return Prediction(**{name: entry(name) for name in _COLUMNS}, calibration=self.calibration)
 
     def __iter__(self) -> Iterator[Prediction]:
         return (self[i] for i in range(len(self)))
 
 
-def _entry(values: Any, item: int) -> Any:
-    if values is None:
-        return None
-    entry = values[item]
-    return float(entry) if isinstance(entry, np.floating) else entry
+_NUMBERS = ("delta", "trend", "knn", "energy_std", "novelty", "baseline_energy")
+_COLUMNS = (*_NUMBERS, "neighbors", "delta_forces", "baseline_forces", "forces_std")
+
+_Energy = TypeVar("_Energy", float, FloatArray)
+
+
+def _at_hand(baseline_energy: _Energy | None) -> _Energy:
+    if baseline_energy is None:
+        raise BaselineError(
+            "this prediction holds only the correction (`delta`): the model has no baseline "
+            "attached. Use load_model(..., baseline='auto') or predict(..., baseline_energy=…)"
+        )
+    return baseline_energy

@@ -68,10 +68,10 @@ def test_interval_has_the_asked_coverage_and_order(tiny_model, trimer) -> None:
 
 def test_results_are_kept_until_something_changes(calculator, trimer, monkeypatch) -> None:
     calls = []
-    predict = type(calculator.model).predict
+    predict = type(calculator.model).predict_one
     monkeypatch.setattr(
         type(calculator.model),
-        "predict",
+        "predict_one",
         lambda self, *a, **k: (calls.append(1), predict(self, *a, **k))[1],
     )
     trimer.calc = calculator
@@ -220,7 +220,7 @@ def test_energies_are_the_same_alone_and_in_company(tiny_model) -> None:
         assert alone.energy == one.energy
         assert alone.energy_std == one.energy_std
         assert alone.neighbors == one.neighbors
-    with pytest.raises(TypeError, match="single structure"):
+    with pytest.raises(TypeError, match="Prediction"):
         len(tiny_model.predict(frames[0]))
 
 

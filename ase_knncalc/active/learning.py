@@ -18,7 +18,7 @@ from ase_knncalc.data import KeyMap, read_dataset
 from ase_knncalc.errors import DataError, KNNCalcError, SettingsError, StructureError
 from ase_knncalc.labels.training_data import complete_baseline, compute_features
 from ase_knncalc.model import KNNModel
-from ase_knncalc.prediction import Prediction
+from ase_knncalc.prediction import Predictions
 from ase_knncalc.training import append, needs_retraining, train
 
 
@@ -206,7 +206,7 @@ def baseline_energies(
 
 def errors_of(
     model: KNNModel, frames: Sequence[Atoms], cache: Path | None, jobs: int
-) -> tuple[FloatArray, Prediction]:
+) -> tuple[FloatArray, Predictions]:
     """Predicted minus reference energy (eV) of labelled structures, and the corrections behind it.
 
     Without those whose baseline fails.

@@ -125,7 +125,7 @@ def binding_energy(
         atoms, charge=charge, multiplicity=multiplicity, baseline_energy=baseline_energy
     )
     apart = monomer_sum(parts, known)
-    energy = float(prediction.energy)
+    energy = prediction.energy
     # Copies of one monomer have one error, different monomers errors of their own.
     stds = [n * float(known[name].get("energy_std", 0.0)) for name, n in parts.items()]
     return Binding(
@@ -134,7 +134,7 @@ def binding_energy(
         energy=energy,
         monomer_energy=apart,
         binding_energy=energy - apart,
-        energy_std=math.hypot(float(prediction.energy_std), *stds),
+        energy_std=math.hypot(prediction.energy_std, *stds),
         prediction=prediction,
     )
 
@@ -176,8 +176,8 @@ def read_monomers(
             assert model is not None
             brought = brought_energy(model.baseline, atoms)
             prediction = model.predict(atoms, baseline_energy=brought)
-            atoms.info["reference_energy"] = float(prediction.energy)
-            record["energy_std"] = float(prediction.energy_std)
+            atoms.info["reference_energy"] = prediction.energy
+            record["energy_std"] = prediction.energy_std
         found[_monomer_name(atoms)] = _record(atoms) | record
     return found
 

@@ -103,11 +103,11 @@ def explain(
         for z in sorted(set(atoms.numbers.tolist()))
     }
     return Explanation(
-        delta=float(found.delta),
-        trend=float(found.trend),
-        knn=float(found.knn),
-        energy_std=float(found.energy_std),
-        novelty=float(found.novelty),
+        delta=found.delta,
+        trend=found.trend,
+        knn=found.knn,
+        energy_std=found.energy_std,
+        novelty=found.novelty,
         neighbors=found.neighbors,
         neighbor_sources=sources_of(model, [n.index for n in found.neighbors]),
         sources=list(model.info.provenance.get("sources", [])),

@@ -194,7 +194,7 @@ def find_in_training(model: KNNModel, atoms: Atoms, *, charge: int | None = None
         structure=nearest.name if close and fits else None,
         nearest=nearest,
         displacement=displacement,
-        novelty=float(found.novelty),
+        novelty=found.novelty,
     )
 
 

@@ -19,7 +19,7 @@ from ase_knncalc.descriptors import featurize
 from ase_knncalc.errors import BaselineError
 from ase_knncalc.labels.baseline import baseline_labels, brought_energy
 from ase_knncalc.model import KNNModel
-from ase_knncalc.prediction import Prediction
+from ase_knncalc.prediction import Predictions
 
 # Structures that are corrected at a time.
 _BLOCK = 256
@@ -35,7 +35,7 @@ def predict_frames(
     cache: str | os.PathLike[str] | None = None,
     n_jobs: int = -1,
     progress: bool = False,
-) -> Prediction:
+) -> Predictions:
     """Predict many structures on all cores; to rounding the numbers of ``model.predict(frames)``.
 
     Baselines first, each of them kept in ``cache`` as soon as it is known; then corrections, in
@@ -101,7 +101,7 @@ def predict_frames(
         n_jobs=n_jobs if len(blocks) > 1 else 1,
     )
     corrections = list(track(parts, total=len(blocks), text="corrections", show=progress))
-    return replace(Prediction.join(corrections), baseline_energy=energies)
+    return replace(Predictions.join(corrections), baseline_energy=energies)
 
 
 def baseline_of(
@@ -130,7 +130,7 @@ def baseline_of(
     return labels.energies
 
 
-def correct_frames(model: KNNModel, frames: Sequence[Atoms]) -> Prediction:
+def correct_frames(model: KNNModel, frames: Sequence[Atoms]) -> Predictions:
     """Corrections of structures with their charges in ``info``, all at once; no baseline is run."""
     with one_blas_thread():
         return model.correct_features(

@@ -104,13 +104,13 @@ def annotate(
     if charge is not None:
         copy.info["charge"] = charge
     info: dict[str, Any] = {
-        "energy_predicted": float(prediction.energy),
-        "energy_std": float(prediction.energy_std),
-        "novelty": float(prediction.novelty),
+        "energy_predicted": prediction.energy,
+        "energy_std": prediction.energy_std,
+        "novelty": prediction.novelty,
         "nearest": _names(prediction.neighbors),
     }
     if prediction.baseline_energy is not None:
-        copy.info.setdefault("baseline_energy", float(prediction.baseline_energy))
+        copy.info.setdefault("baseline_energy", prediction.baseline_energy)
     if coverage is not None:
         low, high = prediction.energy_interval(coverage)
         info |= {"energy_low": float(low), "energy_high": float(high)}
