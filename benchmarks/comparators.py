@@ -14,13 +14,13 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+from kernel_distance import KernelIndex, local_kernel
 from qmllib.kernels import get_local_kernel, get_local_symmetric_kernel
 from scipy.linalg import cho_factor, cho_solve
 
 from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.knn.index import NeighborIndex
-from ase_knncalc.knn.kernel_distance import KernelIndex, local_kernel
 from ase_knncalc.knn.weights import rank_weights
 from ase_knncalc.labels.training_data import TrainingData
 from ase_knncalc.settings import TrainingSettings

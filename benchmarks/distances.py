@@ -27,18 +27,18 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 from comparators import knn_predict, offsets
+from kernel_distance import (
+    KernelIndex,
+    induced_distances,
+    local_kernel,
+    self_kernel,
+)
 
 from ase_knncalc import KeyMap, read_dataset
 from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc.descriptors import FCHL19
 from ase_knncalc.evaluation import splits
 from ase_knncalc.knn.index import NeighborIndex
-from ase_knncalc.knn.kernel_distance import (
-    KernelIndex,
-    induced_distances,
-    local_kernel,
-    self_kernel,
-)
 from ase_knncalc.labels.training_data import TrainingData, compute_features
 from ase_knncalc.settings import TrainingSettings
 from ase_knncalc.training.metric import fit_metric

@@ -3,8 +3,7 @@
 With landmark environments z of each element, K their kernel matrix and K = L Lᵀ, the coordinates
 φ(x) = L⁻¹ Σ_i k(z, x_i) make |φ(x) − φ(y)|² approach k(x, x) + k(y, y) − 2 k(x, y) from below, k
 the local Gaussian kernel summed over pairs of atoms of the same element; landmarks are chosen by
-pivoted Cholesky decomposition, which takes next what is worst described so far. The exact distance
-is in :mod:`ase_knncalc.knn.kernel_distance`.
+pivoted Cholesky decomposition, which takes next what is worst described so far.
 
 References
 ----------
@@ -22,11 +21,12 @@ import numpy as np
 from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.errors import SettingsError
-from ase_knncalc.knn.kernel_distance import pivots
 from ase_knncalc.trend.kernels import gaussian, kernel_blocks
 
 # Environments of an element among which landmarks are chosen.
 _POOL = 10_000
+# What landmarks leave of another one below this is rounding.
+_EXHAUSTED = 1e-9
 # Added to the diagonal of K, so that its factor exists in float64.
 _JITTER = 1e-12
 
@@ -158,3 +158,30 @@ def fit_kernel_map(
         landmarks=np.concatenate(chosen),
         counts=np.array([len(c) for c in chosen]),
     )
+
+
+def pivots(points: FloatArray, most: int) -> IntArray:
+    """Landmarks among points (n, n_features) in units of σ, by pivoted Cholesky decomposition.
+
+    Each is the point that lies furthest, in feature space, from the span of those before.
+
+    Returns
+    -------
+    ndarray of int, shape (m,), m ≤ ``most``
+        Fewer where the rest lies in the span within rounding.
+    """
+    most = min(most, len(points))
+    factor = np.zeros((most, len(points)))
+    rest = np.ones(len(points))
+    chosen: list[int] = []
+    for m in range(most):
+        pivot = int(np.argmax(rest))
+        if rest[pivot] < _EXHAUSTED:
+            break
+        row = gaussian(points[pivot : pivot + 1], points)[0]
+        row -= factor[:m, pivot] @ factor[:m]
+        factor[m] = row / np.sqrt(rest[pivot])
+        rest -= factor[m] ** 2
+        rest[pivot] = 0.0
+        chosen.append(pivot)
+    return np.array(chosen, dtype=np.intp)

@@ -121,20 +121,6 @@ def kernel_blocks(
         yield KernelBlock(rows, part, masks, kernels)
 
 
-def whitened_columns(
-    batch: FeatureBatch,
-    elements: Sequence[int],
-    project: Project,
-    points: Sequence[FloatArray],
-    whiteners: Sequence[FloatArray],
-) -> FloatArray:
-    """Kernel sums of each structure in the whitened basis, shape (n_structures, n_columns)."""
-    out = np.empty((len(batch), sum(w.shape[1] for w in whiteners)))
-    for block in kernel_blocks(batch, elements, project, points):
-        out[block.rows] = whitened(block.sums(), whiteners)
-    return out
-
-
 def whitened(sums: Sequence[FloatArray], whiteners: Sequence[FloatArray]) -> FloatArray:
     """Kernel sums of each element with the first points of it that ``whiteners`` are for."""
     return np.hstack([s[:, : len(w)] @ w for s, w in zip(sums, whiteners, strict=True)])

@@ -36,7 +36,8 @@ from ase_knncalc._lib.arguments import positive, whole
 from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc.descriptors import FeatureBatch, require_elements
 from ase_knncalc.errors import DataError, SettingsError, TrainingError
-from ase_knncalc.trend.kernels import gaussian, whitened_columns
+from ase_knncalc.knn.kernel_map import pivots
+from ase_knncalc.trend.kernels import gaussian, kernel_blocks, whitened
 
 # Eigenvalues of the landmarks' kernel matrix are known to about 1e-15 of the largest. Those below
 # this fraction are dropped: what is kept is then orthonormal to better than _SLACK.
@@ -387,9 +388,9 @@ class KernelIndex:
         geometry = self._geometry
         by_element = geometry.self_kernels(parts)
         own = by_element.sum(axis=1)
-        coordinates = whitened_columns(
-            batch, geometry.elements, geometry.scale, self._landmarks, self._whiteners
-        )
+        coordinates = np.empty((len(batch), sum(w.shape[1] for w in self._whiteners)))
+        for block in kernel_blocks(batch, geometry.elements, geometry.scale, self._landmarks):
+            coordinates[block.rows] = whitened(block.sums(), self._whiteners)
         ends = np.cumsum([w.shape[1] for w in self._whiteners])[:-1]
         covered = np.stack(
             [(c**2).sum(axis=1) for c in np.split(coordinates, ends, axis=1)], axis=1
@@ -434,33 +435,6 @@ def _require_finite(batch: FeatureBatch) -> None:
             f"structure {structure} has NaN or infinity in its descriptor; expected finite "
             "numbers: check its positions"
         )
-
-
-def pivots(points: FloatArray, most: int) -> IntArray:
-    """Landmarks among points (n, n_features) in units of σ, by pivoted Cholesky decomposition.
-
-    Each is the point that lies furthest, in feature space, from the span of those before.
-
-    Returns
-    -------
-    ndarray of int, shape (m,), m ≤ ``most``
-        Fewer where the rest lies in the span within rounding.
-    """
-    most = min(most, len(points))
-    factor = np.zeros((most, len(points)))
-    rest = np.ones(len(points))
-    chosen: list[int] = []
-    for m in range(most):
-        pivot = int(np.argmax(rest))
-        if rest[pivot] < _EIGENVALUE_FLOOR:
-            break
-        row = gaussian(points[pivot : pivot + 1], points)[0]
-        row -= factor[:m, pivot] @ factor[:m]
-        factor[m] = row / np.sqrt(rest[pivot])
-        rest -= factor[m] ** 2
-        rest[pivot] = 0.0
-        chosen.append(pivot)
-    return np.array(chosen, dtype=np.intp)
 
 
 def _whitener(points: FloatArray) -> FloatArray:

@@ -8,17 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernel_distance import KernelIndex, induced_distances, local_kernel, self_kernel
 
 from ase_knncalc.data import read_dataset
 from ase_knncalc.descriptors import FCHL19, FeatureBatch
 from ase_knncalc.errors import DataError, SettingsError, TrainingError, UnknownElementError
-from ase_knncalc.knn.kernel_distance import (
-    KernelIndex,
-    induced_distances,
-    local_kernel,
-    pivots,
-    self_kernel,
-)
 from ase_knncalc.labels.training_data import compute_features
 
 ELEMENTS = (1, 8, 16)
@@ -186,14 +180,11 @@ def test_structures_without_a_common_element(normalize: bool) -> None:
     assert distance[0, 0] == pytest.approx(np.sqrt(2.0 if normalize else sum(own)))
 
 
-def test_pivots_stop_where_nothing_is_left() -> None:
-    points = np.repeat(np.random.default_rng(8).normal(size=(7, 3)), 5, axis=0)
-    chosen = pivots(points, 30)
-    assert len(np.unique(points[chosen], axis=0)) == len(chosen) == 7
-
-
-def test_on_sulfuric_acid_and_water(shared_data: Path) -> None:
-    frames = read_dataset(shared_data / "saw_equilibrium.extxyz.gz", require_reference=False).frames
+def test_on_sulfuric_acid_and_water() -> None:
+    data = Path(__file__).resolve().parents[2] / "data"
+    if not data.is_dir():
+        pytest.skip(f"labelled data not found at {data.name!r} beside the project folder")
+    frames = read_dataset(data / "saw_equilibrium.extxyz.gz", require_reference=False).frames
     chosen = [frames[i] for i in np.random.default_rng(9).permutation(len(frames))[:90]]
     batch = compute_features(FCHL19(ELEMENTS), chosen, n_jobs=1)
     known, asked = batch.select(range(70)), batch.select(range(70, 90))
