@@ -2,7 +2,7 @@
 
 Training works on tables with one row an atom (descriptors) or one a structure (columns of the
 regression). :func:`allocate` gives a NumPy array where that is small, and otherwise
-:class:`DiskRows`, a scratch HDF5 file with the same slicing, so that what reads a table block by
+:class:`DiskRows`, a scratch file with the same slicing, so that what reads a table block by
 block does not know which of the two it has, and gets the same numbers.
 """
 
@@ -10,14 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import tempfile
 import weakref
+from collections.abc import Callable, Iterator
+from copy import copy
+from io import FileIO
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
-from ase_knncalc._lib.arrays import FloatArray, IntArray
+from ase_knncalc._lib.arrays import BoolArray, FloatArray, IntArray
 from ase_knncalc.errors import DataError
 
 # Tables larger than this go to disk. Two or three of them are in use at a time.
@@ -49,10 +53,9 @@ class DiskRows:
         self, shape: tuple[int, int], dtype: str, folder: str | os.PathLike[str] | None = None
     ) -> None:
         self._index: IntArray | None = None
-        self._length = shape[0]
-        self.width = shape[1]
+        self._length, self.width = shape
         self.dtype = np.dtype(dtype)
-        self._file = _ScratchFile.create(shape, self.dtype, folder)
+        self._file = _ScratchFile(self._length * self._row_bytes, folder)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -64,44 +67,43 @@ class DiskRows:
         """Where the file lies."""
         return self._file.path.parent
 
+    @property
+    def _row_bytes(self) -> int:
+        return self.width * self.dtype.itemsize
+
     def __len__(self) -> int:
         return self._length if self._index is None else len(self._index)
 
-    def __getitem__(self, item: slice | IntArray) -> FloatArray:
+    def __getitem__(self, item: slice | IntArray | BoolArray) -> FloatArray:
+        places: IntArray
         if isinstance(item, slice):
-            start, stop, step = item.indices(len(self))
-            if self._index is None and step == 1:
-                return self._file.read(start, max(start, stop), self.width, self.dtype)
-            item = np.arange(start, stop, step)
-        places = np.asarray(item)
-        if places.dtype == bool:
-            places = np.flatnonzero(places)
+            places = np.arange(*item.indices(len(self)))
+        else:
+            places = np.flatnonzero(item) if item.dtype == bool else np.asarray(item, np.intp)
         if self._index is not None:
             places = self._index[places]
         out = np.empty((len(places), self.width), dtype=self.dtype)
         # Runs of consecutive rows are one access each.
         breaks = np.flatnonzero(np.diff(places) != 1) + 1
-        for a, b in zip(np.r_[0, breaks], np.r_[breaks, len(places)], strict=True):
-            if b > a:
-                self._file.read_into(out, int(a), int(b), int(places[a]))
+        with self._file.opened("rb") as file:
+            for a, b in zip(np.r_[0, breaks], np.r_[breaks, len(places)], strict=True):
+                if b > a:
+                    _transfer(file, int(places[a]) * self._row_bytes, file.readinto, out[a:b])
         return out
 
     def __setitem__(self, item: slice, block: FloatArray) -> None:
         if self._index is not None:
             raise TypeError("a selection of rows cannot be written to")
-        start, _, _ = item.indices(len(self))
-        self._file.write(start, np.asarray(block, dtype=self.dtype))
+        start, stop, _ = item.indices(len(self))
+        rows = np.ascontiguousarray(np.broadcast_to(block, (stop - start, self.width)), self.dtype)
+        with self._file.opened("r+b") as file:
+            _transfer(file, start * self._row_bytes, file.write, rows)
 
     def take(self, indices: IntArray) -> DiskRows:
         """A view of some rows (indices ascending or not); nothing is copied."""
-        view = DiskRows.__new__(DiskRows)
-        view.__dict__.update(self.__dict__)
+        view = copy(self)
         view._index = np.asarray(indices) if self._index is None else self._index[indices]
         return view
-
-    def __getstate__(self) -> dict[str, Any]:
-        self._file.flush()
-        return self.__dict__
 
 
 Rows: TypeAlias = "FloatArray | DiskRows"
@@ -122,84 +124,59 @@ def folder_of(rows: Rows) -> Path | None:
 
 
 class _ScratchFile:
-    """One dataset in one file; only the process that made the file removes it."""
+    """A file of its own that vanishes with this object; a pickled one knows its path alone.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._owner = 0
-        self._handle: Any = None
-        self._process = 0
+    It is opened for each access, so that threads, forks and other processes may share it.
+    """
 
-    @classmethod
-    def create(
-        cls, shape: tuple[int, int], dtype: np.dtype[Any], folder: str | os.PathLike[str] | None
-    ) -> _ScratchFile:
-        import shutil
-
+    def __init__(self, size: int, folder: str | os.PathLike[str] | None) -> None:
         place = Path(folder) if folder is not None else Path(tempfile.gettempdir())
-        needed = shape[0] * shape[1] * dtype.itemsize
         try:
             free = shutil.disk_usage(place).free
-            if needed > free:
+            if size > free:
                 raise DataError(
-                    f"{place} has {free / 2**30:.1f} GiB free, but {needed / 2**30:.1f} GiB of "
+                    f"{place} has {free / 2**30:.1f} GiB free, but {size / 2**30:.1f} GiB of "
                     "scratch space are needed; name another folder (scratch=…, --scratch)"
                 )
-            descriptor, name = tempfile.mkstemp(".h5", "knncalc-", place)
-            os.close(descriptor)
+            descriptor, name = tempfile.mkstemp(".rows", "knncalc-", place)
+            self.path = Path(name)
+            weakref.finalize(self, _remove, name, os.getpid())
+            with open(descriptor, "wb") as file:
+                # Room is taken now: a full disk is an error here, not after hours.
+                if size and hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, size)
+                else:
+                    file.truncate(size)
         except OSError as e:
             raise DataError(
                 f"cannot make a scratch file in {place}: {e.strerror or e}; name another folder "
                 "(scratch=…, --scratch)"
             ) from e
-        scratch = cls(Path(name))
-        scratch._owner = os.getpid()
-        weakref.finalize(scratch, _remove, name, os.getpid())
-        file = scratch._open("w")
-        # Room is taken now: a full disk is an error here, not after hours.
-        file.create_dataset("rows", shape=shape, dtype=dtype, chunks=None)
-        return scratch
 
-    def _open(self, mode: str) -> Any:
-        import h5py
-
-        self._handle = h5py.File(self.path, mode, locking=False)
-        self._process = os.getpid()
-        return self._handle
-
-    @property
-    def _rows(self) -> Any:
-        # A handle that came through fork must not be used here.
-        if self._handle is None or self._process != os.getpid():
-            self._open("r+" if self._owner == os.getpid() else "r")
-        return self._handle["rows"]
-
-    def read(self, start: int, stop: int, width: int, dtype: np.dtype[Any]) -> FloatArray:
-        out = np.empty((stop - start, width), dtype=dtype)
-        if stop > start:
-            self.read_into(out, 0, stop - start, start)
-        return out
-
-    def read_into(self, out: FloatArray, first: int, last: int, row: int) -> None:
-        """Rows from ``row`` on to ``out[first:last]``."""
+    @contextlib.contextmanager
+    def opened(self, mode: str) -> Iterator[FileIO]:
+        """The file; what goes wrong with it is a :class:`DataError`."""
         try:
-            self._rows.read_direct(out, np.s_[row : row + last - first], np.s_[first:last])
+            with FileIO(self.path, mode) as file:
+                yield file
         except OSError as e:
-            raise DataError(f"cannot read the scratch file {self.path}: {e}") from e
+            raise DataError(
+                f"cannot read or write the scratch file {self.path}: {e.strerror or e}; train "
+                "again, with another folder (scratch=…, --scratch)"
+            ) from e
 
-    def write(self, row: int, block: FloatArray) -> None:
-        try:
-            self._rows[row : row + len(block)] = block
-        except OSError as e:
-            raise DataError(f"cannot write the scratch file {self.path}: {e}") from e
 
-    def flush(self) -> None:
-        if self._handle is not None and self._process == os.getpid():
-            self._handle.flush()
-
-    def __getstate__(self) -> dict[str, Any]:
-        # The process number of a maker elsewhere means nothing here.
-        return {"path": self.path, "_owner": 0, "_handle": None, "_process": 0}
+def _transfer(
+    file: FileIO, offset: int, move: Callable[[memoryview], int | None], rows: FloatArray
+) -> None:
+    """Read or write all of some rows: the system moves 2 GiB at most at a time."""
+    left = rows.reshape(-1).view(np.uint8).data
+    file.seek(offset)
+    while left:
+        moved = move(left)
+        if not moved:
+            raise OSError("it is shorter than its table")
+        left = left[moved:]
 
 
 def _remove(name: str, process: int) -> None:
