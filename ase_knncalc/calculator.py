@@ -378,7 +378,7 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
             if skip_default and value == self.default_parameters[key]:
                 continue
             if isinstance(value, KNNModel):
-                value = value.info.provenance.get("name", "in memory")
+                value = "in memory"
             elif isinstance(value, Baseline):
                 value = value.spec()
             elif isinstance(value, Calculator):

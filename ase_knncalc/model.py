@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -26,7 +26,8 @@ from ase_knncalc.descriptors import (
     require_atoms,
     require_elements,
 )
-from ase_knncalc.errors import BaselineError, ChargeError, SettingsError
+from ase_knncalc.errors import BaselineError, SettingsError
+from ase_knncalc.info import HeldOutErrors, ModelInfo
 from ase_knncalc.knn.metrics import Metric
 from ase_knncalc.knn.term import KNNEstimate, KNNTerm
 from ase_knncalc.prediction import Neighbor, Prediction, Predictions
@@ -36,111 +37,6 @@ from ase_knncalc.uncertainty import Calibration, ForceCalibration, Signals
 
 if TYPE_CHECKING:
     from ase_knncalc.analysis.explanation import Explanation
-
-
-# What the keys of ``ModelInfo.errors`` mean, in the order in which people read them.
-ERROR_NAMES = {
-    "mae": "MAE, structure left out",
-    "rmse": "RMSE, structure left out",
-    "trend_mae": "MAE, structure left out, without k-NN term",
-    "group_mae": "MAE, composition left out",
-    "group_trend_mae": "MAE, composition left out, without k-NN term",
-}
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What a model was made from and covers; kept in the file as it is.
-
-    Attributes
-    ----------
-    baseline : dict
-        Method, library and settings of the baseline (:meth:`Baseline.spec`).
-    reference : str
-        Name of the high level.
-    charges : list of int
-        Total charges of the training structures.
-    n_structures : int
-    size_range : list of int
-        Fewest and most atoms of a training structure.
-    errors : dict
-        Cross-validated errors in eV, by name.
-    provenance : dict
-        Sources, citations, counts, omitted frames, seeds, date, versions.
-    monomers : dict
-        For each monomer ``{"numbers", "charge", "reference_energy", "baseline_energy"}``.
-    states : list of [int, int]
-        Total charge and multiplicity of the training structures, each pair once. Empty if nobody
-        said, as in files of old: the lowest multiplicity alone is covered.
-    """
-
-    baseline: dict[str, Any]
-    reference: str
-    charges: list[int]
-    n_structures: int
-    size_range: list[int]
-    errors: dict[str, float] = field(default_factory=dict)
-    provenance: dict[str, Any] = field(default_factory=dict)
-    monomers: dict[str, dict[str, Any]] = field(default_factory=dict)
-    states: list[list[int]] = field(default_factory=list)
-
-    def named_errors(self) -> list[tuple[str, float]]:
-        """Errors (eV) under names that people read, the plainest first."""
-        order = list(ERROR_NAMES)
-        return [
-            (ERROR_NAMES.get(key, key), self.errors[key])
-            for key in sorted(self.errors, key=lambda k: order.index(k) if k in order else 99)
-        ]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, as in the file."""
-        return asdict(self)
-
-    def multiplicities(self, charge: int) -> list[int]:
-        """Multiplicities of the training structures of a charge; empty if nobody said."""
-        return sorted(m for q, m in self.states if q == charge)
-
-
-@dataclass(frozen=True)
-class HeldOutErrors:
-    """How well each training structure was predicted by a model that had not seen it.
-
-    For reports, not for predictions.
-
-    Attributes
-    ----------
-    errors : ndarray, shape (n,)
-        Predicted minus reference energy, eV.
-    stds : ndarray, shape (n,)
-        Calibrated standard deviation that went with the prediction, eV.
-    deltas : ndarray, shape (n,)
-        Reference minus baseline energy, eV.
-    counts : ndarray of int, shape (n, n_elements + 2)
-        Atoms of each element of the model, total charge and its magnitude.
-    """
-
-    errors: FloatArray
-    stds: FloatArray
-    deltas: FloatArray
-    counts: IntArray
-
-    def __len__(self) -> int:
-        return len(self.errors)
-
-    @property
-    def sizes(self) -> IntArray:
-        """Numbers of atoms, shape (n,)."""
-        return np.asarray(self.counts[:, :-2].sum(axis=1))
-
-    def largest_of(self, fraction: float) -> float:
-        """What the absolute errors of that fraction of the structures stay below, eV."""
-        return float(np.quantile(np.abs(self.errors), fraction))
-
-    def join(self, other: HeldOutErrors) -> HeldOutErrors:
-        """These structures and then the others."""
-        return HeldOutErrors(
-            *(np.concatenate([getattr(self, f.name), getattr(other, f.name)]) for f in fields(self))
-        )
 
 
 @dataclass(frozen=True)
@@ -206,7 +102,7 @@ class KNNModel:
     @property
     def trained_on_forces(self) -> bool:
         """Whether forces took part in the training, so that slopes mean something."""
-        return bool(self.info.provenance.get("trend", {}).get("force_frames"))
+        return bool(self.info.provenance.trend.get("force_frames"))
 
     def with_baseline(self, baseline: Baseline | None, *, allow_other: bool = False) -> KNNModel:
         """The same model with a baseline attached; None takes it off.
@@ -255,24 +151,7 @@ class KNNModel:
         check_structure(atoms)
         require_elements(atoms.numbers, self.elements)
         total, spin = resolve_charge(atoms, charge, multiplicity)
-        if total not in self.info.charges:
-            raise ChargeError(
-                f"total charge {total:+d} is not covered: the model was trained on structures of "
-                f"charge {', '.join(map(_signed, self.info.charges))}"
-            )
-        seen = self.info.multiplicities(total)
-        if spin not in (seen or [lowest_multiplicity(atoms, total)]):
-            # The correction does not depend on it: what it gives belongs to another state.
-            known = (
-                "was trained on structures of this charge with multiplicity "
-                + ", ".join(map(str, seen))
-                if seen
-                else "covers the lowest multiplicity alone, here "
-                + str(lowest_multiplicity(atoms, total))
-            )
-            raise ChargeError(
-                f"multiplicity {spin} at charge {_signed(total)} is not covered: the model {known}"
-            )
+        self.info.require_state(total, spin, lowest_multiplicity(atoms, total))
         return total
 
     @overload
@@ -418,17 +297,12 @@ class KNNModel:
         forces_std
             Whether to add the gradient and its standard deviation.
         """
-        atoms = require_atoms(numbers, positions, self.elements)
+        numbers, positions = require_atoms(numbers, positions, self.elements)
         with one_blas_thread():
-            return self._correct(*atoms, charge, forces, forces_std)
+            return self._correct(numbers, positions, charge, forces, forces_std)
 
     def _correct(
-        self,
-        numbers: IntArray,
-        positions: FloatArray,
-        charge: int,
-        forces: bool,
-        forces_std: bool,
+        self, numbers: IntArray, positions: FloatArray, charge: int, forces: bool, forces_std: bool
     ) -> Prediction:
         # The energy comes from the same numbers whether or not forces are asked for.
         correction = self.correct_features(
@@ -519,14 +393,3 @@ class KNNModel:
             )
             for i, d, w in zip(estimate.indices, estimate.distances, estimate.weights, strict=True)
         ]
-
-
-def _signed(charge: int) -> str:
-    return f"{charge:+d}" if charge else "0"
-
-
-def label_bytes(labels: Sequence[str]) -> AnyArray:
-    """Names as fixed-width UTF-8, the form in which the model keeps them, shape (n,)."""
-    # Names may hold what no UTF-8 has, such as bytes of old file names.
-    encoded = [label.encode("utf-8", "backslashreplace") for label in labels]
-    return np.array(encoded, dtype=f"S{max([1, *map(len, encoded)])}")

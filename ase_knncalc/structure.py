@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 
+from ase_knncalc._lib.arrays import AnyArray
 from ase_knncalc.errors import ChargeError, SettingsError, StructureError
 
 _INTEGER_TOLERANCE = 1e-3
@@ -357,3 +359,10 @@ def _indices(indices: np.ndarray, limit: int = 5) -> str:
     listed = ", ".join(str(int(i)) for i in indices[:limit])
     more = f" and {len(indices) - limit} more" if len(indices) > limit else ""
     return f"atom{'s' if len(indices) > 1 else ''} {listed}{more}"
+
+
+def label_bytes(labels: Sequence[str]) -> AnyArray:
+    """Names as fixed-width UTF-8, the form in which the model keeps them, shape (n,)."""
+    # Names may hold what no UTF-8 has, such as bytes of old file names.
+    encoded = [label.encode("utf-8", "backslashreplace") for label in labels]
+    return np.array(encoded, dtype=f"S{max([1, *map(len, encoded)])}")

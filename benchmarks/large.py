@@ -143,12 +143,12 @@ def one_size(path: Path, n: int, fresh: Path, metric_samples: int, scratch: Path
     inside = error <= model.calibration.multiple(0.9) * found.energy_std
     return {
         "n": model.info.n_structures,
-        "omitted": len(model.info.provenance["omitted"]),
+        "omitted": len(model.info.provenance.omitted),
         "mean_atoms": float(np.mean(sizes)),
         "train_seconds": seconds,
         "train_peak_mib": peak,
         "stages": profile.rows(),
-        "columns": model.info.provenance["trend"]["environments"],
+        "columns": model.info.provenance.trend["environments"],
         "file_mib": file.stat().st_size / 2**20,
         "open_seconds": opened,
         "single_ms": 1000 * float(np.median(single)),

@@ -101,9 +101,9 @@ def test_a_model_with_settings_of_numpy_is_saved(water_frames, tmp_path) -> None
     }  # fmt: skip
     model = tiny(water_frames[:20], **options)
     save_model(model, tmp_path / "m.h5")
-    assert load_model(tmp_path / "m.h5").info.provenance["settings"]["seed"] == 2
+    assert load_model(tmp_path / "m.h5").info.provenance.settings["seed"] == 2
     # Settings that a model keeps give the same settings again.
-    kept = TrainingSettings.from_dict(model.info.provenance["settings"])
+    kept = TrainingSettings.from_dict(model.info.provenance.settings)
     assert replace(kept) == kept
     assert kept.descriptor([1, 8]) == model.descriptor
 
@@ -252,8 +252,8 @@ def test_settings_and_options_go_together(water_frames) -> None:
     settings = TrainingSettings(trend="linear", k=3, n_components=3, metric_iterations=2)
     frames = [a.copy() for a in water_frames[:20]]
     model = train(frames, baseline="none", n_jobs=1, settings=settings, k=4)
-    assert model.info.provenance["settings"]["k"] == 4
-    assert model.info.provenance["settings"]["trend"] == "linear"
+    assert model.info.provenance.settings["k"] == 4
+    assert model.info.provenance.settings["trend"] == "linear"
 
 
 def test_frames_of_any_kind_are_predicted(tiny_model, water_frames) -> None:

@@ -267,7 +267,7 @@ def test_labels_that_are_no_numbers_are_left_out_and_listed(value, category: str
     frames[4].info["reference_energy"] = value
     with pytest.warns(UserWarning, match=f"{category}: 1"):
         model = tiny(frames)
-    assert [o["name"] for o in model.info.provenance["omitted"]] == [frames[4].info["name"]]
+    assert [o["name"] for o in model.info.provenance.omitted] == [frames[4].info["name"]]
 
 
 def test_no_usable_label_at_all_is_one_error() -> None:

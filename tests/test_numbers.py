@@ -321,7 +321,7 @@ class TestPoorTrainingSets:
             warnings.simplefilter("ignore")
             model = tiny(twice, trend=trend, weights=weights)
             assert len(model) == 20
-            assert len(model.info.provenance["omitted"]) == 20
+            assert len(model.info.provenance.omitted) == 20
         check_sane(model, frames, tmp_path)
 
     def test_nearly_doubled_structures(self, trend: str, weights: str, tmp_path) -> None:

@@ -108,7 +108,7 @@ def _trained(
 ) -> Learned:
     model = train_model(before, labelled, config, cache)
     names = {str(a.info.get("name", "")) for a in batch}
-    omitted = model.info.provenance["omitted"]
+    omitted = model.info.provenance.omitted
     left_out = [f"{o['name']}: {o['reason']}" for o in omitted if o["name"] in names]
     return Learned(model, "trained", reasons, left_out)
 

@@ -12,7 +12,6 @@ from ase.data import chemical_symbols
 from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc.descriptors import FeatureBatch, featurize
 from ase_knncalc.knn.metrics import LinearMetric
-from ase_knncalc.labels.sources import sources_of
 from ase_knncalc.trend.sparse import SparseTrend
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ def explain(
     total = model.check(atoms, charge, multiplicity)
     batch = featurize(model.descriptor, [(atoms.numbers, atoms.positions, total)])
     found = model.correct_features(batch)[0]
-    parts = model.novelties(batch)
+    parts, provenance = model.novelties(batch), model.info.provenance
     by_atom, by_charge = _trend_parts(model, batch)
     elements = {
         chemical_symbols[z]: float(by_atom[atoms.numbers == z].sum())
@@ -109,8 +108,8 @@ def explain(
         energy_std=found.energy_std,
         novelty=found.novelty,
         neighbors=found.neighbors,
-        neighbor_sources=sources_of(model, [n.index for n in found.neighbors]),
-        sources=list(model.info.provenance.get("sources", [])),
+        neighbor_sources=[provenance.source(n.index) for n in found.neighbors],
+        sources=list(provenance.sources),
         atoms=by_atom,
         elements=elements,
         charge=by_charge,

@@ -43,21 +43,21 @@ def info(
         ["multiplicities", " ".join(map(str, sorted({m for _, m in about.states}))) or "lowest"],
         ["monomers", " ".join(about.monomers) or "none"],
         ["structures", about.n_structures],
-        ["compositions", about.provenance.get("compositions", "?")],
-        ["left out in training", len(about.provenance.get("omitted", []))],
+        ["compositions", about.provenance.compositions or "?"],
+        ["left out in training", len(about.provenance.omitted)],
         ["atoms", f"{about.size_range[0]} to {about.size_range[1]}"],
         ["descriptor", f"{loaded.descriptor.kind}, {loaded.descriptor.n_features} features"],
         ["trend", loaded.trend.kind],
         ["k-NN", f"k = {settings.k}, weights {settings.weights}, {loaded.metric.kind} "
                  f"metric of {loaded.metric.n_components} dimensions"],
-        ["created", about.provenance.get("created", "?")],
+        ["created", about.provenance.created or "?"],
     ]  # fmt: skip
     rows += [[name, f"{KCAL_PER_MOL * value:.3f} kcal/mol"] for name, value in about.named_errors()]
     if loaded.held_out is not None:
         # A few structures that nothing resembles can make all of the RMSE.
         most = KCAL_PER_MOL * loaded.held_out.largest_of(0.95)
         rows.append(["95 % of errors, structure left out, below", f"{most:.3f} kcal/mol"])
-    rows += [["cite", text] for text in about.provenance.get("citations", [])[:5]]
+    rows += [["cite", text] for text in about.provenance.citations[:5]]
     print_table(str(model), ["", ""], rows)
 
 

@@ -161,7 +161,7 @@ def train(
     ]
     print_table(
         f"{output}: {model.info.n_structures} structures, "
-        f"{len(model.info.provenance['omitted'])} left out; cross-validated errors",
+        f"{len(model.info.provenance.omitted)} left out; cross-validated errors",
         ["error", "meV", "kcal/mol"],
         rows,
     )

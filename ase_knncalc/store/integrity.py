@@ -15,7 +15,8 @@ import numpy as np
 from ase_knncalc._lib.arguments import is_integer, is_real
 from ase_knncalc._lib.arrays import AnyArray
 from ase_knncalc.errors import SettingsError
-from ase_knncalc.model import KNNModel, ModelInfo
+from ase_knncalc.info import ModelInfo
+from ase_knncalc.model import KNNModel
 
 _HIGHEST_CHARGE = 1000
 
@@ -114,7 +115,6 @@ _INFO: dict[str, tuple[Callable[[Any], bool], str]] = {
     "n_structures": (_whole, "a whole number"),
     "size_range": (_sizes, "the fewest and the most atoms"),
     "errors": (_mapping(is_real), "numbers by name"),
-    "provenance": (_mapping(_anything), "a mapping"),
     "monomers": (_mapping(_MONOMER), "monomers by name"),
     "states": (_states, "a list of pairs of charge and multiplicity"),
 }
@@ -147,8 +147,9 @@ def check_info(info: ModelInfo) -> None:
     for name, (good, expected) in _INFO.items():
         _check(f"info.{name}", getattr(info, name), good, expected)
     for name, (good, expected) in _PROVENANCE.items():
-        if name in info.provenance:
-            _check(f"info.provenance.{name}", info.provenance[name], good, expected)
+        value = getattr(info.provenance, name)
+        if value is not None:
+            _check(f"info.provenance.{name}", value, good, expected)
     if info.states and {q for q, _ in info.states} != set(info.charges):
         raise SettingsError(
             f"metadata: info.states are of other charges than info.charges, {info.charges}"

@@ -42,12 +42,13 @@ from ase_knncalc._lib.files import only_writer
 from ase_knncalc.baselines import baseline_of, make_baseline
 from ase_knncalc.descriptors import Descriptor, descriptor_from_dict
 from ase_knncalc.errors import KNNCalcError, ModelFileError, SettingsError
+from ase_knncalc.info import HeldOutErrors, ModelInfo
 from ase_knncalc.knn.index import NeighborIndex
 from ase_knncalc.knn.kernel_map import KernelMap
 from ase_knncalc.knn.metrics import KernelMetric, LinearMetric, Metric
 from ase_knncalc.knn.term import KNNTerm
 from ase_knncalc.knn.weights import KNNSettings
-from ase_knncalc.model import HeldOutErrors, KNNModel, ModelInfo
+from ase_knncalc.model import KNNModel
 from ase_knncalc.store.container import package_versions, read_container, write_container
 from ase_knncalc.store.integrity import check_magnitude, check_model
 from ase_knncalc.trend.kinds import trend_class
@@ -281,7 +282,7 @@ def _build_model(metadata: dict[str, Any], items: _Items) -> KNNModel:
         names=items.take("index/names", "S", (n,)),
         compositions=items.take("index/compositions", "S", (n,)),
         calibration=_from_arrays(Calibration, items, "calibration"),
-        info=ModelInfo(**metadata["info"]),
+        info=ModelInfo.from_dict(metadata["info"]),
         force_calibration=(
             _from_arrays(ForceCalibration, items, "force_calibration") if forces else None
         ),

@@ -30,20 +30,18 @@ from ase_knncalc.data.dataset import SAME_ENERGY, place_in_file
 from ase_knncalc.data.units import ratio_unit
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.errors import ChargeError, DataError, ModelFileError, UnknownElementError
+from ase_knncalc.info import HeldOutErrors
 from ase_knncalc.knn.index import NeighborIndex
 from ase_knncalc.knn.term import KNNTerm
 from ase_knncalc.labels.brought import wrong_baselines
-from ase_knncalc.labels.sources import extended_sources
 from ase_knncalc.labels.training_data import complete_baseline, compute_features
-from ase_knncalc.model import HeldOutErrors, KNNModel, label_bytes
-from ase_knncalc.structure import resolve_charge
+from ase_knncalc.model import KNNModel
+from ase_knncalc.structure import label_bytes, resolve_charge
 from ase_knncalc.training.bandwidth import OFF
 from ase_knncalc.trend.base import composition_columns
 
 if TYPE_CHECKING:
     from ase import Atoms
-
-from ase_knncalc.training.retraining import additions_of
 
 # The first calibration counts as this many errors against those of additions.
 _PRIOR = 50
@@ -344,23 +342,23 @@ def _extend(model: KNNModel, new: _Additions, omitted: list[Omission], source: s
     groups = [str(a.info["composition"]) for a in frames]
     inside = np.abs(errors) <= model.calibration.multiple(0.9) * stds
     info = model.info
-    first_scale = float(info.provenance.get("trained_scale", model.calibration.scale))
+    past = info.provenance
+    first_scale = past.trained_scale or model.calibration.scale
     normalised = errors / stds * (model.calibration.scale / first_scale)
     additions = [
-        *additions_of(model),
+        *past.additions,
         *(
             _record(atoms, float(e), float(s), float(z), bool(b), source)
             for atoms, e, s, z, b in zip(frames, errors, stds, normalised, inside, strict=True)
         ),
     ]
-    provenance = {
-        **info.provenance,
-        **extended_sources(info.provenance, [str(a.info.get("source") or source) for a in frames]),
-        "additions": additions,
-        "trained_scale": first_scale,
-        "trained_structures": int(info.provenance.get("trained_structures", info.n_structures)),
-        "compositions": len({*model.compositions.tolist(), *(g.encode("utf-8") for g in groups)}),
-    }
+    provenance = replace(
+        past.with_sources([str(a.info.get("source") or source) for a in frames]),
+        additions=additions,
+        trained_scale=first_scale,
+        trained_structures=past.trained_structures or info.n_structures,
+        compositions=len({*model.compositions.tolist(), *(g.encode("utf-8") for g in groups)}),
+    )
     sizes = batch.sizes
     grown = replace(
         model,

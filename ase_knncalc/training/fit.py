@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,19 @@ from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc._lib.parallel import run
 from ase_knncalc._lib.profiling import stage
 from ase_knncalc._lib.progress import track
+from ase_knncalc.baselines import Baseline
+from ase_knncalc.data import Omission
 from ase_knncalc.errors import TrainingError
+from ase_knncalc.info import HeldOutErrors, ModelInfo, Provenance, source_table
 from ase_knncalc.knn.index import NeighborIndex
 from ase_knncalc.knn.kernel_map import KernelMap, fit_kernel_map
 from ase_knncalc.knn.metrics import KernelMetric, LinearMetric
 from ase_knncalc.knn.term import KNNTerm
 from ase_knncalc.knn.weights import KNNSettings
 from ase_knncalc.labels.training_data import TrainingData
-from ase_knncalc.model import HeldOutErrors, KNNModel, ModelInfo, label_bytes
+from ase_knncalc.model import KNNModel
 from ase_knncalc.settings import TrainingSettings
+from ase_knncalc.structure import label_bytes
 from ase_knncalc.training.bandwidth import OFF, HeldOut, tune_kernel
 from ase_knncalc.training.metric import fit_metric, metric_rows
 from ase_knncalc.trend.base import Trend, TrendFit, composition_columns
@@ -36,13 +41,39 @@ from ase_knncalc.uncertainty import (
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What a model says of its data that arrays do not tell; nothing of a model for a moment.
+
+    Attributes
+    ----------
+    baseline : Baseline or None
+    reference : str
+        Name of the high level.
+    monomers, states
+        As in :class:`~ase_knncalc.info.ModelInfo`.
+    sources : list of str
+        File of each structure, as :func:`~ase_knncalc.info.source_table` takes it.
+    citations : list of str
+    omitted : list of Omission
+        Frames that are not in the data, and why.
+    """
+
+    baseline: Baseline | None = None
+    reference: str = ""
+    monomers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    states: list[list[int]] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+    citations: list[str] = field(default_factory=list)
+    omitted: list[Omission] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class FittedModel:
-    """Parts of a model without its story, and the held-out errors they were calibrated with.
+    """A model, and the held-out errors that it was calibrated with.
 
     Attributes
     ----------
     model : KNNModel
-        With an ``info`` that holds the cross-validated errors only.
     trend_fit : TrendFit
     held_out_errors, held_out_std : ndarray, shape (n,)
         Cross-validated error and predicted standard deviation of each structure, eV.
@@ -95,12 +126,14 @@ def fit_model(
     data: TrainingData,
     settings: TrainingSettings | None = None,
     *,
+    origin: Origin | None = None,
     n_jobs: int = 1,
     progress: bool = False,
 ) -> FittedModel:
     """Fit trend, metric, neighbours and calibration to described structures.
 
-    ``n_jobs`` processes learn the metrics of the cross-validation folds.
+    ``origin`` is what the model will say of its data; ``n_jobs`` processes learn the metrics of the
+    cross-validation folds.
 
     Raises
     ------
@@ -144,9 +177,11 @@ def fit_model(
         calibration, errors, std, group_errors = _calibrate(
             trend_fit, held_out, by_group, knn_settings, batch.sizes, settings.seed
         )
+    origin = origin or Origin()
+    sources, source_of = source_table(origin.sources)
     info = ModelInfo(
-        baseline={},
-        reference="",
+        baseline=origin.baseline.spec() if origin.baseline is not None else {},
+        reference=origin.reference,
         charges=sorted({int(q) for q in batch.charges}),
         n_structures=n,
         size_range=[int(batch.sizes.min()), int(batch.sizes.max())],
@@ -157,12 +192,20 @@ def fit_model(
             "group_mae": float(np.abs(group_errors).mean()),
             "group_trend_mae": float(np.abs(trend_fit.leave_group_out).mean()),
         },
-        provenance={
-            "settings": json.loads(json.dumps(asdict(settings))),
-            "trend": trend_fit.details,
-            "knn": tuned,
-            "metric": story,
-        },
+        provenance=Provenance(
+            settings=json.loads(json.dumps(asdict(settings))),
+            trend=trend_fit.details,
+            knn=tuned,
+            metric=story,
+            created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            sources=sources,
+            source_of=source_of,
+            citations=origin.citations,
+            compositions=len(set(groups)),
+            omitted=[asdict(o) for o in origin.omitted],
+        ),
+        monomers=origin.monomers,
+        states=origin.states,
     )
     model = KNNModel(
         descriptor=data.descriptor,
@@ -173,6 +216,7 @@ def fit_model(
         compositions=label_bytes(groups),
         calibration=calibration,
         info=info,
+        baseline=origin.baseline,
         force_calibration=_force_calibration(trend_fit),
         held_out=_held_out_record(data, errors, std),
     )

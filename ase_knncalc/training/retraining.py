@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from ase_knncalc._lib.arguments import instance, positive
 from ase_knncalc.model import KNNModel
-
-
-def additions_of(model: KNNModel) -> list[dict[str, Any]]:
-    """Account of each structure that was added after training, in order."""
-    return list(model.info.provenance.get("additions", []))
 
 
 @dataclass(frozen=True)
@@ -50,9 +44,9 @@ def needs_retraining(
     instance(KNNModel)("model", model)
     positive("growth", growth)
     positive("significance", significance)
-    additions = additions_of(model)
+    additions = model.info.provenance.additions
     n = len(additions)
-    trained = int(model.info.provenance.get("trained_structures", model.info.n_structures))
+    trained = model.info.provenance.trained_structures or model.info.n_structures
     grown = n / max(trained, 1)
     if not n:
         return RetrainingAdvice(False, [], 0.0, float("nan"), 1.0)

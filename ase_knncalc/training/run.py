@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from dataclasses import asdict, fields, replace
-from datetime import datetime, timezone
+from dataclasses import fields, replace
 from typing import Any
 
 from ase_knncalc._lib.arguments import file_name, flag, instance, similar
@@ -19,12 +18,11 @@ from ase_knncalc._lib.profiling import stage
 from ase_knncalc.analysis.binding import lone_molecules, monomer_records
 from ase_knncalc.data import KeyMap, report_omissions
 from ase_knncalc.errors import SettingsError
-from ase_knncalc.labels.sources import source_table
 from ase_knncalc.labels.suspects import find_suspects, leave_out, recheck_baselines
 from ase_knncalc.labels.training_data import Prepared, prepare
 from ase_knncalc.model import KNNModel
 from ase_knncalc.settings import TrainingSettings
-from ase_knncalc.training.fit import fit_model
+from ase_knncalc.training.fit import Origin, fit_model
 
 
 def train(
@@ -83,7 +81,7 @@ def train(
     Returns
     -------
     KNNModel
-        Frames that were left out are listed in ``model.info.provenance["omitted"]``.
+        Frames that were left out are listed in ``model.info.provenance.omitted``.
 
     Raises
     ------
@@ -125,38 +123,24 @@ def train(
         with stage("check of labels"):
             suspects = find_suspects(prepared.data, prepared.frames, seed=settings.seed)
             prepared = leave_out(prepared, recheck_baselines(prepared, suspects, refuse=True))
-    fitted = fit_model(prepared.data, settings, n_jobs=n_jobs, progress=progress)
+    origin = _origin(prepared, reference)
+    fitted = fit_model(prepared.data, settings, origin=origin, n_jobs=n_jobs, progress=progress)
     if prepared.omitted:
         total = len(prepared.frames) + len(prepared.omitted)
         warnings.warn(report_omissions(prepared.omitted, total, limit=1), UserWarning, stacklevel=2)
-    return _with_story(fitted.model, prepared, reference)
+    return fitted.model
 
 
-def _with_story(model: KNNModel, prepared: Prepared, reference: str) -> KNNModel:
-    """The model with the account of where it comes from."""
+def _origin(prepared: Prepared, reference: str) -> Origin:
     frames = prepared.frames
-    provenance = {
-        **model.info.provenance,
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        **source_table([str(a.info.get("source") or "") for a in frames]),
-        "citations": sorted({str(a.info["citation"]) for a in frames if a.info.get("citation")}),
-        "compositions": len(set(prepared.data.groups)),
-        "omitted": [asdict(o) for o in prepared.omitted],
-    }
-    info = replace(
-        model.info,
-        baseline=prepared.baseline.spec(),
+    clusters = len(frames) - prepared.n_monomers
+    states = {(int(a.info["charge"]), int(a.info["multiplicity"])) for a in frames}
+    return Origin(
+        baseline=prepared.baseline,
         reference=reference,
-        provenance=provenance,
-        monomers={
-            **lone_molecules(frames[: len(frames) - prepared.n_monomers]),
-            **monomer_records(frames[len(frames) - prepared.n_monomers :]),
-        },
-        states=[
-            list(state)
-            for state in sorted(
-                {(int(a.info["charge"]), int(a.info["multiplicity"])) for a in frames}
-            )
-        ],
+        monomers={**lone_molecules(frames[:clusters]), **monomer_records(frames[clusters:])},
+        states=[list(state) for state in sorted(states)],
+        sources=[str(a.info.get("source") or "") for a in frames],
+        citations=sorted({str(a.info["citation"]) for a in frames if a.info.get("citation")}),
+        omitted=prepared.omitted,
     )
-    return replace(model, info=info, baseline=prepared.baseline)

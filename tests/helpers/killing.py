@@ -185,7 +185,7 @@ class Appending(Job):
 
     def check(self, ended: bool) -> None:
         model = load_model(self.path)  # verifies the checksum
-        names = [a["name"] for a in model.info.provenance.get("additions", [])]
+        names = [a["name"] for a in model.info.provenance.additions]
         assert names == [a.info["name"] for a in self.more][: len(names)]
         assert len(model) == 40 + len(names)
         assert len(names) >= self.known, "an addition was lost"

@@ -139,7 +139,7 @@ def test_suspects_are_put_down_to_their_baseline(brought, gfn1, gfn2) -> None:
     one = of_another(brought, gfn2, unseen[:1])
     with pytest.warns(UserWarning, match=r"its baseline energy is .* where GFN1-xTB gives"):
         model = train(one, **QUICK)
-    assert [o["name"] for o in model.info.provenance["omitted"]] == [one[unseen[0]].info["name"]]
+    assert [o["name"] for o in model.info.provenance.omitted] == [one[unseen[0]].info["name"]]
     two = of_another(brought, gfn2, unseen[:2])
     with pytest.raises(BaselineError, match=r"2 of 2 structures whose Δ is far off.*mix baselines"):
         train(two, **QUICK)

@@ -172,13 +172,13 @@ def test_provenance_of_each_addition_is_in_the_file(tiny_model, more, tmp_path) 
     outcome = append_to_file(path, more[:3], source="made up")
     loaded = load_model(path)
     assert len(loaded) == len(tiny_model) + 3
-    records = loaded.info.provenance["additions"]
+    records = loaded.info.provenance.additions
     assert [r["name"] for r in records] == outcome.added
     assert {r["source"] for r in records} == {"made up"}
     assert records[0]["reference_energy"] == pytest.approx(more[0].info["reference_energy"])
     assert records[0]["date"]
     append_to_file(path, more[3:5])
-    assert len(load_model(path).info.provenance["additions"]) == 5
+    assert len(load_model(path).info.provenance.additions) == 5
     assert loaded.calibration.scale >= tiny_model.calibration.scale
 
 
@@ -285,8 +285,8 @@ def test_a_killed_append_leaves_a_whole_file(tiny_model, tmp_path) -> None:
         process.wait()
         model = load_model(path)  # verifies the checksum
         assert len(model) >= known
-        assert len(model) == len(tiny_model) + len(model.info.provenance["additions"])
-        names = [(r["name"], r["reference_energy"]) for r in model.info.provenance["additions"]]
+        assert len(model) == len(tiny_model) + len(model.info.provenance.additions)
+        names = [(r["name"], r["reference_energy"]) for r in model.info.provenance.additions]
         assert len(set(names)) == len(names)
         known = len(model)
 

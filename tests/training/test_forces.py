@@ -123,7 +123,7 @@ def test_training_on_forces_lowers_force_errors(force_frames) -> None:
     for a in bare:
         a.arrays.pop("reference_forces", None)
     without = train(bare, baseline="none", settings=settings, n_jobs=1)
-    details = with_forces.info.provenance["trend"]
+    details = with_forces.info.provenance.trend
     assert details["force_frames"] == 8
     errors = {}
     for name, model in (("with", with_forces), ("without", without)):

@@ -217,7 +217,7 @@ class TestBadData:
         spoil(frames[3])
         with pytest.warns(UserWarning, match="1 of 60 frames"):
             model = tiny(frames)
-        (omitted,) = model.info.provenance["omitted"]
+        (omitted,) = model.info.provenance.omitted
         assert omitted["index"] == 3
         assert category in (omitted["category"] + omitted["reason"]).lower()
         assert model.info.n_structures == 59
@@ -227,7 +227,7 @@ class TestBadData:
         frames[10].info["reference_energy"] += 3.0
         with pytest.warns(UserWarning, match="suspect: 1"):
             model = tiny(frames)
-        (omitted,) = model.info.provenance["omitted"]
+        (omitted,) = model.info.provenance.omitted
         assert omitted["name"] == frames[10].info["name"]
         assert "Δ is +3.0" in omitted["reason"] or "Δ is +2.9" in omitted["reason"]
         assert tiny(frames, check_labels=False).info.n_structures == 220
@@ -272,7 +272,7 @@ class TestBadData:
                 n_components=3,
                 k=3,
             )
-        listed = model.info.provenance["omitted"]
+        listed = model.info.provenance.omitted
         assert [o["index"] for o in listed] == np.flatnonzero(stubborn).tolist()
         assert all("converge" in o["reason"] for o in listed)
 

@@ -124,7 +124,7 @@ def write_report(
             model, data, keys=keys, cache=cache, n_jobs=n_jobs, progress=progress
         )
     if training is not None:
-        settings = TrainingSettings.from_dict(model.info.provenance.get("settings", {}))
+        settings = TrainingSettings.from_dict(model.info.provenance.settings)
         prepared = prepare(
             training,
             settings=settings,
@@ -208,8 +208,7 @@ def _write(
             "worst": "\n".join(_worst_table(which, j) for which, j in judged.items()),
             "compositions": _composition_table(model, judged),
             "citations": _list(
-                [str(c) for c in model.info.provenance.get("citations", [])]
-                or ["arXiv:2509.11728 (the k-NN method)"]
+                model.info.provenance.citations or ["arXiv:2509.11728 (the k-NN method)"]
             ),
             "versions": html.escape(", ".join(f"{k} {v}" for k, v in package_versions().items())),
             "written": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -319,12 +318,12 @@ def _facts(model: KNNModel) -> str:
         "training structures": f"{about.n_structures} of "
         f"{len(set(model.compositions.tolist()))} compositions, "
         f"{about.size_range[0]} to {about.size_range[1]} atoms",
-        "left out in training": str(len(about.provenance.get("omitted", []))),
+        "left out in training": str(len(about.provenance.omitted)),
         "descriptor": f"{model.descriptor.kind}, {model.descriptor.n_features} features",
         "trend": model.trend.kind,
         "neighbours": f"k = {settings.k}, weights {settings.weights}, "
         f"metric of {model.metric.n_components} dimensions",
-        "trained": str(about.provenance.get("created", "at an unknown time")),
+        "trained": about.provenance.created or "at an unknown time",
     }
     facts |= {
         key: f"{KCAL_PER_MOL * value:.3f} kcal/mol ({1000 * value:.1f} meV)"
