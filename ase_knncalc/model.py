@@ -22,6 +22,7 @@ from ase_knncalc.baselines import Baseline, baseline_difference
 from ase_knncalc.descriptors import (
     Descriptor,
     FeatureBatch,
+    MovingRows,
     featurize,
     require_atoms,
     require_elements,
@@ -317,31 +318,23 @@ class KNNModel:
                 "no forces (1/d and rank weights jump where neighbours change); train with "
                 "weights='kernel', fchl19 and a linear metric"
             )
-        local, derivative = self.descriptor.local_with_gradient(numbers, positions)
+        moving = self.descriptor.moving(numbers, positions)
+        slope = self.trend.gradient(numbers, moving.rows)
+        slope = slope + self.metric.gradient(numbers, moving.rows, self.knn.gradient)
         return replace(
             correction,
-            delta_forces=self._correction_forces(numbers, local, derivative),
-            forces_std=self._forces_std(numbers, local, derivative) if forces_std else None,
+            delta_forces=-moving.pull(slope),
+            forces_std=self._forces_std(numbers, moving) if forces_std else None,
         )
 
-    def _correction_forces(
-        self, numbers: IntArray, local: FloatArray, derivative: FloatArray
-    ) -> FloatArray:
-        """Negative gradient of T + K, eV/Å, shape (n_atoms, 3)."""
-        slope = self.trend.gradient(numbers, local)
-        slope = slope + self.metric.gradient(numbers, local, self.knn.gradient)
-        return -np.tensordot(slope, derivative, axes=([0, 1], [0, 1]))
-
-    def _forces_std(
-        self, numbers: IntArray, local: FloatArray, derivative: FloatArray
-    ) -> FloatArray:
+    def _forces_std(self, numbers: IntArray, moving: MovingRows) -> FloatArray:
         """Standard deviation of each atom's force components, eV/Å, shape (n_atoms,)."""
         if self.force_calibration is None or not isinstance(self.trend, ForceVariance):
             raise SettingsError(
                 "this model knows no error of its forces: it was trained on energies alone. Train "
                 "with forces, or use a model that was, such as saw-wb97xd-md"
             )
-        leverage = self.trend.force_leverage(np.asarray(numbers), local, derivative)
+        leverage = self.trend.force_leverage(np.asarray(numbers), moving)
         return self.force_calibration.std(np.asarray(numbers), leverage)
 
     def correct_features(self, batch: FeatureBatch) -> Predictions:

@@ -63,7 +63,9 @@ class TrainingSettings:
     sparse
         Settings of the sparse trend.
     descriptor_kind
-        ``"fchl19"`` or ``"slatm"``.
+        ``"fchl19"``, ``"power-spectrum"`` or ``"slatm"``.
+    compression
+        Principal components kept of each element's rows of the power spectrum.
     descriptor_options
         Parameters of the descriptor that differ from the trend's preset (:data:`PRESETS`).
     folds
@@ -87,6 +89,7 @@ class TrainingSettings:
     kernel_landmarks: int = 300
     sparse: SparseSettings = field(default_factory=SparseSettings)
     descriptor_kind: str = "fchl19"
+    compression: int = 200
     descriptor_options: dict[str, float] = field(default_factory=dict)
     folds: int = 5
     monomer_weight: float = 10_000.0
@@ -106,6 +109,7 @@ class TrainingSettings:
             kernel_landmarks=whole(1),
             sparse=instance(SparseSettings),
             descriptor_kind=instance(str),
+            compression=whole(1),
             descriptor_options=instance(dict),
             folds=whole(2),
             monomer_weight=positive,

@@ -10,7 +10,8 @@ import numpy as np
 from ase.data import atomic_numbers, chemical_symbols
 
 from ase_knncalc._lib.arguments import is_integer, is_real
-from ase_knncalc._lib.arrays import FloatArray, IntArray
+from ase_knncalc._lib.arrays import AnyArray, FloatArray, IntArray
+from ase_knncalc.descriptors.moving import MovingRows
 from ase_knncalc.errors import SettingsError, StructureError, UnknownElementError
 
 
@@ -19,6 +20,8 @@ class Descriptor(Protocol):
 
     kind: ClassVar[str]
     differentiable: ClassVar[bool]
+    by_element: ClassVar[bool]
+    """Whether rows of atoms of different elements have no common meaning."""
 
     @property
     def elements(self) -> tuple[int, ...]:
@@ -31,16 +34,17 @@ class Descriptor(Protocol):
     def local(self, numbers: IntArray, positions: FloatArray) -> FloatArray:
         """Rows, shape (n_atoms, n_features)."""
 
-    def local_with_gradient(
-        self, numbers: IntArray, positions: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """Rows and their derivatives, shape (n_atoms, n_features, n_atoms, 3), 1/Å."""
+    def moving(self, numbers: IntArray, positions: FloatArray) -> MovingRows:
+        """Rows as from :meth:`local`, and what moves them."""
 
     def blocks(self) -> dict[str, slice]:
         """Parts of a row by what they describe, in order; together they are the whole row."""
 
     def to_dict(self) -> dict[str, Any]:
         """Settings as plain numbers and strings."""
+
+    def arrays(self) -> dict[str, AnyArray]:
+        """What a model file keeps beside the settings."""
 
 
 # Lengths in Å, widths, exponents and weights beyond these have no meaning, and overflow.

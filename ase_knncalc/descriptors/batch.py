@@ -24,12 +24,16 @@ class FeatureBatch:
     starts : ndarray of int, shape (n_structures + 1,)
         Structure ``s`` owns the atoms ``starts[s]:starts[s + 1]``.
     charges : ndarray of int, shape (n_structures,)
+    by_element : tuple of int
+        Atomic numbers whose rows global descriptors keep apart; none where rows of all elements
+        have one meaning.
     """
 
     numbers: IntArray
     local: Rows
     starts: IntArray
     charges: IntArray
+    by_element: tuple[int, ...] = ()
     _summed: list[FloatArray] = field(default_factory=list, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -41,11 +45,20 @@ class FeatureBatch:
         return np.diff(self.starts)
 
     def summed(self) -> FloatArray:
-        """Global descriptors: rows summed over atoms in float64, (n_structures, n_features)."""
+        """Global descriptors: rows summed over atoms in float64, (n_structures, n_features).
+
+        Where rows of elements are kept apart, their sums stand side by side, in
+        (n_structures, n_elements · n_features).
+        """
         if not self._summed:
-            summed = np.empty((len(self), self.local.shape[1]))
+            width = self.local.shape[1]
+            summed = np.zeros((len(self), width * max(1, len(self.by_element))))
             for rows, part in self.batches():
-                summed[rows] = part.sum_atoms(part.local)
+                if not self.by_element:
+                    summed[rows] = part.sum_atoms(part.local)
+                for e, number in enumerate(self.by_element):
+                    masked = np.where((part.numbers == number)[:, None], part.local[:], 0.0)
+                    summed[rows, e * width : (e + 1) * width] = part.sum_atoms(masked)
             self._summed.append(summed)
         return self._summed[0]
 
@@ -72,6 +85,7 @@ class FeatureBatch:
             np.concatenate([p.local[:] for p in parts]),
             np.concatenate([[0], np.cumsum(sizes)]),
             np.concatenate([p.charges for p in parts]),
+            parts[0].by_element,
         )
 
     def select(self, indices: Sequence[int] | IntArray) -> FeatureBatch:
@@ -81,7 +95,9 @@ class FeatureBatch:
         starts = np.concatenate([[0], np.cumsum(sizes)])
         atoms = np.repeat(self.starts[indices] - starts[:-1], sizes) + np.arange(starts[-1])
         local = self.local.take(atoms) if isinstance(self.local, DiskRows) else self.local[atoms]
-        selected = FeatureBatch(self.numbers[atoms], local, starts, self.charges[indices])
+        selected = FeatureBatch(
+            self.numbers[atoms], local, starts, self.charges[indices], self.by_element
+        )
         selected._summed.extend(summed[indices] for summed in self._summed)
         return selected
 
@@ -99,6 +115,7 @@ class FeatureBatch:
                     self.local[a:b],
                     self.starts[first : last + 1] - a,
                     self.charges[first:last],
+                    self.by_element,
                 ),
             )
             first = last
@@ -130,4 +147,31 @@ def featurize(
         local,
         starts,
         np.asarray([charge for _, _, charge in structures], dtype=np.intp),
+        descriptor.elements if descriptor.by_element else (),
     )
+
+
+def summed_width(descriptor: Descriptor) -> int:
+    """Length of a global descriptor."""
+    return descriptor.n_features * (len(descriptor.elements) if descriptor.by_element else 1)
+
+
+def of_atoms(
+    slope: FloatArray, numbers: IntArray, elements: Sequence[int], width: int
+) -> FloatArray:
+    """Derivative by a structure's global descriptor as derivatives by its atoms' rows.
+
+    Parameters
+    ----------
+    slope
+        Shape (n,), n the width of a row or, where elements are kept apart, a multiple of it.
+    numbers
+        Of the atoms, shape (n_atoms,).
+    elements
+        Atomic numbers, ascending.
+    width
+        Length of a row.
+    """
+    if len(slope) == width:
+        return np.broadcast_to(slope, (len(numbers), width))
+    return np.asarray(slope.reshape(-1, width)[np.searchsorted(elements, numbers)])

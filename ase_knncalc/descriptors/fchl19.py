@@ -15,8 +15,9 @@ from typing import Any, ClassVar
 import numpy as np
 from ase.data import chemical_symbols
 
-from ase_knncalc._lib.arrays import FloatArray, IntArray
+from ase_knncalc._lib.arrays import AnyArray, FloatArray, IntArray
 from ase_knncalc.descriptors.base import check_settings, require_atoms
+from ase_knncalc.descriptors.moving import Derivatives, RowsWithDerivatives
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class FCHL19:
 
     kind: ClassVar[str] = "fchl19"
     differentiable: ClassVar[bool] = True
+    by_element: ClassVar[bool] = False
 
     elements: tuple[int, ...]
     rcut: float = 8.0
@@ -116,23 +118,25 @@ class FCHL19:
         atoms = require_atoms(numbers, positions, self.elements)
         return np.asarray(generate_fchl19(*atoms, **self._options()))
 
-    def local_with_gradient(
-        self, numbers: IntArray, positions: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
-        """Rows as from :meth:`local`, and their derivatives.
-
-        Returns
-        -------
-        rows : ndarray, shape (n_atoms, n_features)
-        gradient : ndarray, shape (n_atoms, n_features, n_atoms, 3)
-            ``gradient[i, p, a, c]`` is d row[i, p] / d position[a, c] in 1/Å.
-        """
+    def moving(self, numbers: IntArray, positions: FloatArray) -> RowsWithDerivatives:
+        """Rows as from :meth:`local`, and what moves them."""
         from qmllib.representations import generate_fchl19
 
         atoms = require_atoms(numbers, positions, self.elements)
-        rows, gradient = generate_fchl19(*atoms, gradients=True, **self._options())
-        return np.asarray(rows), np.asarray(gradient)
+
+        def derivatives() -> Derivatives:
+            gradient = generate_fchl19(*atoms, gradients=True, **self._options())[1]
+            near = np.linalg.norm(atoms[1][:, None] - atoms[1], axis=-1) < max(self.rcut, self.acut)
+            np.fill_diagonal(near, False)
+            centers, moved = np.nonzero(near)
+            return Derivatives(centers, moved, gradient[centers, :, moved].transpose(0, 2, 1))
+
+        return RowsWithDerivatives(self.local(*atoms), derivatives)
 
     def to_dict(self) -> dict[str, Any]:
         """Settings as plain numbers and strings, with the kind of descriptor."""
         return {"kind": self.kind, **asdict(self), "elements": list(self.elements)}
+
+    def arrays(self) -> dict[str, AnyArray]:
+        """Nothing: the settings are all."""
+        return {}

@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ase_knncalc._lib.arrays import FloatArray, IntArray
+from ase_knncalc._lib.arrays import AnyArray, FloatArray, IntArray
 from ase_knncalc.descriptors.base import check_settings, require_atoms
+from ase_knncalc.descriptors.moving import RowsWithDerivatives
 from ase_knncalc.errors import SettingsError
 
 
@@ -34,6 +35,7 @@ class SLATM:
 
     kind: ClassVar[str] = "slatm"
     differentiable: ClassVar[bool] = False
+    by_element: ClassVar[bool] = False
 
     elements: tuple[int, ...]
     rcut: float = 4.8
@@ -73,11 +75,9 @@ class SLATM:
         )
         return np.array(rows, dtype=np.float64)
 
-    def local_with_gradient(
-        self, numbers: IntArray, positions: FloatArray
-    ) -> tuple[FloatArray, FloatArray]:
+    def moving(self, numbers: IntArray, positions: FloatArray) -> RowsWithDerivatives:
         """Raise :class:`SettingsError`: there are no derivatives."""
-        raise SettingsError("SLATM has no derivatives, so no forces: use the descriptor fchl19")
+        raise SettingsError("SLATM has no derivatives, so no forces: use another descriptor")
 
     def blocks(self) -> dict[str, slice]:
         """The whole row: its parts are not told apart."""
@@ -86,3 +86,7 @@ class SLATM:
     def to_dict(self) -> dict[str, Any]:
         """Settings as plain numbers and strings, with the kind of descriptor."""
         return {"kind": self.kind, **asdict(self), "elements": list(self.elements)}
+
+    def arrays(self) -> dict[str, AnyArray]:
+        """Nothing: the settings are all."""
+        return {}

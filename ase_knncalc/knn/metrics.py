@@ -14,7 +14,7 @@ from typing import ClassVar, Protocol, TypeAlias
 import numpy as np
 
 from ase_knncalc._lib.arrays import AnyArray, FloatArray, IntArray
-from ase_knncalc.descriptors import Descriptor, FeatureBatch
+from ase_knncalc.descriptors import Descriptor, FeatureBatch, of_atoms, summed_width
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.knn.kernel_map import KernelMap
 
@@ -62,6 +62,9 @@ class LinearMetric:
         A, shape (n_components, n_features).
     mean
         μ, shape (n_features,).
+    elements
+        Atomic numbers whose sums stand side by side in a global descriptor; none where rows of all
+        elements have one meaning.
     """
 
     kind: ClassVar[str] = "linear"
@@ -69,6 +72,7 @@ class LinearMetric:
 
     components: FloatArray
     mean: FloatArray
+    elements: tuple[int, ...] = ()
 
     @property
     def n_components(self) -> int:
@@ -88,8 +92,11 @@ class LinearMetric:
 
     def gradient(self, numbers: IntArray, local: FloatArray, slope: Slope) -> FloatArray:
         """Of a function of the place by each atom's row, shape (n_atoms, n_features)."""
-        pulled = slope(self.project(local.sum(axis=0))) @ self.components
-        return np.broadcast_to(pulled, local.shape)
+        one = FeatureBatch(
+            numbers, local, np.array([0, len(local)]), np.zeros(1, dtype=np.intp), self.elements
+        )
+        pulled = slope(self.place(one)[0]) @ self.components
+        return of_atoms(pulled, numbers, self.elements, local.shape[1])
 
     def arrays(self) -> dict[str, AnyArray]:
         """What a model file keeps, by dataset."""
@@ -100,7 +107,7 @@ class LinearMetric:
 
     def validate(self, descriptor: Descriptor) -> None:
         """Raise :class:`SettingsError` unless the metric is one of that descriptor."""
-        require_rows("metric/mean", len(self.mean), descriptor)
+        require_rows("metric/mean", len(self.mean), summed_width(descriptor))
 
 
 @dataclass(frozen=True)
@@ -143,14 +150,12 @@ class KernelMetric:
 
     def validate(self, descriptor: Descriptor) -> None:
         """Raise :class:`SettingsError` unless the metric is one of that descriptor."""
-        require_rows("kernel_map/landmarks", self.map.landmarks.shape[1], descriptor)
+        require_rows("kernel_map/landmarks", self.map.landmarks.shape[1], descriptor.n_features)
         if self.map.n_columns != len(self.linear.mean) or self.map.elements != descriptor.elements:
             raise SettingsError("kernel_map is not that of the metric, or of the descriptor")
 
 
-def require_rows(item: str, n: int, descriptor: Descriptor) -> None:
-    """Raise :class:`SettingsError` unless the descriptor has rows of n numbers."""
-    if descriptor.n_features != n:
-        raise SettingsError(
-            f"item {item!r} has rows of {n} numbers, the descriptor of {descriptor.n_features}"
-        )
+def require_rows(item: str, n: int, width: int) -> None:
+    """Raise :class:`SettingsError` unless an item's rows are as long as the descriptor's."""
+    if n != width:
+        raise SettingsError(f"item {item!r} has rows of {n} numbers, the descriptor of {width}")

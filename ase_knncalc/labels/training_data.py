@@ -20,12 +20,21 @@ from ase_knncalc.baselines import LIBRARIES, Baseline, make_baseline
 from ase_knncalc.data import KeyMap, Omission, check_spread, check_units, read_dataset
 from ase_knncalc.data.dataset import place_in_file
 from ase_knncalc.data.keys import key_map
-from ase_knncalc.descriptors import Descriptor, FeatureBatch, featurize
+from ase_knncalc.descriptors import Descriptor, FeatureBatch, PowerSpectrum, compress, featurize
 from ase_knncalc.errors import BaselineError, DataError
 from ase_knncalc.labels.baseline import baseline_labels
 from ase_knncalc.labels.brought import check_brought
 from ase_knncalc.settings import TrainingSettings
-from ase_knncalc.trend.force_rows import ForceLabels
+from ase_knncalc.trend.force_labels import ForceLabels
+
+# In ``info`` of a frame whose zero forces nobody computed.
+ASSUMED = "knncalc_assumed_minimum"
+
+
+# Harmonic frequencies of the reference in ``info``, cm⁻¹, imaginary ones negative.
+FREQUENCIES = "frequencies_cm1"
+# Structures whose rows decide on the principal axes.
+_COMPRESSED_FROM = 1500
 
 
 @dataclass(frozen=True)
@@ -132,7 +141,9 @@ def prepare(
     if minima:
         # At a stationary point of the reference its forces are known without computing them.
         for a in frames:
-            a.arrays.setdefault("reference_forces", np.zeros((len(a), 3)))
+            if "reference_forces" not in a.arrays and not _has_imaginary(a):
+                a.arrays["reference_forces"] = np.zeros((len(a), 3))
+                a.info[ASSUMED] = True
     if method.library == "none":
         require_none(frames)
     with stage("baseline labels"):
@@ -161,7 +172,8 @@ def prepare(
     check_units(kept)
     if method.library in LIBRARIES:  # other calculators may be anything
         check_spread(kept)
-    descriptor = settings.descriptor(np.unique(np.concatenate([a.numbers for a in kept])).tolist())
+    base = settings.descriptor(np.unique(np.concatenate([a.numbers for a in kept])).tolist())
+    descriptor = _compressed(base, kept, settings)
     with stage("descriptors"):
         batch = compute_features(
             descriptor, kept, n_jobs=n_jobs, progress=progress, scratch=scratch
@@ -179,6 +191,25 @@ def prepare(
     return Prepared(arrays, kept, n_good_monomers, omitted, method)
 
 
+def _has_imaginary(atoms: Atoms) -> bool:
+    """Whether a record that is said to be a minimum has an imaginary frequency."""
+    frequencies = np.asarray(atoms.info.get(FREQUENCIES, ()), dtype=np.float64)
+    return bool(np.any(frequencies < 0))
+
+
+def _compressed(
+    base: Descriptor, frames: Sequence[Atoms], settings: TrainingSettings
+) -> Descriptor:
+    """The descriptor with its rows compressed, where they are too long to be kept."""
+    if not isinstance(base, PowerSpectrum):
+        return base
+    rng = np.random.default_rng(settings.seed)
+    chosen = np.sort(rng.permutation(len(frames))[:_COMPRESSED_FROM])
+    structures = ((frames[i].numbers, frames[i].positions) for i in chosen)
+    with stage("compression of descriptors"):
+        return compress(base, structures, settings.compression)
+
+
 def _force_labels(frames: Sequence[Atoms]) -> ForceLabels | None:
     rows = [
         i
@@ -192,6 +223,7 @@ def _force_labels(frames: Sequence[Atoms]) -> ForceLabels | None:
         [frames[i].numbers for i in rows],
         [frames[i].positions for i in rows],
         [frames[i].arrays["reference_forces"] - frames[i].arrays["baseline_forces"] for i in rows],
+        np.array([bool(frames[i].info.get(ASSUMED)) for i in rows]),
     )
 
 
@@ -290,6 +322,7 @@ def compute_features(
         local,
         starts,
         np.array([int(a.info.get("charge", 0)) for a in frames], dtype=np.intp),
+        descriptor.elements if descriptor.by_element else (),
     )
 
 

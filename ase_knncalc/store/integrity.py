@@ -33,7 +33,7 @@ def check_model(model: KNNModel) -> None:
             f"the trend is for the elements {list(model.trend.elements)}, the descriptor for "
             f"{list(elements)}"
         )
-    model.trend.validate(model.descriptor.n_features)
+    model.trend.validate(model.descriptor)
     n = len(model)
     if not n or not model.metric.n_components:
         raise SettingsError(f"the index has {n} points in {model.metric.n_components} dimensions")

@@ -9,6 +9,7 @@ dataset                         type and shape             what
                                                            settings, k-NN settings, model info
                                                            (baseline, reference, charges, states,
                                                            errors, provenance, monomers), versions
+``descriptor/*``                float                      arrays of the descriptor, if it has any
 ``trend/*``                     float                      arrays of the trend (``trend.arrays()``)
 ``metric/components``           float32 (c, f)             learned linear map
 ``metric/mean``                 float64 (f,)               its origin
@@ -134,6 +135,7 @@ def write_model(model: KNNModel, path: str | os.PathLike[str]) -> None:
         "index/names": model.names,
         "index/compositions": model.compositions,
     }
+    arrays |= {f"descriptor/{name}": value for name, value in model.descriptor.arrays().items()}
     arrays |= model.metric.arrays()
     arrays |= {f"trend/{name}": value for name, value in model.trend.arrays().items()}
     arrays |= {
@@ -261,7 +263,7 @@ class _Group(dict[str, AnyArray]):
 
 
 def _build_model(metadata: dict[str, Any], items: _Items) -> KNNModel:
-    descriptor = descriptor_from_dict(metadata["descriptor"])
+    descriptor = descriptor_from_dict(metadata["descriptor"], items.group("descriptor"))
     metric = _metric(items, descriptor)
     # Before anything of that size is made.
     metric.validate(descriptor)
@@ -293,7 +295,8 @@ def _build_model(metadata: dict[str, Any], items: _Items) -> KNNModel:
 def _metric(items: _Items, descriptor: Descriptor) -> Metric:
     components = items.take("metric/components", "f", (None, None))
     mean = items.take("metric/mean", "f", components.shape[1:])
-    linear = LinearMetric(components.astype(np.float64), mean)
+    apart = descriptor.elements if descriptor.by_element else ()
+    linear = LinearMetric(components.astype(np.float64), mean, apart)
     if not items.has("kernel_map"):
         return linear
     landmarks = items.take("kernel_map/landmarks", "f", (None, descriptor.n_features))

@@ -158,6 +158,9 @@ def fit_model(
         seed=settings.seed,
         descriptor=data.descriptor,
         forces=data.forces,
+        folds=settings.folds,
+        n_jobs=n_jobs,
+        progress=progress,
     )
     trend_fit = _anchored(trend_fit, data)
     residuals = winsorized(trend_fit.leave_one_out)
@@ -172,6 +175,7 @@ def fit_model(
         )
     with stage("metric"):
         linear, story = fit_metric(summed, residuals, settings)
+        linear = replace(linear, elements=batch.by_element)
         knn = KNNTerm(NeighborIndex(linear.project(summed)), residuals, knn_settings)
     with stage("calibration"):
         calibration, errors, std, group_errors = _calibrate(
@@ -194,7 +198,7 @@ def fit_model(
         },
         provenance=Provenance(
             settings=json.loads(json.dumps(asdict(settings))),
-            trend=trend_fit.details,
+            trend=_trend_details(trend_fit, data),
             knn=tuned,
             metric=story,
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -221,6 +225,13 @@ def fit_model(
         held_out=_held_out_record(data, errors, std),
     )
     return FittedModel(model, trend_fit, errors, std)
+
+
+def _trend_details(fit: TrendFit, data: TrainingData) -> dict[str, Any]:
+    """What the fit of the trend says of itself, structures by name."""
+    if not len(fit.not_minima):
+        return fit.details
+    return {**fit.details, "not_minima": [data.names[i] for i in fit.not_minima]}
 
 
 def _kernel_map(data: TrainingData, settings: TrainingSettings) -> KernelMap | None:

@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
-from ase_knncalc._lib.arrays import AnyArray, FloatArray, IntArray
-from ase_knncalc.descriptors import FeatureBatch
+from ase_knncalc._lib.arrays import AnyArray, BoolArray, FloatArray, IntArray
+from ase_knncalc.descriptors import Descriptor, FeatureBatch, MovingRows
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.trend.ridge import RidgeFit
 
@@ -80,7 +80,7 @@ class Trend(Protocol):
     def from_arrays(cls, elements: tuple[int, ...], arrays: Mapping[str, AnyArray]) -> Trend:
         """From what :meth:`arrays` gives."""
 
-    def validate(self, n_features: int) -> None:
+    def validate(self, descriptor: Descriptor) -> None:
         """Raise :class:`SettingsError` unless the arrays fit each other and the descriptor."""
 
 
@@ -88,9 +88,7 @@ class Trend(Protocol):
 class ForceVariance(Protocol):
     """A trend that knows the posterior variance of its forces."""
 
-    def force_leverage(
-        self, numbers: IntArray, local: FloatArray, derivative: FloatArray
-    ) -> FloatArray:
+    def force_leverage(self, numbers: IntArray, moving: MovingRows) -> FloatArray:
         """Mean posterior variance of each atom's force components, shape (n_atoms,)."""
         ...
 
@@ -106,11 +104,14 @@ class HeldOutForces:
         Root mean square of the errors of the three components, eV/Å.
     leverage : ndarray, shape (n_atoms,)
         Mean posterior variance of the components in units of the noise variance of an energy.
+    assumed : ndarray of bool, shape (n_atoms,)
+        Whether the force is the zero of a minimum, not computed.
     """
 
     numbers: IntArray
     errors: FloatArray
     leverage: FloatArray
+    assumed: BoolArray
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,8 @@ class TrendFit:
         Cross-validated errors of forces, where forces took part.
     remoteness : ndarray, shape (n,), or None
         :attr:`TrendEstimate.remoteness` of each structure as if it were not in training.
+    not_minima : ndarray of int
+        Structures that were said to be minima and are none: their zero forces were left out.
     """
 
     trend: Trend
@@ -140,26 +143,16 @@ class TrendFit:
     details: dict[str, Any] = field(default_factory=dict)
     held_out_forces: HeldOutForces | None = None
     remoteness: FloatArray | None = None
+    not_minima: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.intp))
 
 
-def ridge_trend_fit(
-    trend: Trend,
-    fit: RidgeFit,
-    details: dict[str, Any],
-    *,
-    leverage: FloatArray | None = None,
-    group_leverage: FloatArray | None = None,
-    held_out_forces: HeldOutForces | None = None,
-    remoteness: FloatArray | None = None,
-) -> TrendFit:
+def ridge_trend_fit(trend: Trend, fit: RidgeFit, details: dict[str, Any]) -> TrendFit:
     """A trend with the cross-validation of the ridge problem it comes from."""
     return TrendFit(
         trend,
         fit.leave_one_out,
         fit.leave_group_out,
-        fit.leverage if leverage is None else leverage,
-        fit.group_leverage if group_leverage is None else group_leverage,
+        fit.leverage,
+        fit.group_leverage,
         details,
-        held_out_forces,
-        remoteness,
     )

@@ -10,10 +10,17 @@ import numpy as np
 
 from ase_knncalc._lib.arrays import AnyArray, FloatArray, IntArray
 from ase_knncalc._lib.rowstore import Rows, allocate, folder_of
-from ase_knncalc.descriptors import FeatureBatch
+from ase_knncalc.descriptors import FeatureBatch, MovingRows
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.trend.base import require_shape
-from ase_knncalc.trend.kernels import KernelBlock, gaussian, kernel_blocks, whitened, whitener
+from ase_knncalc.trend.kernels import (
+    EIGENVALUE_FLOOR,
+    KernelBlock,
+    gaussian,
+    kernel_blocks,
+    whitened,
+    whitener,
+)
 
 
 @dataclass(frozen=True)
@@ -115,12 +122,12 @@ class Environments:
             np.concatenate(block.sums(), axis=1, out=out[block.rows])
         return out
 
-    def whiteners(self) -> list[FloatArray]:
+    def whiteners(self, floor: float = EIGENVALUE_FLOOR) -> list[FloatArray]:
         """From plain to whitened sums, for each element.
 
         Their columns have no fixed sign: nothing that depends on them may outlive a fit.
         """
-        return [whitener(points) for points in self.scaled]
+        return [whitener(points, floor) for points in self.scaled]
 
     def columns(self, batch: FeatureBatch, *bases: Sequence[FloatArray]) -> list[Rows]:
         """Sums of kernels in each of several bases, from one pass over the descriptors.
@@ -172,34 +179,41 @@ class Environments:
             slope[mask] = pull @ self._maps[e].T
         return slope
 
-    def slopes(self, numbers: IntArray, local: FloatArray, derivative: FloatArray) -> FloatArray:
-        """Derivatives of the sums of kernels by the positions, in Å⁻¹.
+    def slopes(self, numbers: IntArray, moving: MovingRows, dtype: str = "float64") -> FloatArray:
+        """Derivatives of the sums of kernels by the positions of one structure, in Å⁻¹.
 
         Parameters
         ----------
-        numbers, local, derivative
-            Of one structure: shapes (n_atoms,), (n_atoms, n_features) and
-            (n_atoms, n_features, n_atoms, 3).
+        numbers
+            Atomic numbers, shape (n_atoms,).
+        moving
+            Rows of the atoms, and what moves them.
+        dtype
+            Of the result.
 
         Returns
         -------
         ndarray, shape (3 n_atoms, m)
         """
-        n = len(numbers)
-        out = np.zeros((3 * n, len(self.points)))
+        n, local, derivatives = len(numbers), moving.rows, moving.derivatives()
+        out = np.zeros((n, 3, len(self.points)), dtype=dtype)
+        starts = np.searchsorted(derivatives.centers, np.arange(n + 1))
         for e, number in enumerate(self.elements):
             atoms = np.flatnonzero(np.asarray(numbers) == number)
-            points = self.scaled[e]
+            points, part = self.scaled[e], out[:, :, self.blocks[e]]
             if not len(atoms) or not len(points):
                 continue
             z = self.project(e, local[atoms])
-            kernel = gaussian(z, points)
-            part = out[:, self.blocks[e]]
+            kernel = gaussian(z, points).astype(dtype, copy=False)
+            z, points = z.astype(dtype, copy=False), points.astype(dtype, copy=False)
             for i, atom in enumerate(atoms):
-                moved = derivative[atom].reshape(local.shape[1], 3 * n).T @ self._maps[e]
+                own = slice(starts[atom], starts[atom + 1])
+                shifts = (derivatives.values[own] @ self._maps[e]).astype(dtype, copy=False)
                 # d k(z_i, p)/dR = k (p − z_i) · dz_i/dR
-                part += (moved @ points.T - (moved @ z[i])[:, None]) * kernel[i]
-        return out
+                change = (shifts @ points.T - (shifts @ z[i])[..., None]) * kernel[i]
+                part[derivatives.moved[own]] += change
+                part[atom] -= change.sum(axis=0)
+        return out.reshape(3 * n, -1)
 
     def validate(self, n_features: int) -> None:
         """Raise :class:`SettingsError` unless the arrays fit each other and the descriptor."""

@@ -12,7 +12,9 @@ from ase_knncalc.descriptors import FeatureBatch
 
 # Eigenvalues of the kernel matrix of the inducing environments below this fraction of the largest
 # are rounding noise: directions that the data cannot tell apart in float64.
-_EIGENVALUE_FLOOR = 1e-13
+EIGENVALUE_FLOOR = 1e-13
+# The same where rows of slopes are in single precision, which whitening amplifies.
+FORCES_FLOOR = 1e-10
 # Kernels above this are of an environment with itself, in the precision of a file.
 _SAME = 1.0 - 1e-8
 # Atoms whose kernels are held at a time.
@@ -29,10 +31,13 @@ def gaussian(a: FloatArray, b: FloatArray) -> FloatArray:
     return half
 
 
-def whitener(points: FloatArray) -> FloatArray:
-    """W with Wᵀ K W = 1 for the kernel matrix K of the points, shape (n_points, n_columns)."""
+def whitener(points: FloatArray, floor: float = EIGENVALUE_FLOOR) -> FloatArray:
+    """W with Wᵀ K W = 1 for the kernel matrix K of the points, shape (n_points, n_columns).
+
+    Eigenvalues below ``floor`` times the largest are left out.
+    """
     values, vectors = np.linalg.eigh(gaussian(points, points))
-    keep = values > _EIGENVALUE_FLOOR * values[-1]
+    keep = values > floor * values[-1]
     return np.asarray(vectors[:, keep] / np.sqrt(values[keep]))
 
 
@@ -124,3 +129,10 @@ def kernel_blocks(
 def whitened(sums: Sequence[FloatArray], whiteners: Sequence[FloatArray]) -> FloatArray:
     """Kernel sums of each element with the first points of it that ``whiteners`` are for."""
     return np.hstack([s[:, : len(w)] @ w for s, w in zip(sums, whiteners, strict=True)])
+
+
+def unwhitened(whiteners: Sequence[FloatArray], columns: FloatArray) -> FloatArray:
+    """What stands for whitened columns (Σ n_columns, …) for plain ones, (Σ n_points, …)."""
+    stops = np.cumsum([w.shape[1] for w in whiteners])[:-1]
+    parts = np.split(columns, stops)
+    return np.concatenate([w @ part for w, part in zip(whiteners, parts, strict=True)])

@@ -16,7 +16,7 @@ from ase_knncalc.trend.base import (
     composition_columns,
     ridge_trend_fit,
 )
-from ase_knncalc.trend.force_rows import ForceLabels
+from ase_knncalc.trend.force_labels import ForceLabels
 from ase_knncalc.trend.linear import LinearTrend, OffsetTrend
 from ase_knncalc.trend.ridge import RidgeProblem
 from ase_knncalc.trend.sparse import SparseSettings, SparseTrend
@@ -52,6 +52,9 @@ def fit_trend(
     seed: int = 0,
     descriptor: Descriptor | None = None,
     forces: ForceLabels | None = None,
+    folds: int = 5,
+    n_jobs: int = 1,
+    progress: bool = False,
 ) -> TrendFit:
     """Fit the trend of one kind to Δ.
 
@@ -73,6 +76,10 @@ def fit_trend(
         Settings of the sparse trend, and of its random choices.
     descriptor, forces
         Δ forces for the sparse trend, and what gives the derivatives.
+    folds
+        In which groups are left out where forces take part.
+    n_jobs, progress
+        Processes for rows of forces, and whether to show bars.
     """
     free = composition_columns(batch, elements)
     if kind == "none":
@@ -102,5 +109,8 @@ def fit_trend(
             seed=seed,
             descriptor=descriptor,
             forces=forces,
+            folds=folds,
+            n_jobs=n_jobs,
+            progress=progress,
         )
     raise SettingsError(f"trend must be one of {', '.join(TREND_KINDS)}, got {kind!r}")

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from ase_knncalc._lib.arrays import AnyArray, FloatArray, IntArray
-from ase_knncalc.descriptors import FeatureBatch
+from ase_knncalc.descriptors import Descriptor, FeatureBatch, of_atoms, summed_width
 from ase_knncalc.trend.base import TrendEstimate, composition_columns, require_shape
 from ase_knncalc.trend.posterior import prediction_leverage, prediction_rows
 
@@ -57,7 +57,7 @@ class OffsetTrend:
         """What a model file keeps."""
         return {f.name: getattr(self, f.name) for f in fields(self)[1:]}
 
-    def validate(self, n_features: int) -> None:
+    def validate(self, descriptor: Descriptor) -> None:
         """Raise :class:`SettingsError` unless the arrays fit each other and the descriptor."""
         require_shape("offsets", self.offsets, (len(self.elements) + 2,))
 
@@ -105,7 +105,7 @@ class LinearTrend:
 
     def gradient(self, numbers: IntArray, local: FloatArray) -> FloatArray:
         """dT/d(row) of each atom, eV, shape (n_atoms, n_features)."""
-        return np.broadcast_to(self.coefficients, local.shape)
+        return of_atoms(self.coefficients, numbers, self.elements, local.shape[1])
 
     @classmethod
     def from_arrays(cls, elements: tuple[int, ...], arrays: Mapping[str, AnyArray]) -> LinearTrend:
@@ -116,9 +116,9 @@ class LinearTrend:
         """What a model file keeps."""
         return {f.name: getattr(self, f.name) for f in fields(self)[1:]}
 
-    def validate(self, n_features: int) -> None:
+    def validate(self, descriptor: Descriptor) -> None:
         """Raise :class:`SettingsError` unless the arrays fit each other and the descriptor."""
-        n_free = len(self.elements) + 2
+        n_free, n_features = len(self.elements) + 2, summed_width(descriptor)
         rank = self.free_map.shape[-1] if self.free_map.ndim == 2 else -1
         require_shape("offsets", self.offsets, (n_free,))
         require_shape("coefficients", self.coefficients, (n_features,))

@@ -62,24 +62,6 @@ class RidgeFit:
         return 0.5 * float(np.abs(self.leave_one_out).mean() + np.abs(self.leave_group_out).mean())
 
 
-@dataclass(frozen=True)
-class BlockOut:
-    """A sample and its extra rows, left out of the fit together.
-
-    Attributes
-    ----------
-    residual, leverage : float
-        Of the sample: y − prediction, and variance of the prediction in units of the noise's.
-    extra_residuals, extra_leverage : ndarray, shape (m,)
-        Of its extra rows.
-    """
-
-    residual: float
-    extra_residuals: FloatArray
-    leverage: float
-    extra_leverage: FloatArray
-
-
 class RidgeProblem:
     """Least squares with free and penalised columns, factorised once.
 
@@ -95,9 +77,6 @@ class RidgeProblem:
         Positive weight of each sample, shape (n,).
     groups
         Label of each sample, shape (n,); samples of a group are left out together.
-    extra
-        Further rows that do not touch the free columns (forces), as their weighted Gram matrix
-        (n_columns, n_columns) and right-hand side (n_columns,): they need not be kept.
     """
 
     def __init__(
@@ -107,7 +86,6 @@ class RidgeProblem:
         y: FloatArray,
         weights: FloatArray | None = None,
         groups: Sequence[str] | IntArray | None = None,
-        extra: tuple[FloatArray, FloatArray] | None = None,
     ) -> None:
         n = len(y)
         if n < 2:
@@ -134,7 +112,7 @@ class RidgeProblem:
         rest = self._target - self._q @ self._free_target
         # All rows in the basis of the eigenvectors, where they are few.
         self._rotated: FloatArray | None = None
-        if extra is None and n < n_columns:
+        if n < n_columns:
             # Fewer samples than columns: the smaller Gram matrix holds all there is to know of
             # the coefficients. What it drops as rounding noise is far below any penalty.
             scaled = self._scaled(slice(0, n))
@@ -146,8 +124,6 @@ class RidgeProblem:
             self._projected = self._rotated.T @ rest
             return
         gram, projected = self._gram(), np.zeros(n_columns)
-        if extra is not None:
-            gram += extra[0]
         values, self._vectors = np.linalg.eigh(gram)
         del gram
         self.eigenvalues = np.maximum(values, 0.0)
@@ -158,8 +134,6 @@ class RidgeProblem:
             for rows in self._blocks():
                 projected += self._scaled(rows).T @ rest[rows]
             self._projected = self._vectors.T @ projected
-        if extra is not None:
-            self._projected += self._vectors.T @ extra[1]
 
     def _blocks(self) -> Iterator[slice]:
         n = len(self.y)
@@ -292,45 +266,6 @@ class RidgeProblem:
             leave_group_out=draft.group_out / root,
             leverage=draft.hat / (1.0 - draft.hat) / root**2,
             group_leverage=draft.group_leverage / root**2,
-        )
-
-    def leave_block_out(
-        self, fit: RidgeFit, row: int, extra_rows: FloatArray, extra_y: FloatArray, weight: float
-    ) -> BlockOut:
-        """A sample and its extra rows as a fit without any of them sees them.
-
-        Parameters
-        ----------
-        fit
-            Solution of this problem.
-        row
-            The sample.
-        extra_rows, extra_y, weight
-            Its part of ``extra``: rows (m, n_columns), targets (m,) and their weight.
-        """
-        root = np.sqrt(weight)
-        inverse = 1.0 / np.sqrt(self.eigenvalues + fit.penalty)
-        rotated = extra_rows @ self._vectors
-        q, own = np.split(self._rows(np.array([row])), [self._q.shape[1]], axis=1)
-        residual = np.concatenate(
-            [
-                [self.root_weights[row] * (self.y[row] - fit.fitted[row])],
-                root * (extra_y - extra_rows @ fit.coefficients),
-            ]
-        )
-        hat = np.vstack([own, root * rotated]) * inverse
-        block = hat @ hat.T
-        block[0, 0] += float(q[0] @ q[0])
-        values, vectors = np.linalg.eigh(block)
-        values = np.minimum(values, _LEVERAGE_CEILING)
-        out = vectors @ ((vectors.T @ residual) / (1.0 - values))
-        leverage = np.einsum("ij,j,ij->i", vectors, values / (1.0 - values), vectors)
-        weight_root = self.root_weights[row]
-        return BlockOut(
-            residual=float(out[0] / weight_root),
-            extra_residuals=out[1:] / root,
-            leverage=float(leverage[0] / weight_root**2),
-            extra_leverage=leverage[1:] / weight,
         )
 
     def variance_factors(self, penalty: float) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -30,7 +30,7 @@ from ase_knncalc._lib.arguments import (
     whole,
 )
 from ase_knncalc._lib.arrays import AnyArray, FloatArray, IntArray
-from ase_knncalc.descriptors import FeatureBatch
+from ase_knncalc.descriptors import Descriptor, FeatureBatch, MovingRows
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.trend.base import TrendEstimate, composition_columns, require_shape
 from ase_knncalc.trend.environments import Environments, require_counts
@@ -68,6 +68,9 @@ class SparseSettings:
         Ridge penalties λ (noise over signal variance) tried in cross-validation.
     force_weights
         Weights of a force component (eV/Å) against an energy (eV) tried in cross-validation.
+    force_rows
+        Most rows of a frame's force components in the fit; where a frame has more, as many random
+        combinations of them stand for all. 0: all of them.
     sample
         Environments of an element that projection and selection look at.
     """
@@ -80,6 +83,7 @@ class SparseSettings:
     selection: Literal["random", "farthest", "kmeans"] = "farthest"
     penalties: tuple[float, ...] = (1e-6, 3e-6, 1e-5, 3e-5)
     force_weights: tuple[float, ...] = (0.03, 0.3)
+    force_rows: int = 0
     sample: int = 20_000
 
     def __post_init__(self) -> None:
@@ -93,6 +97,7 @@ class SparseSettings:
             selection=one_of(("random", "farthest", "kmeans")),
             penalties=several(positive),
             force_weights=several(positive),
+            force_rows=whole(0),
             sample=whole(1),
         )
 
@@ -180,15 +185,13 @@ class SparseTrend:
         """dT/d(row) of each atom, eV, shape (n_atoms, n_features)."""
         return self.environments.gradient(numbers, local, self.coefficients)
 
-    def force_leverage(
-        self, numbers: IntArray, local: FloatArray, derivative: FloatArray
-    ) -> FloatArray:
+    def force_leverage(self, numbers: IntArray, moving: MovingRows) -> FloatArray:
         """Mean posterior variance of each atom's force components, shape (n_atoms,).
 
         In units of the noise variance of an energy (so Å⁻²); arguments as for
         :meth:`Environments.slopes`.
         """
-        rows = self._of_variance.slopes(numbers, local, derivative) @ self.factor
+        rows = self._of_variance.slopes(numbers, moving) @ self.factor
         return np.asarray(np.einsum("ij,ij->i", rows, rows).reshape(-1, 3).mean(axis=1))
 
     def posterior_rows(self, batch: FeatureBatch) -> FloatArray:
@@ -207,9 +210,9 @@ class SparseTrend:
         """What a model file keeps."""
         return self.environments.arrays() | {name: getattr(self, name) for name in _OWN_ARRAYS}
 
-    def validate(self, n_features: int) -> None:
+    def validate(self, descriptor: Descriptor) -> None:
         """Raise :class:`SettingsError` unless the arrays fit each other and the descriptor."""
-        self.environments.validate(n_features)
+        self.environments.validate(descriptor.n_features)
         n, m = len(self.elements), len(self.environments.points)
         require_shape("offsets", self.offsets, (n + 2,))
         require_shape("variance_counts", self.variance_counts, (n,))

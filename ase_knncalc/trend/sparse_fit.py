@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc._lib.profiling import stage
 from ase_knncalc.descriptors import Descriptor, FeatureBatch
-from ase_knncalc.trend.base import (
-    HeldOutForces,
-    TrendFit,
-    composition_columns,
-    ridge_trend_fit,
-)
+from ase_knncalc.trend.base import TrendFit, composition_columns
 from ase_knncalc.trend.choice import choose_environments
 from ase_knncalc.trend.environments import Environments
-from ase_knncalc.trend.force_rows import ForceLabels, ForceRows, fit_with_forces
+from ase_knncalc.trend.force_fit import EnergyRows, fit_with_forces
+from ase_knncalc.trend.force_labels import ForceLabels
+from ase_knncalc.trend.force_rows import ForceRows
+from ase_knncalc.trend.kernels import EIGENVALUE_FLOOR, FORCES_FLOOR, unwhitened
 from ase_knncalc.trend.ridge import RidgeProblem
 from ase_knncalc.trend.sparse import SparseSettings, SparseTrend
 
 # Distances in units of σ: beyond the range of kernels in float64, and below what means anything.
 _FAR, _NEAR = 30.0, 1e-3
+# Columns above which rows of forces are in single precision.
+_DOUBLE = 2500
 # Structures whose distances are looked at in training.
 _MOST_REMOTE = 20_000
 
@@ -43,76 +42,102 @@ def fit_sparse(
     seed: int,
     descriptor: Descriptor | None = None,
     forces: ForceLabels | None = None,
+    folds: int = 5,
+    n_jobs: int = 1,
+    progress: bool = False,
 ) -> TrendFit:
     """Fit the sparse trend; arguments as for :func:`ase_knncalc.trend.kinds.fit_trend`.
 
     ``descriptor`` is needed (for its derivatives) where there are ``forces``.
     """
-    from scipy.linalg import block_diag
-
     with stage("trend: choice of environments"):
         environments = choose_environments(batch, elements, settings, seed)
     free = composition_columns(batch, elements)
-    whiteners = environments.whiteners()
+    with_forces = forces is not None and len(forces) > 0 and descriptor is not None
+    floor = FORCES_FLOOR if with_forces else EIGENVALUE_FLOOR
+    whiteners = environments.whiteners(floor)
     # The variance comes from a smaller problem of its own, so that it stays cheap and small.
     variance_counts = np.minimum(environments.counts, settings.variance_environments)
-    variance_whiteners = environments.first(variance_counts).whiteners()
+    variance_whiteners = environments.first(variance_counts).whiteners(floor)
     with stage("trend: kernels with the environments"):
         columns, variance_columns = environments.columns(batch, whiteners, variance_whiteners)
-
-    def problem(extra: tuple[FloatArray, FloatArray] | None = None) -> RidgeProblem:
-        return RidgeProblem(free, columns, delta, weights, groups, extra)
-
-    def variance_problem(extra: tuple[FloatArray, FloatArray] | None = None) -> RidgeProblem:
-        return RidgeProblem(free, variance_columns, delta, weights, groups, extra)
-
-    details: dict[str, Any] = {}
-    held_out_forces: HeldOutForces | None = None
-    if forces is not None and len(forces) and descriptor is not None:
+    if with_forces:
+        assert forces is not None
+        assert descriptor is not None
+        wide = columns.shape[1] > _DOUBLE
         found = fit_with_forces(
-            problem,
-            variance_problem,
+            EnergyRows(
+                free,
+                columns,
+                variance_columns,
+                delta,
+                np.ones(len(delta)) if weights is None else weights,
+            ),
             forces,
-            ForceRows(environments, descriptor, whiteners, variance_whiteners),
-            settings.penalties,
-            settings.force_weights,
-            seed,
+            ForceRows(
+                environments,
+                descriptor,
+                whiteners,
+                variance_whiteners,
+                settings.force_rows,
+                "float32" if wide else "float64",
+            ),
+            groups,
+            penalties=settings.penalties,
+            force_weights=settings.force_weights,
+            n_folds=folds,
+            seed=seed,
+            n_jobs=n_jobs,
+            progress=progress,
         )
-        fit, small, details = found.fit, found.variance_problem, found.details
-        leverage, group_leverage = found.leverage, found.group_leverage
-        held_out_forces = found.held_out
+        offsets, coefficients, details = found.free, found.coefficients, found.details
+        variance_factors = found.variance_factors
     else:
         with stage("trend: normal equations"):
-            main = problem()
+            main = RidgeProblem(free, columns, delta, weights, groups)
         with stage("trend: structures and groups left out"):
             # Its own leverage is not needed: that of the smaller problem stands for it.
             fit = main.best(settings.penalties, group_leverage=False)
         del main
         with stage("trend: posterior variance"):
-            small = variance_problem()
+            small = RidgeProblem(free, variance_columns, delta, weights, groups)
             variance_fit = small.solve(fit.penalty)
-        leverage, group_leverage = variance_fit.leverage, variance_fit.group_leverage
-    pieces = np.split(fit.coefficients, np.cumsum([w.shape[1] for w in whiteners])[:-1])
-    free_map, shift, factor = small.variance_factors(fit.penalty)
+            variance_factors = small.variance_factors(fit.penalty)
+        offsets, coefficients = fit.free_coefficients, fit.coefficients
+        details = {"penalty": fit.penalty}
     with stage("trend: distances of environments"):
         spacings, remoteness = _spacings(environments, batch, np.random.default_rng(seed))
+    free_map, shift, factor = variance_factors
     trend = SparseTrend(
         environments=environments,
-        offsets=fit.free_coefficients,
-        coefficients=np.concatenate([w @ c for w, c in zip(whiteners, pieces, strict=True)]),
+        offsets=offsets,
+        coefficients=unwhitened(whiteners, coefficients),
         variance_counts=variance_counts,
         free_map=free_map,
         shift=shift,
-        factor=block_diag(*variance_whiteners) @ factor,
+        factor=unwhitened(variance_whiteners, factor),
         spacings=spacings,
     )
-    return ridge_trend_fit(
+    details = {"environments": environments.counts.tolist(), **details}
+    if with_forces:
+        return TrendFit(
+            trend,
+            found.leave_one_out,
+            found.leave_group_out,
+            found.leverage,
+            found.group_leverage,
+            details,
+            found.held_out,
+            remoteness,
+            found.not_minima,
+        )
+    return TrendFit(
         trend,
-        fit,
-        {"penalty": fit.penalty, "environments": environments.counts.tolist(), **details},
-        leverage=leverage,
-        group_leverage=group_leverage,
-        held_out_forces=held_out_forces,
+        fit.leave_one_out,
+        fit.leave_group_out,
+        variance_fit.leverage,
+        variance_fit.group_leverage,
+        details,
         remoteness=remoteness,
     )
 

@@ -45,7 +45,8 @@ def test_invariant_to_motion_and_equivariant_to_order(seed: int, name: str) -> N
 
 def test_gradient_is_the_derivative() -> None:
     atoms = shaken("CH3CH2OH", 3)
-    rows, gradient = DESCRIPTOR.local_with_gradient(atoms.numbers, atoms.positions)
+    moving = DESCRIPTOR.moving(atoms.numbers, atoms.positions)
+    rows, gradient = moving.rows, moving.derivatives().dense(len(atoms))
     assert gradient.shape == (*rows.shape, len(atoms), 3)
     step = 1e-5
     for atom, axis in [(0, 0), (1, 2), (4, 1)]:
@@ -107,7 +108,7 @@ def test_slatm_behind_the_same_protocol() -> None:
     )
     assert descriptor_from_dict(slatm.to_dict()) == slatm
     with pytest.raises(SettingsError, match="no derivatives"):
-        slatm.local_with_gradient(atoms.numbers, atoms.positions)
+        slatm.moving(atoms.numbers, atoms.positions)
     with pytest.raises(UnknownElementError):
         slatm.local(np.array([16]), np.zeros((1, 3)))
 

@@ -63,43 +63,6 @@ def test_leave_one_out_and_group_out_equal_refits(seed: int, log_penalty: float)
     )
 
 
-def test_sample_left_out_with_its_extra_rows_equals_a_refit() -> None:
-    """As for the energy of a frame together with its forces."""
-    c, phi, y, _, _ = problem_data(6)
-    rng = np.random.default_rng(7)
-    rows = rng.normal(size=(len(y), 3, phi.shape[1]))
-    targets = rng.normal(size=(len(y), 3))
-    weight, penalty = 0.4, 0.2
-
-    def extra(samples):
-        flat = rows[samples].reshape(-1, phi.shape[1])
-        return weight * flat.T @ flat, weight * flat.T @ targets[samples].ravel()
-
-    everything = np.arange(len(y))
-    problem = RidgeProblem(c, phi.copy(), y, extra=extra(everything))
-    fit = problem.solve(penalty)
-    for i in (0, 11):
-        keep = everything[everything != i]
-        other = RidgeProblem(c[keep], phi[keep], y[keep], extra=extra(keep)).solve(penalty)
-        out = problem.leave_block_out(fit, i, rows[i], targets[i], weight)
-        assert out.residual == pytest.approx(
-            y[i] - c[i] @ other.free_coefficients - phi[i] @ other.coefficients, abs=1e-8
-        )
-        np.testing.assert_allclose(
-            out.extra_residuals, targets[i] - rows[i] @ other.coefficients, atol=1e-8
-        )
-        factors = RidgeProblem(c[keep], phi[keep], y[keep], extra=extra(keep)).variance_factors(
-            penalty
-        )
-        assert out.leverage == pytest.approx(
-            prediction_leverage(c[i : i + 1], phi[i : i + 1], *factors)[0], rel=1e-6
-        )
-        none = np.zeros((3, c.shape[1]))
-        np.testing.assert_allclose(
-            out.extra_leverage, prediction_leverage(none, rows[i], *factors), rtol=1e-6
-        )
-
-
 def test_coefficients_reproduce_the_fit() -> None:
     c, phi, y, weights, groups = problem_data(1)
     fit = RidgeProblem(c, phi.copy(), y, weights, groups).solve(0.3)

@@ -1,0 +1,308 @@
+"""The power spectrum of each atom's neighbour density, with a two-body part beside it.
+
+    c_qlm(i) = Σ_j g_n(r_ij) Y_lm(r̂_ij)        q = (element of j, n)
+    row(i)   = [ Σ_j h_n(r_ij) by element ;  Σ_m c_qlm c_q'lm / √(2l + 1) for q ≤ q', each l ]
+
+Radial functions are Gaussians in ln r: sharp for bonds, broad for contacts, as errors of a baseline
+are. They fade with a power of the distance and end smoothly at the cutoff.
+
+References
+----------
+A. P. Bartók, R. Kondor, G. Csányi, Phys. Rev. B 87, 184115 (2013): the power spectrum (SOAP).
+M. J. Willatt, F. Musil, M. Ceriotti, Phys. Chem. Chem. Phys. 20, 29661 (2018): radial scaling.
+A. S. Christensen et al., J. Chem. Phys. 152, 044107 (2020): log-normal radial functions (FCHL19).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+from ase.data import chemical_symbols
+
+from ase_knncalc._lib.arrays import AnyArray, FloatArray, IntArray
+from ase_knncalc.descriptors.base import check_settings, require_atoms
+from ase_knncalc.descriptors.harmonics import spherical_harmonics
+from ase_knncalc.descriptors.moving import Derivatives, pull_pairs
+
+
+@dataclass(frozen=True)
+class PowerSpectrum:
+    """Two-body histograms and the power spectrum of the neighbour density.
+
+    Parameters
+    ----------
+    elements
+        Atomic numbers the descriptor distinguishes, in ascending order.
+    rcut, pair_rcut
+        Cutoff of the power spectrum and of the two-body part, Å.
+    n_radial, n_pair
+        Radial functions of the power spectrum and of the two-body part, for each element.
+    l_max
+        Highest degree of the spherical harmonics.
+    r_min
+        Centre of the first radial function, Å.
+    width
+        Width of the radial functions in units of their spacing in ln r.
+    decay
+        Exponent of the power law by which neighbours fade.
+    """
+
+    kind: ClassVar[str] = "power-spectrum"
+    differentiable: ClassVar[bool] = True
+    by_element: ClassVar[bool] = False
+
+    elements: tuple[int, ...]
+    rcut: float = 5.0
+    pair_rcut: float = 6.0
+    n_radial: int = 6
+    n_pair: int = 16
+    l_max: int = 3
+    r_min: float = 0.8
+    width: float = 1.5
+    decay: float = 2.0
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+
+    @property
+    def n_channels(self) -> int:
+        """Radial functions of all elements."""
+        return len(self.elements) * self.n_radial
+
+    @property
+    def n_features(self) -> int:
+        """Length of one atom's row."""
+        q = self.n_channels
+        return len(self.elements) * self.n_pair + (self.l_max + 1) * q * (q + 1) // 2
+
+    def blocks(self) -> dict[str, slice]:
+        """The two-body part by the other atom's element, then the power spectrum by degree."""
+        lengths = {f"pairs with {chemical_symbols[z]}": self.n_pair for z in self.elements}
+        triples = self.n_channels * (self.n_channels + 1) // 2
+        lengths |= {f"triples, degree {degree}": triples for degree in range(self.l_max + 1)}
+        stops = np.cumsum(list(lengths.values())).tolist()
+        return {
+            name: slice(stop - length, stop)
+            for (name, length), stop in zip(lengths.items(), stops, strict=True)
+        }
+
+    def local(self, numbers: IntArray, positions: FloatArray) -> FloatArray:
+        """Rows of all atoms, shape (n_atoms, n_features).
+
+        Parameters
+        ----------
+        numbers
+            Atomic numbers, shape (n_atoms,).
+        positions
+            Cartesian coordinates in Å, shape (n_atoms, 3).
+
+        Raises
+        ------
+        StructureError, UnknownElementError
+            See :func:`require_atoms`.
+        """
+        return self.moving(numbers, positions).rows
+
+    def moving(self, numbers: IntArray, positions: FloatArray) -> Expansion:
+        """Rows as from :meth:`local`, and what moves them."""
+        return Expansion(self, *require_atoms(numbers, positions, self.elements))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Settings as plain numbers and strings, with the kind of descriptor."""
+        return {"kind": self.kind, **asdict(self), "elements": list(self.elements)}
+
+    def arrays(self) -> dict[str, AnyArray]:
+        """Nothing: the settings are all."""
+        return {}
+
+    def triangle(self) -> tuple[IntArray, IntArray, FloatArray]:
+        """Channels q ≤ q' of the power spectrum's entries, and their factors but for the degree.
+
+        Entries off the diagonal stand for two, so that products of rows are those of all entries.
+        """
+        first, second = np.triu_indices(self.n_channels)
+        return first, second, np.where(first == second, 1.0, np.sqrt(2.0))
+
+    def degrees(self) -> list[tuple[slice, slice, float]]:
+        """Of each degree: its harmonics, its part of a row, and its factor."""
+        q = self.n_channels
+        length, start = q * (q + 1) // 2, len(self.elements) * self.n_pair
+        return [
+            (
+                slice(degree**2, (degree + 1) ** 2),
+                slice(start + degree * length, start + (degree + 1) * length),
+                (2 * degree + 1) ** -0.5,
+            )
+            for degree in range(self.l_max + 1)
+        ]
+
+    def radial(self, distances: FloatArray, n: int, cutoff: float) -> tuple[FloatArray, FloatArray]:
+        """Radial functions and their derivatives, each of shape (n_pairs, n)."""
+        r = distances[:, None]
+        centers = np.linspace(np.log(self.r_min), np.log(cutoff), n + 1)[:n]
+        width = self.width * (np.log(cutoff) - np.log(self.r_min)) / n
+        offset = (np.log(r) - centers) / width
+        inside = r < cutoff
+        angle = np.pi * np.minimum(r / cutoff, 1.0)
+        value = np.exp(-0.5 * offset**2) * r**-self.decay
+        fade = np.where(inside, 0.5 * (1.0 + np.cos(angle)), 0.0)
+        fade_slope = np.where(inside, -0.5 * np.pi / cutoff * np.sin(angle), 0.0)
+        slope = -value * (offset / width + self.decay) / r
+        return value * fade, slope * fade + value * fade_slope
+
+
+class Expansion:
+    """Coefficients of a structure's neighbour densities, and the rows that they make.
+
+    Attributes
+    ----------
+    settings : PowerSpectrum
+    centers, neighbors : ndarray of int, shape (n_pairs,)
+        Ordered by center and by the element of the neighbour.
+    segments : list of (int, int, slice)
+        Consecutive pairs of one center and one element: center, place of the element, and where.
+    coefficients : ndarray, shape (n_atoms, n_channels, n_harmonics)
+    pairs : ndarray, shape (n_atoms, n_elements · n_pair)
+        The two-body part of the rows.
+    """
+
+    def __init__(self, settings: PowerSpectrum, numbers: IntArray, positions: FloatArray) -> None:
+        self.settings = settings
+        n, n_elements = len(numbers), len(settings.elements)
+        kinds = np.searchsorted(settings.elements, numbers)
+        vectors = positions[None, :, :] - positions[:, None, :]
+        distances = np.sqrt(np.einsum("ijc,ijc->ij", vectors, vectors))
+        near = distances < max(settings.rcut, settings.pair_rcut)
+        np.fill_diagonal(near, False)
+        centers, neighbors = np.nonzero(near)
+        order = np.lexsort((neighbors, kinds[neighbors], centers))
+        self.centers, self.neighbors = centers[order], neighbors[order]
+        self._distances = distances[self.centers, self.neighbors]
+        self._directions = vectors[self.centers, self.neighbors] / self._distances[:, None]
+        owner = self.centers * n_elements + kinds[self.neighbors]
+        starts = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]]) if len(owner) else owner
+        stops = np.r_[starts[1:], len(owner)] if len(owner) else owner
+        self.segments = [
+            (int(owner[a]) // n_elements, int(owner[a]) % n_elements, slice(int(a), int(b)))
+            for a, b in zip(starts, stops, strict=True)
+        ]
+        self._radial = settings.radial(self._distances, settings.n_radial, settings.rcut)
+        self._two_body = settings.radial(self._distances, settings.n_pair, settings.pair_rcut)
+        self._angular = spherical_harmonics(self._directions, settings.l_max)
+        harmonics = (settings.l_max + 1) ** 2
+        densities = np.zeros((n * n_elements, settings.n_radial * harmonics))
+        pairs = np.zeros((n * n_elements, settings.n_pair))
+        if len(owner):
+            outer = self._radial[0][:, :, None] * self._angular[0][:, None, :]
+            densities[owner[starts]] = np.add.reduceat(outer.reshape(len(owner), -1), starts)
+            pairs[owner[starts]] = np.add.reduceat(self._two_body[0], starts)
+        self.coefficients = densities.reshape(n, settings.n_channels, harmonics)
+        self.pairs = pairs.reshape(n, -1)
+
+    @cached_property
+    def rows(self) -> FloatArray:
+        """Rows of the atoms, shape (n_atoms, n_features)."""
+        first, second, factor = self.settings.triangle()
+        out = np.empty((len(self.pairs), self.settings.n_features))
+        out[:, : self.pairs.shape[1]] = self.pairs
+        for harmonics, part, weight in self.settings.degrees():
+            c = self.coefficients[:, :, harmonics]
+            out[:, part] = (c @ c.transpose(0, 2, 1))[:, first, second] * (weight * factor)
+        return out
+
+    def symmetric(self, slopes: FloatArray) -> list[FloatArray]:
+        """Slopes (…, n_features) by the products c_q c_q' of each degree, (…, q, q)."""
+        q = self.settings.n_channels
+        first, second, factor = self.settings.triangle()
+        out = []
+        for _, part, weight in self.settings.degrees():
+            half = np.zeros((*slopes.shape[:-1], q, q))
+            half[..., first, second] = slopes[..., part] * (0.5 * weight * factor)
+            out.append(half + half.swapaxes(-1, -2))
+        return out
+
+    def pull(self, slopes: FloatArray) -> FloatArray:
+        """Gradient of Σ slopes · rows by the positions, 1/Å, shape (n_atoms, 3)."""
+        s = self.settings
+        by_coefficient = np.empty_like(self.coefficients)
+        for (harmonics, _, _), matrix in zip(s.degrees(), self.symmetric(slopes), strict=True):
+            by_coefficient[:, :, harmonics] = 2.0 * matrix @ self.coefficients[:, :, harmonics]
+        n_elements = len(s.elements)
+        owner = np.repeat(
+            [i * n_elements + e for i, e, _ in self.segments],
+            [part.stop - part.start for _, _, part in self.segments],
+        ).astype(np.intp)
+        of_pair = by_coefficient.reshape(-1, s.n_radial, by_coefficient.shape[2])[owner]
+        of_two = slopes[:, : self.pairs.shape[1]].reshape(-1, s.n_pair)[owner]
+        (value, slope), (angular, turn) = self._radial, self._angular
+        along = np.einsum("pn,pn->p", of_two, self._two_body[1])
+        along += np.einsum("pnm,pn,pm->p", of_pair, slope, angular, optimize=True)
+        across = np.einsum("pnm,pn->pm", of_pair, value)
+        turned = self._across(np.einsum("pm,pmc->pc", across, turn))
+        parts = along[:, None] * self._directions + turned
+        return pull_pairs(self.centers, self.neighbors, parts, len(slopes))
+
+    def _across(self, turn: FloatArray) -> FloatArray:
+        """Derivatives by directions (p, …, 3) as derivatives by the neighbour's position."""
+        shape = (-1, *(1,) * (turn.ndim - 2), 3)
+        u = self._directions.reshape(shape)
+        along = np.einsum("p...c,p...c->p...", turn, np.broadcast_to(u, turn.shape))
+        return np.asarray((turn - along[..., None] * u) / self._distances.reshape((*shape[:-1], 1)))
+
+    def pair_slopes(self) -> tuple[FloatArray, FloatArray]:
+        """Derivatives of what one pair adds, by the position of its neighbour.
+
+        Returns
+        -------
+        densities : ndarray, shape (n_pairs, n_radial · n_harmonics, 3)
+        pairs : ndarray, shape (n_pairs, n_pair, 3)
+        """
+        (value, slope), (angular, turn) = self._radial, self._angular
+        densities = np.einsum("pn,pm,pc->pnmc", slope, angular, self._directions, optimize=True)
+        densities += value[:, :, None, None] * self._across(turn)[:, None]
+        pairs = self._two_body[1][:, :, None] * self._directions[:, None, :]
+        return densities.reshape(len(value), -1, 3), pairs
+
+    def derivatives(self) -> Derivatives:
+        """All derivatives of the rows."""
+        return self.projected(
+            np.eye(self.settings.n_features)[None], np.zeros(len(self.pairs), dtype=np.intp)
+        )
+
+    def projected(self, maps: FloatArray, which: IntArray) -> Derivatives:
+        """Derivatives of projected rows, without making those of the rows.
+
+        Parameters
+        ----------
+        maps
+            Projections, shape (n_maps, n_components, n_features).
+        which
+            The map of each atom, shape (n_atoms,).
+        """
+        s = self.settings
+        n, rank = len(which), maps.shape[1]
+        by_coefficient = np.empty((n, rank, *self.coefficients.shape[1:]))
+        for one in np.unique(which):
+            atoms = np.flatnonzero(which == one)
+            for (harmonics, _, _), matrix in zip(
+                s.degrees(), self.symmetric(maps[one]), strict=True
+            ):
+                c = self.coefficients[atoms][:, :, harmonics]
+                flat = c.transpose(1, 0, 2).reshape(s.n_channels, -1)
+                moved = (matrix.reshape(-1, s.n_channels) @ flat).reshape(
+                    rank, s.n_channels, len(atoms), -1
+                )
+                by_coefficient[atoms, :, :, harmonics] = 2.0 * moved.transpose(2, 0, 1, 3)
+        densities, pairs = self.pair_slopes()
+        values = np.empty((len(self.centers), 3, rank))
+        for center, element, part in self.segments:
+            channels = slice(element * s.n_radial, (element + 1) * s.n_radial)
+            two = slice(element * s.n_pair, (element + 1) * s.n_pair)
+            block = by_coefficient[center][:, channels].reshape(rank, -1)
+            of_densities = densities[part].transpose(0, 2, 1) @ block.T
+            of_pairs = pairs[part].transpose(0, 2, 1) @ maps[which[center]][:, two].T
+            values[part] = of_densities + of_pairs
+        return Derivatives(self.centers, self.neighbors, values)
