@@ -3,8 +3,8 @@
     python benchmarks/tables.py            # after new results: writes them
     python benchmarks/tables.py --check    # fails where a page says something else
 
-In ``README.md`` and ``docs/*.md`` the lines between ``<!-- NAME -->`` and ``<!-- end -->`` are made
-here, by the function of that name.
+In ``README.md``, ``docs/*.md`` and the card of the shipped labels the lines between
+``<!-- NAME -->`` and ``<!-- end -->`` are made here, by the function of that name.
 """
 
 from __future__ import annotations
@@ -15,15 +15,19 @@ import hashlib
 import json
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase import units
+from ase import Atoms, units
+
+from ase_knncalc.data.frames import iter_frames
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
+LABELS_FOLDER = ROOT / "trained_models" / "labels"
 FIGURE = ROOT / "docs" / "error-against-cost.png"
 KCAL_PER_MOL = units.mol / units.kcal
 DEFAULT, PAPER = "sparse trend + k-NN (default)", "k-NN, MLKR, 1/d (the paper's method)"
@@ -262,11 +266,59 @@ def active_learning() -> str:
     return table("clusters | labels | random | `variance` | needs, by MAE | needs, by RMSE", rows)
 
 
+def labels() -> str:
+    """Shipped labels by file, kind, charge and composition."""
+    rows, lists = [], []
+    for path in sorted(LABELS_FOLDER.glob("*.extxyz")):
+        frames = list(iter_frames(path))
+        groups: dict[tuple[str, int], list[Atoms]] = {}
+        for atoms in frames:
+            groups.setdefault((atoms.info["kind"], atoms.info["charge"]), []).append(atoms)
+        for (kind, charge), group in sorted(groups.items()):
+            sizes = [len(atoms) for atoms in group]
+            rows.append(
+                f"`{path.name}` | {kind} | {charge:+d} | {len(group)} | {min(sizes)}–{max(sizes)}"
+            )
+        counts = Counter(atoms.info["composition"] for atoms in frames)
+        ions = sum(atoms.info["charge"] != 0 for atoms in frames)
+        listed = ", ".join(f"{name} {n}" for name, n in sorted(counts.items()))
+        lists.append(
+            f"`{path.name}`: {len(frames):,} frames ({ions:,} charged), frames of each of "
+            f"{len(counts)} compositions: {listed}."
+        )
+    found = table("file | kind | charge | frames | atoms", rows)
+    return "\n\n".join([found, *lists])
+
+
+def density_fitting() -> str:
+    """Labels with density fitting less those without, before and after an offset per element."""
+    rows = results("density_fitting")
+    elements = sorted({e for r in rows for e in r["elements"]})
+    counts = np.array([[r["elements"].get(e, 0) for e in elements] for r in rows], dtype=float)
+    energies = 1000 * np.array([r["energy"] for r in rows])
+    offsets = np.linalg.lstsq(counts, energies, rcond=None)[0]
+    left = energies - counts @ offsets
+    fitted = ", ".join(f"{e} {o:+.2f}" for e, o in zip(elements, offsets, strict=True))
+    forces = [r["forces_mean"] for r in rows]
+    return table(
+        f"of {len(rows)} frames of {counts.sum(1).min():.0f} to {counts.sum(1).max():.0f} atoms | ",
+        [
+            f"energies, mean and mean absolute, meV | {energies.mean():+.2f}, "
+            f"{np.abs(energies).mean():.2f}",
+            f"offset of each element (least squares), meV | {fitted}",
+            f"energies after that, mean absolute and greatest, meV | {np.abs(left).mean():.2f}, "
+            f"{np.abs(left).max():.2f}",
+            f"forces, mean absolute and greatest, eV/Å | {np.mean(forces):.5f}, "
+            f"{max(r['forces_max'] for r in rows):.5f}",
+        ],
+    )
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     f.__name__: f
     for f in (
         numbers, accuracy, small_clusters, dynamics, distances, composition_prior, speed,
-        correction, large, robustness, active_learning,
+        correction, large, robustness, active_learning, labels, density_fitting,
     )
 }  # fmt: skip
 # A blank line on both sides: Markdown would take a table and the comment for one paragraph.
@@ -346,7 +398,8 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="write nothing; fail on differences")
     check = parser.parse_args().check
     differences = []
-    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    pages = ROOT / "README.md", LABELS_FOLDER / "README.md", *sorted((ROOT / "docs").glob("*.md"))
+    for path in pages:
         old = path.read_text("utf-8")
         new = filled(old)
         if new != old:
