@@ -18,7 +18,7 @@ import os
 import threading
 import warnings
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from ase import Atoms
@@ -26,7 +26,7 @@ from ase.calculators import calculator as ase_calculator
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 from ase.outputs import Properties, all_outputs
 
-from ase_knncalc._lib.arguments import flag, instance, is_real, one_of, optional
+from ase_knncalc._lib.arguments import Positive, checked, instance
 from ase_knncalc.baselines import Baseline, NoBaseline, baseline_of, make_baseline
 from ase_knncalc.errors import BaselineError, NoveltyError, SettingsError
 from ase_knncalc.model import KNNModel
@@ -135,7 +135,8 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
         allow_other_baseline: bool = False,
         atoms: Atoms | None = None,
     ) -> None:
-        optional(instance(Atoms))("atoms", atoms)
+        if atoms is not None:
+            instance("atoms", atoms, Atoms)
         self.model: KNNModel
         self._warned = False
         self._with_forces = False
@@ -188,11 +189,10 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
                 f"unknown parameter {unknown[0]!r}; known are {', '.join(self.default_parameters)}"
             )
         wanted = {**self.parameters, **given}
-        one_of(get_args(OnNovelty))("on_novelty", wanted["on_novelty"])
-        flag("allow_other_baseline", wanted["allow_other_baseline"])
+        checked("on_novelty", wanted["on_novelty"], OnNovelty)
+        checked("allow_other_baseline", wanted["allow_other_baseline"], bool)
         for name in ("novelty_threshold", "std_threshold"):
-            if wanted[name] is not None and not (is_real(wanted[name]) and wanted[name] > 0):
-                raise SettingsError(f"{name} must be positive or None, got {wanted[name]!r}")
+            checked(name, wanted[name], Positive | None)
         changed = {k: v for k, v in given.items() if k == "model" or self._is_new(k, v)}
         baseline = wanted["baseline"], wanted["allow_other_baseline"]
         if "model" in given or not hasattr(self, "model"):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from ase import Atoms
 
-from ase_knncalc._lib.arguments import instance, numbers, optional
+from ase_knncalc._lib.arguments import finite_numbers, instance
 from ase_knncalc._lib.arrays import AnyArray, FloatArray, IntArray
 from ase_knncalc._lib.threads import one_blas_thread
 from ase_knncalc.baselines import Baseline, baseline_difference
@@ -116,7 +116,8 @@ class KNNModel:
         BaselineError
             If it is not the baseline that the model corrects, unless ``allow_other`` is set.
         """
-        optional(instance(Baseline))("baseline", baseline)
+        if baseline is not None:
+            instance("baseline", baseline, Baseline)
         if baseline is not None and not allow_other:
             difference = baseline_difference(self.info.baseline, baseline)
             if difference:
@@ -224,7 +225,7 @@ class KNNModel:
             the reference itself.
         """
         one = isinstance(structures, Atoms)
-        frames = [structures] if one else list(instance(Iterable)("structures", structures))
+        frames = [structures] if one else list(instance("structures", structures, Iterable))
         energies: Sequence[float | None] = [None] * len(frames)
         if baseline_energy is not None:
             energies = self.known_energies(len(frames), baseline_energy).tolist()
@@ -243,7 +244,7 @@ class KNNModel:
             If they are not one finite number for each structure, or not zero where the model was
             trained without a baseline.
         """
-        energies: FloatArray = numbers(n)("baseline_energy", baseline_energy)
+        energies: FloatArray = finite_numbers("baseline_energy", baseline_energy, n)
         if self.info.baseline.get("library") == "none" and energies.any():
             raise SettingsError(
                 "baseline_energy: the model was trained without a baseline and predicts the "

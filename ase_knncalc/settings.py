@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from ase_knncalc._lib.arguments import instance, one_of, positive, seed, settle, whole
+from annotated_types import Ge
+
+from ase_knncalc._lib.arguments import (
+    Count,
+    Length,
+    NotNegative,
+    OneOf,
+    Positive,
+    Seed,
+    Settings,
+    Whole,
+)
 from ase_knncalc.descriptors import Descriptor, descriptor_from_dict
-from ase_knncalc.errors import SettingsError
-from ase_knncalc.knn.weights import WEIGHTS, KNNSettings
+from ase_knncalc.knn.weights import WEIGHTS
 from ase_knncalc.trend.base import TREND_KINDS
 from ase_knncalc.trend.sparse import SparseSettings
 
@@ -32,7 +42,7 @@ PRESETS: dict[str, dict[str, float]] = {
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
+class TrainingSettings(Settings):
     """How a model is made.
 
     Parameters
@@ -76,80 +86,31 @@ class TrainingSettings:
         Of every random choice.
     """
 
-    trend: str = "sparse"
-    k: int = 10
-    weights: str = "auto"
-    bandwidth: float | None = None
-    nugget: float | None = None
-    metric: str = "mlkr"
-    n_components: int = 50
-    metric_samples: int = 5000
-    metric_iterations: int = 100
-    kernel_width: float = 20.0
-    kernel_landmarks: int = 300
+    trend: Annotated[str, OneOf(TREND_KINDS)] = "sparse"
+    k: Count = 10
+    weights: Annotated[str, OneOf(("auto", *WEIGHTS))] = "auto"
+    bandwidth: Length | None = None
+    nugget: NotNegative | None = None
+    metric: Annotated[str, OneOf(METRICS)] = "mlkr"
+    n_components: Count = 50
+    metric_samples: Annotated[Count, Ge(2)] = 5000
+    metric_iterations: Whole = 100
+    kernel_width: Positive = 20.0
+    kernel_landmarks: Count = 300
     sparse: SparseSettings = field(default_factory=SparseSettings)
     descriptor_kind: str = "fchl19"
-    compression: int = 200
-    descriptor_options: dict[str, float] = field(default_factory=dict)
-    folds: int = 5
-    monomer_weight: float = 10_000.0
-    seed: int = 0
+    compression: Count = 200
+    descriptor_options: dict[str, Any] = field(default_factory=dict)
+    folds: Annotated[Count, Ge(2)] = 5
+    monomer_weight: Positive = 10_000.0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
-        settle(
-            self,
-            trend=one_of(TREND_KINDS),
-            k=whole(1),
-            weights=one_of(("auto", *WEIGHTS)),
-            metric=one_of(METRICS),
-            n_components=whole(1),
-            metric_samples=whole(2),
-            metric_iterations=whole(0),
-            kernel_width=positive,
-            kernel_landmarks=whole(1),
-            sparse=instance(SparseSettings),
-            descriptor_kind=instance(str),
-            compression=whole(1),
-            descriptor_options=instance(dict),
-            folds=whole(2),
-            monomer_weight=positive,
-            seed=seed,
-        )
-        # Raises where a width makes no sense; those that are None are found in training.
-        knn = KNNSettings(
-            self.k,
-            self.resolved_weights,
-            1.0 if self.bandwidth is None else self.bandwidth,
-            0.0 if self.nugget is None else self.nugget,
-        )
-        if self.bandwidth is not None:
-            object.__setattr__(self, "bandwidth", knn.bandwidth)
-        if self.nugget is not None:
-            object.__setattr__(self, "nugget", knn.nugget)
+        super().__post_init__()
         # With any element: what is wrong in the options is said here, not after the labels.
         made = self.descriptor([1]).to_dict()
         plain = {name: made[name] for name in self.descriptor_options}
         object.__setattr__(self, "descriptor_options", plain)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TrainingSettings:
-        """Settings as a model's provenance keeps them.
-
-        Raises
-        ------
-        SettingsError
-            If a name is unknown: the model comes from another version.
-        """
-        try:
-            sparse: dict[str, Any] = {
-                k: tuple(v) if isinstance(v, list) else v
-                for k, v in values.get("sparse", {}).items()
-            }
-            return cls(**{**values, "sparse": SparseSettings(**sparse)})
-        except (TypeError, AttributeError) as e:
-            raise SettingsError(
-                f"these settings are of another version of ase_knncalc ({e}); train again"
-            ) from e
 
     def descriptor(self, elements: Sequence[int]) -> Descriptor:
         """Descriptor for structures of the given elements.

@@ -15,10 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge, Le
 
-from ase_knncalc._lib.arguments import is_real
+from ase_knncalc._lib.arguments import checked
 from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc.errors import SettingsError, TrainingError
 from ase_knncalc.knn.term import KNNEstimate
@@ -164,11 +166,8 @@ class Calibration:
 
     def multiple(self, coverage: float) -> float:
         """Half-width of the interval of the given coverage in standard deviations."""
-        if not is_real(coverage) or not self.coverages[0] <= coverage <= self.coverages[-1]:
-            raise SettingsError(
-                f"coverage must lie between {self.coverages[0]:g} and {self.coverages[-1]:g}, "
-                f"got {coverage!r}"
-            )
+        lowest, highest = float(self.coverages[0]), float(self.coverages[-1])
+        checked("coverage", coverage, Annotated[float, Ge(lowest), Le(highest)])
         return float(np.interp(coverage, self.coverages, self.quantiles))
 
     def novelty(self, signals: Signals) -> FloatArray:

@@ -32,7 +32,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ase_knncalc._lib.arguments import positive, whole
+from ase_knncalc._lib.arguments import Count, Positive, checked
 from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc.descriptors import FeatureBatch, require_elements
 from ase_knncalc.errors import DataError, SettingsError, TrainingError
@@ -87,11 +87,10 @@ class _Geometry:
     """Environments of each element in units of σ, about their mean (which loses least digits)."""
 
     def __init__(self, batch: FeatureBatch, elements: Sequence[int], sigma: float) -> None:
-        sigma = positive("sigma", sigma)
+        self.sigma = checked("sigma", sigma, Positive)
         if not len(batch):
             raise TrainingError("no structures: expected at least one to measure distances to")
         self.elements = tuple(elements)
-        self.sigma = float(sigma)
         require_elements(batch.numbers, self.elements)
         _require_finite(batch)
         self.parts = [_Environments.of(batch, number) for number in self.elements]
@@ -267,7 +266,7 @@ class KernelIndex:
         n_landmarks: int = 100,
         seed: int = 0,
     ) -> None:
-        whole(1)("n_landmarks", n_landmarks)
+        checked("n_landmarks", n_landmarks, Count)
         self.normalize = normalize
         self.n_evaluations = 0
         self._geometry = _Geometry(batch, elements, sigma)
@@ -331,7 +330,7 @@ class KernelIndex:
         UnknownElementError
             If a structure has an element that the index does not know.
         """
-        whole(1)("k", k)
+        checked("k", k, Count)
         k = min(k, len(self))
         queries = self._geometry.split(batch)
         own, coordinates, rests = self._project(batch, queries)

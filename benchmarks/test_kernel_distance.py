@@ -212,11 +212,11 @@ def test_on_sulfuric_acid_and_water() -> None:
 def test_bad_input_is_told() -> None:
     batch = random_batch(np.random.default_rng(10), 5)
     index = KernelIndex(batch, ELEMENTS, 1.0)
-    with pytest.raises(SettingsError, match=r"sigma must be a positive number, got -1\.0"):
+    with pytest.raises(SettingsError, match=r"sigma must be above 0, got -1\.0"):
         KernelIndex(batch, ELEMENTS, -1.0)
-    with pytest.raises(SettingsError, match="n_landmarks must be a whole number"):
+    with pytest.raises(SettingsError, match="n_landmarks must be at least 1, got 0"):
         KernelIndex(batch, ELEMENTS, 1.0, n_landmarks=0)
-    with pytest.raises(SettingsError, match="k must be a whole number of at least 1, got 0"):
+    with pytest.raises(SettingsError, match="k must be at least 1, got 0"):
         index.query(batch, 0)
     with pytest.raises(TrainingError, match="no structures"):
         KernelIndex(batch.select([]), ELEMENTS, 1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, fields, replace
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -36,15 +37,16 @@ from ase_knncalc.trend.sparse import SparseSettings
 KINDS = (TrainingSettings, SparseSettings, SamplingSettings)
 
 
-def fields_of(kind: type, *types: str) -> list[str]:
-    return [f.name for f in fields(kind) if f.type in types]
+def fields_of(kind: type, *types: object) -> list[str]:
+    hints = get_type_hints(kind)
+    return [f.name for f in fields(kind) if hints[f.name] in types]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_numbers_of_numpy_in_settings_are_plain_ones(kind) -> None:
     """What is kept in a file must be JSON, and found out before the work is done."""
-    options = {name: np.int32(7) for name in fields_of(kind, "int")}
-    options |= {name: np.float32(0.5) for name in fields_of(kind, "float", "float | None")}
+    options = {name: np.int32(7) for name in fields_of(kind, int)}
+    options |= {name: np.float32(0.5) for name in fields_of(kind, float, float | None)}
     made = kind(**options)
     assert json.loads(json.dumps(asdict(made))) == json.loads(
         json.dumps(asdict(kind(**{name: value.item() for name, value in options.items()})))
@@ -53,11 +55,11 @@ def test_numbers_of_numpy_in_settings_are_plain_ones(kind) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_wrong_numbers_in_settings_name_the_field(kind) -> None:
-    for name in fields_of(kind, "int"):
+    for name in fields_of(kind, int):
         for wrong in (True, np.True_, 1.0, 1.5, "3", None, -1, 2**33, np.nan, [1], {}, np.ones(2)):
             with pytest.raises(SettingsError, match=rf"^{name} must be"):
                 kind(**{name: wrong})
-    for name in fields_of(kind, "float"):
+    for name in fields_of(kind, float):
         for wrong in (True, "3", None, -1.0, np.inf, np.nan, [1.0], {}, np.ones(2), 1j):
             with pytest.raises(SettingsError, match=rf"^{name} must be"):
                 kind(**{name: wrong})
@@ -70,22 +72,30 @@ def test_wrong_numbers_in_settings_name_the_field(kind) -> None:
         (TrainingSettings, {"metric": np.ones(2)}, "metric must be one of"),
         (TrainingSettings, {"weights": None}, "weights must be one of"),
         (TrainingSettings, {"sparse": {"rank": 3}}, "sparse must be of type SparseSettings"),
-        (TrainingSettings, {"bandwidth": "wide"}, "need a positive bandwidth"),
-        (TrainingSettings, {"bandwidth": 0}, "need a positive bandwidth"),
+        (TrainingSettings, {"bandwidth": "wide"}, "bandwidth must be a number or None, got 'wide'"),
+        (TrainingSettings, {"bandwidth": 0}, "bandwidth must be at least 1e-12 or None, got 0"),
         (TrainingSettings, {"nugget": True}, "nugget must be a number"),
-        (TrainingSettings, {"descriptor_options": None}, "descriptor_options must be of type dict"),
-        (TrainingSettings, {"descriptor_options": {"rcut": -1}}, "rcut must be positive"),
+        (TrainingSettings, {"descriptor_options": None}, "descriptor_options must be a mapping"),
+        (
+            TrainingSettings,
+            {"descriptor_options": {"rcut": -1}},
+            "rcut must be at least 1e-06, got -1",
+        ),
         (TrainingSettings, {"descriptor_options": {"cutoff": 3.0}}, "cutoff"),
         (TrainingSettings, {"descriptor_kind": "soap"}, "unknown descriptor 'soap'"),
         (SparseSettings, {"penalties": ()}, "penalties must be a list"),
-        (SparseSettings, {"penalties": (1e-5, 0.0)}, "each of penalties must be a positive"),
+        (
+            SparseSettings,
+            {"penalties": (1e-5, 0.0)},
+            r"penalties\[1\] must be above 0, got 0.0; the default is",
+        ),
         (SparseSettings, {"length_scale": 1e-300}, "length_scale must be at least 1e-12"),
         (SparseSettings, {"force_weights": 0.3}, "force_weights must be a list"),
         (SparseSettings, {"selection": 3}, "selection must be one of"),
-        (SamplingSettings, {"temperatures": 300}, "temperatures must be a list of one value or m"),
-        (SamplingSettings, {"temperatures": ["hot"]}, "each of temperatures must be a positive"),
+        (SamplingSettings, {"temperatures": 300}, "temperatures must be a list, got 300"),
+        (SamplingSettings, {"temperatures": ["hot"]}, r"temperatures\[0\] must be a number"),
         (SamplingSettings, {"methods": "md"}, "methods must be a list"),
-        (SamplingSettings, {"methods": (3,)}, "each of methods must be one of"),
+        (SamplingSettings, {"methods": (3,)}, r"methods\[0\] must be one of"),
         (SamplingSettings, {"relax": "no"}, "relax must be True or False"),
     ],
 )

@@ -415,7 +415,7 @@ def test_thresholds_can_be_set_and_switched_off(tiny_model, trimer) -> None:
         warnings.simplefilter("error")
         run(on_novelty="raise", novelty_threshold=None)
         run(std_threshold=1e-4, **QUIET)
-    with pytest.raises(SettingsError, match="std_threshold must be positive or None"):
+    with pytest.raises(SettingsError, match="std_threshold must be above 0 or None"):
         run(std_threshold=-1.0)
 
 

@@ -108,7 +108,7 @@ def test_set_drops_results_and_checks(calculator, trimer) -> None:
         calculator.set(colour="red")
     with pytest.raises(SettingsError, match="on_novelty must be"):
         calculator.set(on_novelty="shrug")
-    with pytest.raises(SettingsError, match="novelty_threshold must be positive or None"):
+    with pytest.raises(SettingsError, match="novelty_threshold must be above 0 or None"):
         calculator.set(novelty_threshold=0.0)
 
 

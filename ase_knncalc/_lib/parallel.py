@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from ase_knncalc._lib.arguments import is_integer
+from annotated_types import Ge
+
+from ase_knncalc._lib.arguments import checked
 from ase_knncalc.errors import SettingsError
 
 T = TypeVar("T")
@@ -62,8 +64,8 @@ def check_jobs(n_jobs: int) -> None:
     SettingsError
         If it is neither positive nor −1.
     """
-    if not is_integer(n_jobs) or n_jobs < -1 or n_jobs == 0:
-        raise SettingsError(f"n_jobs={n_jobs!r}: expected a positive number, or -1 for all cores")
+    if checked("n_jobs", n_jobs, Annotated[int, Ge(-1)]) == 0:
+        raise SettingsError("n_jobs must be a positive number, or -1 for all cores, got 0")
 
 
 def _run(

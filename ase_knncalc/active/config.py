@@ -6,21 +6,11 @@ import json
 import os
 import re
 import sys
-from dataclasses import fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-    ValidationError,
-)
-
-from ase_knncalc._lib.arguments import similar
+from ase_knncalc._lib.arguments import Count, NotNegative, OneOf, Positive, Seed, Settings
 from ase_knncalc._lib.parallel import check_jobs
 from ase_knncalc.data import KeyMap
 from ase_knncalc.errors import SettingsError
@@ -28,34 +18,27 @@ from ase_knncalc.labelers.dft import RESOURCES
 from ase_knncalc.sampling import SamplingSettings
 from ase_knncalc.sampling.selection import STRATEGIES
 from ase_knncalc.settings import TrainingSettings
-from ase_knncalc.trend.sparse import SparseSettings
-
-_Kind = TypeVar("_Kind")
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class LoopTable(_Table):
+@dataclass(frozen=True)
+class LoopTable(Settings):
     """``[loop]``: how long, how much, and where."""
 
     directory: Path = Path("active")
-    iterations: PositiveInt = 5
-    batch: PositiveInt = 20
-    strategy: Literal["random", "energy_std", "novelty", "diversity", "combined", "variance"] = (
-        "variance"
-    )
-    energy_window: NonNegativeFloat | None = None
+    iterations: Count = 5
+    batch: Count = 20
+    strategy: Annotated[str, OneOf(STRATEGIES)] = "variance"
+    energy_window: NotNegative | None = None
     """eV above the lowest of a composition."""
     retrain: Literal["auto", "always", "never"] = "auto"
-    growth: PositiveFloat = 0.2
+    growth: Positive = 0.2
     """Additions, as a fraction of the training structures, that call for training."""
-    seed: int = Field(default=0, ge=0, lt=2**32)
+    seed: Seed = 0
     jobs: int = 1
 
 
-class ModelTable(_Table):
+@dataclass(frozen=True)
+class ModelTable(Settings):
     """``[model]``: what the loop starts from; without it, ``[training]`` makes the first model."""
 
     file: str | None = None
@@ -63,59 +46,56 @@ class ModelTable(_Table):
     reference: str = ""
 
 
-class TrainingTable(_Table):
+@dataclass(frozen=True)
+class TrainingTable(Settings):
     """``[training]``: the data that training starts from, and its settings."""
 
-    data: list[Path] = Field(default_factory=list)
-    monomers: list[Path] = Field(default_factory=list)
+    data: tuple[Path, ...] = ()
+    monomers: tuple[Path, ...] = ()
     reference_key: str = "reference_energy"
     baseline_key: str = "baseline_energy"
     check_labels: bool = True
     use_forces: bool = False
     """Whether forces of new labels take part; a model trained on forces has no k-NN term."""
-    settings: dict[str, Any] = Field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     """Fields of :class:`TrainingSettings`; ``sparse`` is a table of :class:`SparseSettings`."""
 
     def training_settings(self) -> TrainingSettings:
         """Settings, checked."""
-        options = _known(self.settings, TrainingSettings, "training.settings")
-        if "sparse" in options:
-            sparse = _known(options["sparse"], SparseSettings, "training.settings.sparse")
-            options["sparse"] = _made(SparseSettings, sparse, "training.settings.sparse")
-        return _made(TrainingSettings, options, "training.settings")
+        return TrainingSettings.from_dict(self.settings, "training.settings")
 
     def keys(self) -> KeyMap:
         """Where the training data keep their labels."""
         return KeyMap(reference_energy=self.reference_key, baseline_energy=self.baseline_key)
 
 
-class PoolTable(_Table):
+@dataclass(frozen=True)
+class PoolTable(Settings):
     """``[pool]``: structures to choose from: files, or molecules to sample clusters of."""
 
-    files: list[Path] = Field(default_factory=list)
-    sample: list[list[str]] = Field(default_factory=list)
+    files: tuple[Path, ...] = ()
+    sample: tuple[tuple[str, ...], ...] = ()
     """Clusters, each a list such as ``["sa:2", "am:2"]``."""
-    n: PositiveInt = 100
+    n: Count = 100
     """Structures to sample of each cluster."""
     engine: str = "auto"
     refresh: bool = False
     """Whether each iteration samples anew, with another seed."""
-    settings: dict[str, Any] = Field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     """Fields of :class:`SamplingSettings`."""
 
     def sampling_settings(self, seed: int, shift: int = 0) -> SamplingSettings:
         """Settings, checked; each sampling of a loop shifts the seed, its own or the loop's."""
-        options = _known(self.settings, SamplingSettings, "pool.settings")
-        options = {"seed": seed, **options}
-        made: SamplingSettings = _made(SamplingSettings, options, "pool.settings")
+        made = SamplingSettings.from_dict({"seed": seed, **self.settings}, "pool.settings")
         return replace(made, seed=(made.seed + shift) % 2**32)
 
 
-class LabelerTable(_Table):
+@dataclass(frozen=True)
+class LabelerTable(Settings):
     """``[labeler]``: who gives the labels."""
 
     kind: Literal["pyscf", "ase", "lookup"]
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
     """Arguments of the labeler, or of the ASE calculator."""
     calculator: str = ""
     """ASE's name of the calculator (``orca``, ``gaussian``, ``psi4``, …); kind ``ase``."""
@@ -125,30 +105,32 @@ class LabelerTable(_Table):
     charge_key: str | None = None
     """Argument of the calculator for the charge; None: found by itself, empty: it has none."""
     multiplicity_key: str | None = None
-    files: list[Path] = Field(default_factory=list)
+    files: tuple[Path, ...] = ()
     """Labelled structures; kind ``lookup``."""
     reference_key: str = "reference_energy"
-    time_limit: PositiveFloat | None = None
+    time_limit: Positive | None = None
     """Seconds for one structure."""
 
 
-class TestTable(_Table):
+@dataclass(frozen=True)
+class TestTable(Settings):
     """``[test]``: labelled structures held out, for the curve of errors."""
 
-    files: list[Path] = Field(default_factory=list)
+    files: tuple[Path, ...] = ()
     reference_key: str = "reference_energy"
     baseline_key: str = "baseline_energy"
 
 
-class LoopConfig(_Table):
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig(Settings):
     """A whole configuration."""
 
-    loop: LoopTable = Field(default_factory=LoopTable)
-    model: ModelTable = Field(default_factory=ModelTable)
-    training: TrainingTable = Field(default_factory=TrainingTable)
+    loop: LoopTable = field(default_factory=LoopTable)
+    model: ModelTable = field(default_factory=ModelTable)
+    training: TrainingTable = field(default_factory=TrainingTable)
     pool: PoolTable
     labeler: LabelerTable
-    test: TestTable = Field(default_factory=TestTable)
+    test: TestTable = field(default_factory=TestTable)
 
     def identity(self) -> dict[str, Any]:
         """What two runs of one loop have in common, as plain values.
@@ -156,7 +138,7 @@ class LoopConfig(_Table):
         Paths count from the loop's directory: they stay the same where the configuration is named
         by another path, and where all of it moves.
         """
-        tables = self.model_dump(mode="json", exclude={"loop"})
+        tables = {name: table for name, table in asdict(self).items() if name != "loop"}
         tables["labeler"].pop("time_limit")
         if self.labeler.kind == "pyscf":
             for name in RESOURCES:
@@ -168,7 +150,7 @@ class LoopConfig(_Table):
             tables["model"]["file"] = self._relative(self.model.file)
         return dict(json.loads(json.dumps(tables)))
 
-    def _relative(self, path: str) -> str:
+    def _relative(self, path: str | Path) -> str:
         return os.path.relpath(path, self.loop.directory)
 
 
@@ -193,10 +175,7 @@ def read_config(path: str | os.PathLike[str]) -> LoopConfig:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise SettingsError(f"{path} is not TOML: {e}") from e
     try:
-        config = LoopConfig.model_validate(_with_paths(tables, path.parent))
-    except ValidationError as e:
-        raise SettingsError(f"{path}: {_first_problem(e)}") from None
-    try:
+        config = LoopConfig.from_dict(_with_paths(tables, path.parent))
         _check(config)
     except SettingsError as e:
         raise SettingsError(f"{path}: {e}") from None
@@ -215,7 +194,7 @@ def _with_paths(tables: dict[str, Any], folder: Path) -> dict[str, Any]:
     def resolve(value: Any) -> Any:
         if isinstance(value, list):
             return [resolve(v) for v in value]
-        return str(folder / os.path.expanduser(value)) if isinstance(value, str) else value
+        return folder / os.path.expanduser(value) if isinstance(value, str) else value
 
     tables = {"loop": {}, **tables}
     if isinstance(tables["loop"], dict):
@@ -260,38 +239,6 @@ def _pool_paths(pool: dict[str, Any], folder: Path) -> dict[str, Any]:
     return changed
 
 
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
-    where = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        table: Any = LoopConfig
-        for part in problem["loc"][:-1]:
-            table = table.model_fields[part].annotation
-        return f"{where}: unknown key{similar(str(problem['loc'][-1]), table.model_fields)}"
-    if problem["type"] == "missing":
-        return f"{where}: missing"
-    return f"{where}: {problem['msg']}, got {problem['input']!r}"
-
-
-def _known(options: Any, kind: type[Any], where: str) -> dict[str, Any]:
-    if not isinstance(options, dict):
-        raise SettingsError(f"{where}: expected a table, got {options!r}")
-    names = [f.name for f in fields(kind)]
-    for key in options:
-        if key not in names:
-            raise SettingsError(f"{where}.{key}: unknown key{similar(key, names)}")
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
-
-
-def _made(kind: type[_Kind], options: dict[str, Any], where: str) -> _Kind:
-    try:
-        return kind(**options)
-    except SettingsError as e:
-        raise SettingsError(f"{where}: {e}") from None
-    except TypeError as e:
-        raise SettingsError(f"{where}: {e}") from None
-
-
 def _check(config: LoopConfig) -> None:
     """What one key demands of another."""
     if config.model.file is None and not config.training.data:
@@ -311,7 +258,8 @@ def _check(config: LoopConfig) -> None:
     only = {"files": "lookup", "reference_key": "lookup", "calculator": "ase", "method": "ase",
             "energies_only": "ase", "charge_key": "ase", "multiplicity_key": "ase"}  # fmt: skip
     for key, kind in only.items():
-        if key in config.labeler.model_fields_set and config.labeler.kind != kind:
+        default = getattr(LabelerTable, key)
+        if config.labeler.kind != kind and getattr(config.labeler, key) != default:
             raise SettingsError(f"labeler.{key}: only with kind = {kind!r}")
     if config.labeler.kind == "lookup" and not config.labeler.files:
         raise SettingsError("labeler.files: needed with kind = 'lookup'")
@@ -320,7 +268,6 @@ def _check(config: LoopConfig) -> None:
             "labeler.calculator and labeler.method: needed with kind = 'ase', such as 'orca' and "
             "'DLPNO-CCSD(T)/aug-cc-pVTZ'"
         )
-    assert config.loop.strategy in STRATEGIES
     config.training.training_settings()
     config.pool.sampling_settings(config.loop.seed)
     for texts in config.pool.sample:

@@ -25,7 +25,7 @@ from ase import Atoms
 from ase.data import covalent_radii
 from ase.symbols import Symbols
 
-from ase_knncalc._lib.arguments import instance, optional
+from ase_knncalc._lib.arguments import checked, instance
 from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc.errors import SettingsError, StructureError
 from ase_knncalc.model import KNNModel
@@ -110,9 +110,9 @@ def binding_energy(
     BaselineError
         If the baseline fails.
     """
-    instance(KNNModel)("model", model)
-    optional(instance(str))("molecules", molecules)
-    if not is_monomers(optional(instance(Mapping))("monomers", monomers) or {}):
+    instance("model", model, KNNModel)
+    checked("molecules", molecules, str | None)
+    if not is_monomers({} if monomers is None else instance("monomers", monomers, Mapping)):
         raise SettingsError(
             "monomers must hold, by name, numbers, charge and reference_energy of each, as "
             "read_monomers makes them of structures"

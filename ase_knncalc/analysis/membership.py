@@ -152,7 +152,7 @@ def find_in_training(model: KNNModel, atoms: Atoms, *, charge: int | None = None
     >>> find_in_training(model, molecule("NH3")).answer
     'no: ...'
     """
-    instance(KNNModel)("model", model)
+    instance("model", model, KNNModel)
     check_structure(atoms)
     resolve_charge(atoms, charge)
     composition = composition_label(atoms)

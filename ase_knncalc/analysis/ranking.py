@@ -73,9 +73,9 @@ def predict_frames(
         If ``baseline_energy`` is not one finite number for each structure, or not zero and the
         model has learned the reference itself.
     """
-    instance(KNNModel)("model", model)
+    instance("model", model, KNNModel)
     check_jobs(n_jobs)
-    frames = [frames] if isinstance(frames, Atoms) else list(instance(Iterable)("frames", frames))
+    frames = [frames] if isinstance(frames, Atoms) else list(instance("frames", frames, Iterable))
     if baseline_energy is not None:
         energies = model.known_energies(len(frames), baseline_energy)
     elif model.baseline is None:

@@ -56,7 +56,7 @@ def snapshot(atoms: Atoms, *, per_atom: Literal["arrays", "info"] = "arrays") ->
 
     Of dynamics: ``dyn.attach(lambda: trajectory.write(snapshot(atoms)), interval=10)``.
     """
-    instance(Atoms)("atoms", atoms)
+    instance("atoms", atoms, Atoms)
     if not isinstance(atoms.calc, BaseCalculator):
         raise SettingsError("the structure has no calculator: set atoms.calc, or nothing is known")
     calculator = atoms.calc

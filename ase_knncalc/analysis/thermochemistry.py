@@ -23,7 +23,7 @@ from ase import Atoms, units
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.symbols import Symbols
 
-from ase_knncalc._lib.arguments import instance, optional, positive, whole
+from ase_knncalc._lib.arguments import Count, Positive, checked, instance
 from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc.errors import SettingsError, StructureError
 from ase_knncalc.structure import check_structure, resolve_charge, structure_label
@@ -111,10 +111,10 @@ def gibbs_energy(
         If the structure is not relaxed, or no minimum.
     """
     for name, value in (("temperature", temperature), ("pressure", pressure), ("delta", delta)):
-        positive(name, value)
-    optional(positive)("lowest", lowest)
-    optional(positive)("fmax", fmax)
-    whole(1)("symmetry", symmetry)
+        checked(name, value, Positive)
+    checked("lowest", lowest, Positive | None)
+    checked("fmax", fmax, Positive | None)
+    checked("symmetry", symmetry, Count)
     from ase.thermochemistry import IdealGasThermo
 
     largest = float(np.linalg.norm(_forces(atoms), axis=1).max())
@@ -198,9 +198,9 @@ def binding_gibbs_energy(
         If temperatures or pressures differ, or atoms and charge of the molecules do not add up
         to those of the cluster.
     """
-    molecules = list(instance(Iterable)("molecules", molecules))
+    molecules = list(instance("molecules", molecules, Iterable))
     for name, state in (("cluster", cluster), *(("each of molecules", m) for m in molecules)):
-        instance(Thermochemistry)(name, state)
+        instance(name, state, Thermochemistry)
     if len(molecules) < 2:
         raise SettingsError(
             f"a cluster binds at least two molecules, got {len(molecules)}: list each of them, "

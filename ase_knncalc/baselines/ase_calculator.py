@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from ase import Atoms
 from ase import __version__ as ase_version
 
+from ase_knncalc._lib.arguments import checked
 from ase_knncalc.baselines.base import require_finite
 from ase_knncalc.errors import BaselineError, SettingsError
 from ase_knncalc.structure import structure_label
@@ -59,12 +60,8 @@ class ASEBaseline:
                 f"expected an ASE calculator object, got {calculator!r}; "
                 "create one first, such as `EMT()`"
             )
-        if charge_via not in get_args(ChargeVia):
-            raise SettingsError(
-                f"charge_via must be one of {', '.join(get_args(ChargeVia))}; got {charge_via!r}"
-            )
+        self.charge_via = checked("charge_via", charge_via, ChargeVia)
         self.calculator = calculator
-        self.charge_via = charge_via
         if "cache_api" in self._parameters():
             calculator.set(cache_api=False)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
 from typing import Any
 
 from ase import Atoms
@@ -100,21 +100,16 @@ def _from_dict(spec: dict[str, Any]) -> Baseline:
         )
     if library not in LIBRARIES or "method" not in spec:
         raise _unknown(spec)
-    settings = {k: v for k, v in spec.items() if k not in ("method", "library", "version")}
-    for key, value in settings.items():
-        reader = _SETTINGS.get(key)
-        if reader is None:
-            raise SettingsError(
-                f"unknown setting {key!r} of the baseline {library}; expected some of "
-                f"{', '.join(_SETTINGS)}"
-            )
-        try:
-            settings[key] = reader(value)
-        except (TypeError, ValueError):
-            raise SettingsError(
-                f"setting {key!r} of the baseline {library} is {value!r}, expected a number"
-            ) from None
-    return _CLASSES[library](spec["method"], **settings)
+    settings = {k: _number(v) for k, v in spec.items() if k not in ("library", "version")}
+    return _CLASSES[library].from_dict(settings, f"baseline {library}")
+
+
+def _number(value: Any) -> Any:
+    """What a description has as text, as a number if it is one."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def baseline_of(spec: dict[str, Any]) -> Baseline:
@@ -163,11 +158,6 @@ def baseline_difference(expected: dict[str, Any], have: Baseline) -> str:
     return ""
 
 
-_SETTINGS: dict[str, Callable[[Any], Any]] = {
-    "accuracy": float,
-    "max_iterations": int,
-    "electronic_temperature": float,
-}
 _BARE: dict[str | None, type[NoBaseline] | type[GivenBaseline]] = {
     "none": NoBaseline,
     "given": GivenBaseline,

@@ -8,13 +8,15 @@ import math
 import os
 import re
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from annotated_types import Ge, Le
 from ase import Atoms
 from ase.data import chemical_symbols
 from ase.units import Bohr, Hartree, kB
 
+from ase_knncalc._lib.arguments import Settings
 from ase_knncalc._lib.threads import alone_on_one_thread
 from ase_knncalc.baselines.base import require_finite
 from ase_knncalc.errors import BaselineError, SettingsError
@@ -29,7 +31,7 @@ _MAX_Z = 86  # radon
 
 
 @dataclass(frozen=True)
-class _XTBFamily:
+class _XTBFamily(Settings):
     """What GFN1-xTB and GFN2-xTB have in common in both libraries.
 
     Parameters
@@ -54,31 +56,19 @@ class _XTBFamily:
     """
 
     method: str = "GFN1-xTB"
-    accuracy: float = 1.0
-    max_iterations: int = 250
-    electronic_temperature: float = 300.0
+    accuracy: Annotated[float, Ge(1e-4), Le(1e3)] = 1.0
+    max_iterations: Annotated[int, Ge(1), Le(1_000_000)] = 250
+    electronic_temperature: Annotated[float, Ge(1e-3), Le(1e6)] = 300.0
     library: ClassVar[str]
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         canonical = canonical_method(self.method)
         if canonical is None:
             raise SettingsError(
                 f"unknown xTB method {self.method!r}; expected one of {', '.join(METHODS)}"
             )
         object.__setattr__(self, "method", canonical)
-        for name, low, high in (
-            ("accuracy", 1e-4, 1e3),
-            ("electronic_temperature", 1e-3, 1e6),
-            ("max_iterations", 1, 1e6),
-        ):
-            value = getattr(self, name)
-            number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-            if not (number and low <= value <= high):  # False for NaN, too
-                raise SettingsError(
-                    f"{name} must be a number from {low:g} to {high:g}, got {value!r}"
-                )
-        if int(self.max_iterations) != self.max_iterations:
-            raise SettingsError(f"max_iterations must be an integer, got {self.max_iterations!r}")
         _require_installed(self.library)
 
     def energy(self, atoms: Atoms, charge: int, multiplicity: int) -> float:
@@ -107,9 +97,9 @@ class _XTBFamily:
             "method": self.method,
             "library": self.library,
             "version": importlib.metadata.version(self.library),
-            "accuracy": repr(float(self.accuracy)),
-            "max_iterations": str(int(self.max_iterations)),
-            "electronic_temperature": repr(float(self.electronic_temperature)),
+            "accuracy": repr(self.accuracy),
+            "max_iterations": str(self.max_iterations),
+            "electronic_temperature": repr(self.electronic_temperature),
         }
 
     def _run(self, atoms: Atoms, charge: int, multiplicity: int) -> tuple[float, np.ndarray]:
@@ -195,9 +185,9 @@ class TBLiteBaseline(_XTBFamily):
 
         calculator = Calculator(self.method, numbers, positions, charge=float(charge), uhf=uhf)
         calculator.set("verbosity", 0)
-        calculator.set("accuracy", float(self.accuracy))
-        calculator.set("max-iter", int(self.max_iterations))
-        calculator.set("temperature", float(self.electronic_temperature) * kB / Hartree)
+        calculator.set("accuracy", self.accuracy)
+        calculator.set("max-iter", self.max_iterations)
+        calculator.set("temperature", self.electronic_temperature * kB / Hartree)
         result = calculator.singlepoint()
         return float(result.get("energy")), np.array(result.get("gradient"), dtype=float)
 
@@ -223,9 +213,9 @@ class XTBBaseline(_XTBFamily):
         turned = positions @ _OBLIQUE.T
         calculator = Calculator(param, numbers, turned, charge=float(charge), uhf=uhf)
         calculator.set_verbosity("muted")
-        calculator.set_accuracy(float(self.accuracy))
-        calculator.set_max_iterations(int(self.max_iterations))
-        calculator.set_electronic_temperature(float(self.electronic_temperature))
+        calculator.set_accuracy(self.accuracy)
+        calculator.set_max_iterations(self.max_iterations)
+        calculator.set_electronic_temperature(self.electronic_temperature)
         result = calculator.singlepoint()
         return float(result.get_energy()), result.get_gradient() @ _OBLIQUE
 

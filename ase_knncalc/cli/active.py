@@ -119,14 +119,14 @@ def select(
 
     Example: knncalc select pool.extxyz -n 20 -m saw-wb97xd -o chosen.extxyz
     """
-    from ase_knncalc._lib.arguments import one_of
+    from ase_knncalc._lib.arguments import OneOf, checked
     from ase_knncalc.data import KeyMap, read_structures, write_frames
     from ase_knncalc.data.frames import frame_writer
     from ase_knncalc.sampling import select_frames
     from ase_knncalc.sampling.selection import STRATEGIES
     from ase_knncalc.store import find_model, load_model
 
-    one_of(STRATEGIES)("strategy", strategy)
+    checked("strategy", strategy, OneOf(STRATEGIES))
     check_outputs([*pool, find_model(model)], ("--output", output, frame_writer))
     loaded = load_model(model, baseline=None if energy_window is None else baseline)
     frames = read_structures(pool)

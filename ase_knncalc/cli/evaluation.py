@@ -66,12 +66,12 @@ def cv(
 
     Example: knncalc cv clusters.extxyz.gz -r wb97xd_energy --split composition --plot cv.png
     """
-    from ase_knncalc._lib.arguments import one_of
+    from ase_knncalc._lib.arguments import OneOf, checked
     from ase_knncalc.evaluation import SPLITS, cross_validate
     from ase_knncalc.settings import TrainingSettings
 
     settings = TrainingSettings(trend=trend, k=k, weights=weights, seed=seed)
-    one_of(SPLITS)("split", split)
+    checked("split", split, OneOf(SPLITS))
     _check_outputs(data, plot, cache)
     known = _load(data, reference_key, baseline_key, baseline, settings, cache, jobs, quiet)
     held = cross_validate(
@@ -104,11 +104,11 @@ def compare(
 
     Example: knncalc compare clusters.extxyz.gz -r wb97xd_energy --methods sparse,none/distance
     """
-    from ase_knncalc._lib.arguments import one_of
+    from ase_knncalc._lib.arguments import OneOf, checked
     from ase_knncalc.evaluation import SPLITS, cross_validate
     from ase_knncalc.settings import TrainingSettings
 
-    one_of(SPLITS)("split", split)
+    checked("split", split, OneOf(SPLITS))
     wanted = {}
     for name in methods.split(","):
         trend, _, weights = name.strip().partition("/")

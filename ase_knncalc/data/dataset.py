@@ -14,7 +14,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
-from ase_knncalc._lib.arguments import not_negative
+from ase_knncalc._lib.arguments import NotNegative, checked
 from ase_knncalc.data.duplicates import DuplicateFinder
 from ase_knncalc.data.frames import enumerate_frames, is_jkqc
 from ase_knncalc.data.keys import LEVELS, KeyMap, key_map, label_keys
@@ -308,7 +308,7 @@ class _Builder:
     def __init__(
         self, keys: KeyMap, require_reference: bool, require_baseline: bool, tolerance: float
     ) -> None:
-        not_negative("tolerance", tolerance)
+        checked("tolerance", tolerance, NotNegative)
         self.keys = keys
         self.required = {"reference": require_reference, "baseline": require_baseline}
         self.frames: list[Atoms] = []

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from ase import Atoms
 from ase.io.formats import UnknownFileTypeError, string2index
 
-from ase_knncalc._lib.arguments import file_name, instance, several
+from ase_knncalc._lib.arguments import file_name, instance, instances
 from ase_knncalc._lib.files import replacing
 from ase_knncalc.data.databases import fits_database, iter_database, write_database
 from ase_knncalc.data.extxyz import TEXT_KEYS, count_extxyz, fits_extxyz, iter_extxyz, write_extxyz
@@ -199,10 +199,10 @@ def write_frames(path: str | os.PathLike[str], frames: Iterable[Atoms]) -> None:
         Unknown suffix, no frames, or the file cannot be written.
     """
     path = Path(file_name("path", path))
-    frames = list(instance(Iterable)("frames", frames))
+    frames = list(instance("frames", frames, Iterable))
     if not frames:
         raise DataError(f"{path}: there are no frames to write")
-    several(instance(Atoms))("frames", frames)
+    instances("frames", frames, Atoms)
     write, fits = frame_writer(path)
     told: dict[str, str] = {}
     number = 0

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import MinLen
 from ase import Atoms, units
 from ase.calculators.calculator import BaseCalculator, PropertyNotImplementedError
 
-from ase_knncalc._lib.arguments import instance, is_real, one_of
+from ase_knncalc._lib.arguments import OneOf, Settings, instance
 from ase_knncalc.errors import DataError, SettingsError
 
 ENERGY_UNITS: dict[str, float] = {
@@ -30,8 +31,11 @@ FORCE_UNITS: dict[str, float] = {
 """Force units that :class:`KeyMap` knows, in eV/Å."""
 
 
+Key = Annotated[str, MinLen(1)]
+
+
 @dataclass(frozen=True)
-class KeyMap:
+class KeyMap(Settings):
     """Names of the labels in a file, and their units.
 
     Energies are looked for in ``info`` and then among the results of the attached
@@ -62,26 +66,21 @@ class KeyMap:
         Unknown unit or empty key.
     """
 
-    reference_energy: str = "reference_energy"
-    reference_forces: str = "reference_forces"
-    baseline_energy: str = "baseline_energy"
-    baseline_forces: str = "baseline_forces"
-    name: str = "name"
-    composition: str = "composition"
-    charge: str = "charge"
-    multiplicity: str = "multiplicity"
-    energy_unit: str = "eV"
+    reference_energy: Key = "reference_energy"
+    reference_forces: Key = "reference_forces"
+    baseline_energy: Key = "baseline_energy"
+    baseline_forces: Key = "baseline_forces"
+    name: Key = "name"
+    composition: Key = "composition"
+    charge: Key = "charge"
+    multiplicity: Key = "multiplicity"
+    energy_unit: Annotated[str, OneOf(tuple(ENERGY_UNITS))] = "eV"
     force_unit: str | float | None = None
 
     def __post_init__(self) -> None:
-        for field in self.__dataclass_fields__:
-            key = getattr(self, field)
-            if not field.endswith("_unit") and not instance(str)(field, key):
-                raise SettingsError(f"{field} is an empty key; leave it out for the default")
-        one_of(tuple(ENERGY_UNITS))("energy_unit", self.energy_unit)
+        super().__post_init__()
         unit = self.force_unit
-        named = isinstance(unit, str) and unit in FORCE_UNITS
-        if not (named or unit is None or (is_real(unit) and float(unit) > 0)):
+        if unit not in FORCE_UNITS and not (unit is None or (isinstance(unit, float) and unit > 0)):
             raise SettingsError(
                 f"force_unit={self.force_unit!r} is unknown; choose {_choices(FORCE_UNITS)}, or "
                 "give the number that turns the forces into eV/Å"
@@ -161,7 +160,7 @@ class KeyMap:
 
 def key_map(keys: KeyMap | None) -> KeyMap:
     """The keys that were given, or the default names."""
-    return KeyMap() if keys is None else instance(KeyMap)("keys", keys)
+    return KeyMap() if keys is None else instance("keys", keys, KeyMap)
 
 
 LEVELS = ("reference", "baseline")

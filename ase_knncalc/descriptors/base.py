@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
-from typing import Any, ClassVar, Protocol
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, ClassVar, Protocol
 
 import numpy as np
+from annotated_types import Ge, Le, Lt
 from ase.data import atomic_numbers, chemical_symbols
 
-from ase_knncalc._lib.arguments import is_integer, is_real
+from ase_knncalc._lib.arguments import Settings, Several
 from ase_knncalc._lib.arrays import AnyArray, FloatArray, IntArray
 from ase_knncalc.descriptors.moving import MovingRows
 from ase_knncalc.errors import SettingsError, StructureError, UnknownElementError
@@ -48,36 +49,30 @@ class Descriptor(Protocol):
 
 
 # Lengths in Å, widths, exponents and weights beyond these have no meaning, and overflow.
-_SMALLEST, _LARGEST = 1e-6, 1e4
-_MOST_RADIAL = 1000
+Parameter = Annotated[float, Ge(1e-6), Le(1e4)]
+Functions = Annotated[int, Ge(1), Le(1000)]
+_Number = Annotated[int, Ge(1), Lt(len(chemical_symbols))]
 
 
-def check_settings(settings: Any) -> None:
-    """Raise :class:`SettingsError` unless a descriptor's settings mean something."""
-    numbers = list(settings.elements)
-    if not numbers or any(not is_integer(z) or not 1 <= z < len(chemical_symbols) for z in numbers):
-        raise SettingsError(
-            f"elements must be atomic numbers from 1 to {len(chemical_symbols) - 1}, got {numbers}"
-        )
-    object.__setattr__(settings, "elements", tuple(sorted({int(z) for z in numbers})))
-    for f in fields(settings):
-        value = getattr(settings, f.name)
-        if f.name == "elements":
-            continue
-        if not is_real(value) or not value > 0:
-            raise SettingsError(f"{settings.kind}: {f.name} must be positive, got {value!r}")
-        if f.type == "int" and not (is_integer(value) and value <= _MOST_RADIAL):
-            raise SettingsError(
-                f"{settings.kind}: {f.name} must be a whole number of at most {_MOST_RADIAL}, "
-                f"got {value!r}"
-            )
-        if not _SMALLEST <= value <= _LARGEST:
-            raise SettingsError(
-                f"{settings.kind}: {f.name} must lie between {_SMALLEST:g} and {_LARGEST:g}, "
-                f"got {value!r}"
-            )
-        # NumPy's numbers have no place in a file's JSON.
-        object.__setattr__(settings, f.name, int(value) if f.type == "int" else float(value))
+@dataclass(frozen=True)
+class DescriptorSettings(Settings):
+    """What all descriptors have: the elements that they distinguish, ascending, and a kind."""
+
+    kind: ClassVar[str]
+
+    elements: Several[_Number]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "elements", tuple(sorted(set(self.elements))))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Settings as plain numbers and strings, with the kind of descriptor."""
+        return {"kind": self.kind, **asdict(self), "elements": list(self.elements)}
+
+    def arrays(self) -> dict[str, AnyArray]:
+        """Nothing: the settings are all."""
+        return {}
 
 
 def require_atoms(

@@ -9,19 +9,19 @@ References
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from ase.data import chemical_symbols
 
-from ase_knncalc._lib.arrays import AnyArray, FloatArray, IntArray
-from ase_knncalc.descriptors.base import check_settings, require_atoms
+from ase_knncalc._lib.arrays import FloatArray, IntArray
+from ase_knncalc.descriptors.base import DescriptorSettings, Functions, Parameter, require_atoms
 from ase_knncalc.descriptors.moving import Derivatives, RowsWithDerivatives
 
 
 @dataclass(frozen=True)
-class FCHL19:
+class FCHL19(DescriptorSettings):
     """FCHL19 atomic descriptor (two- and three-body histograms, by element pairs).
 
     Parameters
@@ -44,20 +44,16 @@ class FCHL19:
     differentiable: ClassVar[bool] = True
     by_element: ClassVar[bool] = False
 
-    elements: tuple[int, ...]
-    rcut: float = 8.0
-    acut: float = 8.0
-    n_rs2: int = 24
-    n_rs3: int = 20
-    eta2: float = 0.32
-    eta3: float = 2.7
-    zeta: float = float(np.pi)
-    two_body_decay: float = 1.8
-    three_body_decay: float = 0.57
-    three_body_weight: float = 13.4
-
-    def __post_init__(self) -> None:
-        check_settings(self)
+    rcut: Parameter = 8.0
+    acut: Parameter = 8.0
+    n_rs2: Functions = 24
+    n_rs3: Functions = 20
+    eta2: Parameter = 0.32
+    eta3: Parameter = 2.7
+    zeta: Parameter = float(np.pi)
+    two_body_decay: Parameter = 1.8
+    three_body_decay: Parameter = 0.57
+    three_body_weight: Parameter = 13.4
 
     @property
     def n_features(self) -> int:
@@ -132,11 +128,3 @@ class FCHL19:
             return Derivatives(centers, moved, gradient[centers, :, moved].transpose(0, 2, 1))
 
         return RowsWithDerivatives(self.local(*atoms), derivatives)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Settings as plain numbers and strings, with the kind of descriptor."""
-        return {"kind": self.kind, **asdict(self), "elements": list(self.elements)}
-
-    def arrays(self) -> dict[str, AnyArray]:
-        """Nothing: the settings are all."""
-        return {}

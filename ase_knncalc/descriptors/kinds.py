@@ -41,6 +41,6 @@ def descriptor_from_dict(
     if kind not in DESCRIPTORS:
         raise SettingsError(f"unknown descriptor {kind!r}; known are {sorted(DESCRIPTORS)}")
     try:
-        return DESCRIPTORS[kind](**{**options, "elements": tuple(options["elements"])})
-    except (TypeError, KeyError) as e:
-        raise SettingsError(f"descriptor {kind!r}: {e}") from e
+        return DESCRIPTORS[kind].from_dict(options)
+    except SettingsError as e:
+        raise SettingsError(f"descriptor {kind!r}: {e}") from None

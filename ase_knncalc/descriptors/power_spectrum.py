@@ -15,21 +15,21 @@ A. S. Christensen et al., J. Chem. Phys. 152, 044107 (2020): log-normal radial f
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from ase.data import chemical_symbols
 
-from ase_knncalc._lib.arrays import AnyArray, FloatArray, IntArray
-from ase_knncalc.descriptors.base import check_settings, require_atoms
+from ase_knncalc._lib.arrays import FloatArray, IntArray
+from ase_knncalc.descriptors.base import DescriptorSettings, Functions, Parameter, require_atoms
 from ase_knncalc.descriptors.harmonics import spherical_harmonics
 from ase_knncalc.descriptors.moving import Derivatives, pull_pairs
 
 
 @dataclass(frozen=True)
-class PowerSpectrum:
+class PowerSpectrum(DescriptorSettings):
     """Two-body histograms and the power spectrum of the neighbour density.
 
     Parameters
@@ -54,18 +54,14 @@ class PowerSpectrum:
     differentiable: ClassVar[bool] = True
     by_element: ClassVar[bool] = False
 
-    elements: tuple[int, ...]
-    rcut: float = 5.0
-    pair_rcut: float = 6.0
-    n_radial: int = 6
-    n_pair: int = 16
-    l_max: int = 3
-    r_min: float = 0.8
-    width: float = 1.5
-    decay: float = 2.0
-
-    def __post_init__(self) -> None:
-        check_settings(self)
+    rcut: Parameter = 5.0
+    pair_rcut: Parameter = 6.0
+    n_radial: Functions = 6
+    n_pair: Functions = 16
+    l_max: Functions = 3
+    r_min: Parameter = 0.8
+    width: Parameter = 1.5
+    decay: Parameter = 2.0
 
     @property
     def n_channels(self) -> int:
@@ -109,14 +105,6 @@ class PowerSpectrum:
     def moving(self, numbers: IntArray, positions: FloatArray) -> Expansion:
         """Rows as from :meth:`local`, and what moves them."""
         return Expansion(self, *require_atoms(numbers, positions, self.elements))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Settings as plain numbers and strings, with the kind of descriptor."""
-        return {"kind": self.kind, **asdict(self), "elements": list(self.elements)}
-
-    def arrays(self) -> dict[str, AnyArray]:
-        """Nothing: the settings are all."""
-        return {}
 
     def triangle(self) -> tuple[IntArray, IntArray, FloatArray]:
         """Channels q ≤ q' of the power spectrum's entries, and their factors but for the degree.

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from ase_knncalc._lib.arrays import AnyArray, FloatArray, IntArray
-from ase_knncalc.descriptors.base import check_settings, require_atoms
+from ase_knncalc._lib.arrays import FloatArray, IntArray
+from ase_knncalc.descriptors.base import DescriptorSettings, Parameter, require_atoms
 from ase_knncalc.descriptors.moving import RowsWithDerivatives
 from ase_knncalc.errors import SettingsError
 
 
 @dataclass(frozen=True)
-class SLATM:
+class SLATM(DescriptorSettings):
     """Atomic SLATM: spectra of two- and three-body potentials [1]_, from qmllib; no derivatives.
 
     Parameters
@@ -37,13 +37,9 @@ class SLATM:
     differentiable: ClassVar[bool] = False
     by_element: ClassVar[bool] = False
 
-    elements: tuple[int, ...]
-    rcut: float = 4.8
-    sigma: float = 0.05
-    grid: float = 0.1
-
-    def __post_init__(self) -> None:
-        check_settings(self)
+    rcut: Parameter = 4.8
+    sigma: Parameter = 0.05
+    grid: Parameter = 0.1
 
     def _types(self) -> list[list[int]]:
         from qmllib.representations import get_slatm_mbtypes
@@ -82,11 +78,3 @@ class SLATM:
     def blocks(self) -> dict[str, slice]:
         """The whole row: its parts are not told apart."""
         return {"SLATM": slice(0, self.n_features)}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Settings as plain numbers and strings, with the kind of descriptor."""
-        return {"kind": self.kind, **asdict(self), "elements": list(self.elements)}
-
-    def arrays(self) -> dict[str, AnyArray]:
-        """Nothing: the settings are all."""
-        return {}

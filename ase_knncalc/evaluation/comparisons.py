@@ -27,8 +27,8 @@ def compare(
 ) -> dict[str, Held]:
     """Cross-validate several methods on the same folds."""
     jobs, names = [], []
-    for name, settings in instance(Mapping)("methods", methods).items():
-        instance(TrainingSettings)("each of methods", settings)
+    for name, settings in instance("methods", methods, Mapping).items():
+        instance("each of methods", settings, TrainingSettings)
         for train_rows, test_rows in splits(data, split, folds, settings.seed):
             jobs.append((data, train_rows, test_rows, settings))
             names.append(name)
@@ -63,8 +63,8 @@ def tune(
     if n_groups >= 2:
         kinds["composition"] = min(folds, n_groups)
     jobs, owners = [], []
-    for name, settings in instance(Mapping)("candidates", candidates).items():
-        instance(TrainingSettings)("each of candidates", settings)
+    for name, settings in instance("candidates", candidates, Mapping).items():
+        instance("each of candidates", settings, TrainingSettings)
         for kind, parts in kinds.items():
             for train_rows, test_rows in splits(data, kind, parts, settings.seed):
                 jobs.append((data, train_rows, test_rows, settings))

@@ -10,8 +10,7 @@ import time
 import numpy as np
 from ase.data import chemical_symbols
 
-from ase_knncalc._lib.arguments import instance, one_of, whole
-from ase_knncalc._lib.arguments import seed as check_seed
+from ase_knncalc._lib.arguments import Count, OneOf, Seed, checked, instance
 from ase_knncalc._lib.arrays import IntArray
 from ase_knncalc._lib.parallel import run
 from ase_knncalc._lib.progress import track
@@ -83,12 +82,12 @@ def splits(data: TrainingData, kind: str, folds: int, seed: int) -> list[tuple[I
     """
     from sklearn.model_selection import GroupKFold, KFold
 
-    instance(TrainingData)("data", data)
-    folds = whole(1)("folds", folds)
-    check_seed("seed", seed)
+    instance("data", data, TrainingData)
+    folds = checked("folds", folds, Count)
+    checked("seed", seed, Seed)
     n_groups = len(set(data.groups))
     available = len(data) if kind == "random" else n_groups
-    one_of(SPLITS)("split", kind)
+    checked("split", kind, OneOf(SPLITS))
     if not 2 <= folds <= available:
         raise SettingsError(
             f"{folds} folds asked for; between 2 and {available} are possible for a {kind} split"
@@ -112,7 +111,7 @@ def cross_validate(
 
     ``n_jobs`` folds are worked on at a time; each holds its own part of the data.
     """
-    instance(TrainingSettings)("settings", settings)
+    instance("settings", settings, TrainingSettings)
     jobs = [
         (data, train_rows, test_rows, settings)
         for train_rows, test_rows in splits(data, split, folds, settings.seed)

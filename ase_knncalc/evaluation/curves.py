@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Gt, Lt
 
-from ase_knncalc._lib.arguments import instance, is_real, several, whole
+from ase_knncalc._lib.arguments import Count, Several, checked, instance
 from ase_knncalc._lib.parallel import run
 from ase_knncalc._lib.progress import track
 from ase_knncalc.errors import SettingsError
@@ -35,12 +37,11 @@ def learning_curve(
     list of dict
         ``size``, ``mae``, ``mae_sd`` (over repeats), ``rmse`` in eV, ``spearman``, ``coverage``.
     """
-    instance(TrainingData)("data", data)
-    instance(TrainingSettings)("settings", settings)
-    repeats = whole(1)("repeats", repeats)
-    sizes = several(whole(1))("training sizes", sizes)
-    if not is_real(test_fraction) or not 0 < test_fraction < 1:
-        raise SettingsError(f"test_fraction must lie between 0 and 1, got {test_fraction!r}")
+    instance("data", data, TrainingData)
+    instance("settings", settings, TrainingSettings)
+    repeats = checked("repeats", repeats, Count)
+    sizes = checked("sizes", sizes, Several[Count])
+    test_fraction = checked("test_fraction", test_fraction, Annotated[float, Gt(0), Lt(1)])
     n_test = max(1, round(test_fraction * len(data)))
     largest = len(data) - n_test
     bad = [s for s in sizes if not 2 <= s <= largest]

@@ -25,16 +25,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from numbers import Integral, Real
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge, Le
 from scipy.optimize import OptimizeResult, minimize
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from ase_knncalc._lib.arguments import Count, NotNegative, OneOf, Whole, checked
 from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc.errors import DataError, SettingsError
 from ase_knncalc.knn.mlkr_loss import leave_one_out, mlkr_loss
@@ -365,23 +366,17 @@ class MLKR(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  #
         return start
 
     def _check_settings(self) -> None:
-        least_of = {"n_components": 1, "max_iter": 0, "max_samples": 2, "batch_size": 1}
-        for name, least in least_of.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-                raise SettingsError(
-                    f"{name} must be a whole number of at least {least}, got {value!r}"
-                )
-        for name, most in (("tol", np.inf), ("whiten", 1.0)):
-            value = getattr(self, name)
-            if (
-                isinstance(value, bool)
-                or not isinstance(value, Real)
-                or not 0 <= float(value) <= most
-            ):
-                raise SettingsError(f"{name} must be a number from 0 to {most:g}, got {value!r}")
-        if self.dtype not in ("float32", "float64"):
-            raise SettingsError(f"dtype must be 'float32' or 'float64', got {self.dtype!r}")
+        kinds = {
+            "n_components": Count,
+            "max_iter": Whole,
+            "max_samples": Annotated[int, Ge(2)],
+            "batch_size": Count,
+            "tol": NotNegative,
+            "whiten": Annotated[float, Ge(0), Le(1)],
+            "dtype": OneOf(("float32", "float64")),
+        }
+        for name, kind in kinds.items():
+            checked(name, getattr(self, name), kind)
         if isinstance(self.init, str) and self.init != "pca":
             raise SettingsError(
                 f"init must be 'pca' or an array (n_components, n_features), got {self.init!r}"

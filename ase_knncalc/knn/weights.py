@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
-from ase_knncalc._lib.arguments import is_real, not_negative, one_of, settle, whole
+from ase_knncalc._lib.arguments import Count, Length, NotNegative, OneOf, Settings
 from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc.errors import SettingsError
 
@@ -15,7 +15,7 @@ WEIGHTS = ("distance", "uniform", "kernel", "kriging")
 
 
 @dataclass(frozen=True)
-class KNNSettings:
+class KNNSettings(Settings):
     """How neighbours are weighted.
 
     Parameters
@@ -34,22 +34,15 @@ class KNNSettings:
         relative to the signal for kriging): the larger, the sooner the term fades.
     """
 
-    k: int = 10
-    weights: str = "distance"
-    bandwidth: float | None = None
-    nugget: float = 0.0
+    k: Count = 10
+    weights: Annotated[str, OneOf(WEIGHTS)] = "distance"
+    bandwidth: Length | None = None
+    nugget: NotNegative = 0.0
 
     def __post_init__(self) -> None:
-        settle(self, k=whole(1), weights=one_of(WEIGHTS), nugget=not_negative)
-        width = self.bandwidth
-        needed = self.weights in ("kernel", "kriging") or width is not None
-        # The square of what is smaller, or larger, overflows.
-        if needed and (width is None or not is_real(width) or not 1e-12 <= width <= 1e18):
-            raise SettingsError(
-                f"weights={self.weights!r} need a positive bandwidth, got {width!r}"
-            )
-        if width is not None:
-            object.__setattr__(self, "bandwidth", float(width))
+        super().__post_init__()
+        if self.bandwidth is None and self.weights in ("kernel", "kriging"):
+            raise SettingsError(f"weights={self.weights!r} need a bandwidth, got None")
 
     @property
     def smooth(self) -> bool:

@@ -20,11 +20,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import numpy as np
+from annotated_types import Ge, Le
 from ase import Atoms, units
 
+from ase_knncalc._lib.arguments import Count, Positive, checked
 from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc.errors import KNNCalcError, LabelerError, SettingsError
 from ase_knncalc.labelers.base import Label, finite_label
@@ -101,29 +103,19 @@ class PySCFLabeler:
         max_memory: float = 4000.0,
         element_shifts: Mapping[str, float] | None = None,
     ) -> None:
-        if not 0 <= grid_level <= 9:
-            raise SettingsError(f"grid_level={grid_level!r}: expected 0 to 9; 3 is the default")
-        for name, value in (
-            ("conv_tol", conv_tol),
-            ("max_cycle", max_cycle),
-            ("time_limit", time_limit),
-            ("threads", threads),
-            ("max_memory", max_memory),
-        ):
-            if value is not None and not value > 0:
-                raise SettingsError(f"{name}={value!r}: expected a positive number")
-        self.xc = xc
-        self.basis = basis
-        self.conv_tol = conv_tol
-        self.grid_level = grid_level
-        self.max_cycle = max_cycle
-        self.density_fit = density_fit
-        self.auxbasis = auxbasis
-        self.time_limit = time_limit
-        self.threads = threads
-        self.max_memory = max_memory
-        self.element_shifts = dict(element_shifts or {})
-        self.provides_forces = forces
+        self.xc = checked("xc", xc, str)
+        self.basis = checked("basis", basis, str)
+        self.conv_tol = checked("conv_tol", conv_tol, Positive)
+        self.grid_level = checked("grid_level", grid_level, Annotated[int, Ge(0), Le(9)])
+        self.max_cycle = checked("max_cycle", max_cycle, Count)
+        self.density_fit = checked("density_fit", density_fit, bool)
+        self.auxbasis = checked("auxbasis", auxbasis, str)
+        self.time_limit = checked("time_limit", time_limit, Positive | None)
+        self.threads = checked("threads", threads, Count | None)
+        self.max_memory = checked("max_memory", max_memory, Positive)
+        shifts = dict(element_shifts or {})
+        self.element_shifts = checked("element_shifts", shifts, dict[str, float])
+        self.provides_forces = checked("forces", forces, bool)
         self.method = f"{xc}/{basis}"
         if density_fit:
             self.method += f" (density fitting: {auxbasis})"
@@ -133,8 +125,8 @@ class PySCFLabeler:
                 "density_fit=True, too, or leave it out"
             )
         if self.element_shifts:
-            shifts = ", ".join(f"{k} {v:+g} eV" for k, v in sorted(self.element_shifts.items()))
-            self.method += f" (shifted: {shifts})"
+            shown = ", ".join(f"{k} {v:+g} eV" for k, v in sorted(self.element_shifts.items()))
+            self.method += f" (shifted: {shown})"
 
     def check(self) -> None:
         """Make sure, without a calculation, that PySCF is there and knows functional and basis.

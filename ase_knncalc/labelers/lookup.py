@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from ase import Atoms
 
-from ase_knncalc._lib.arguments import positive
+from ase_knncalc._lib.arguments import Positive, checked
 from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc.errors import DataError, LabelerError
 from ase_knncalc.labelers.base import Label
@@ -50,7 +50,7 @@ class LookupLabeler:
         tolerance: float = 1e-3,
     ) -> None:
         unnamed = f"labels known before ({energy_key})"
-        self.tolerance = positive("tolerance", tolerance)
+        self.tolerance = checked("tolerance", tolerance, Positive)
         self.provides_forces = bool(frames) and all(forces_key in a.arrays for a in frames)
         self._labels: list[tuple[float, FloatArray | None, str]] = []
         named: tuple[str, str] | None = None  # a method, and the frame that is of it

@@ -128,7 +128,7 @@ def prepare(
         If baseline energies in the data are not those of the baseline.
     """
     keys = key_map(keys)
-    instance(TrainingSettings)("settings", settings)
+    instance("settings", settings, TrainingSettings)
     method = make_baseline(baseline)
     with stage("reading"):
         dataset = read_dataset(data, keys=keys)

@@ -16,11 +16,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 
-from ase_knncalc._lib.arguments import (
-    instance,
-    several,
-    whole,
-)
+from ase_knncalc._lib.arguments import Count, checked, instances
 from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc._lib.parallel import check_jobs
 from ase_knncalc._lib.progress import track
@@ -133,8 +129,8 @@ def sample(
         apart whenever it was relaxed.
     """
     settings = settings or SamplingSettings()
-    n = whole(1)("n", n)
-    several(instance(Ingredient))("ingredients", ingredients)
+    n = checked("n", n, Count)
+    instances("ingredients", ingredients, Ingredient)
     check_jobs(n_jobs)
     composition = composition_of(ingredients)
     per_round = sum(1 if m == "packing" else settings.chain for m in settings.methods)

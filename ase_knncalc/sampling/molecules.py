@@ -16,7 +16,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii, vdw_radii
 
-from ase_knncalc._lib.arguments import instance
+from ase_knncalc._lib.arguments import checked
 from ase_knncalc._lib.arrays import BoolArray, FloatArray
 from ase_knncalc.errors import DataError, SettingsError
 
@@ -126,8 +126,8 @@ def ingredient_files(texts: Sequence[str]) -> list[Path]:
 
 def _counts(texts: Sequence[str]) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for text in instance(list, tuple)("molecules", texts):
-        match = re.fullmatch(r"(.+?)(?::(\d+))?", instance(str)("each molecule", text).strip())
+    for text in checked("molecules", texts, tuple[str, ...]):
+        match = re.fullmatch(r"(.+?)(?::(\d+))?", text.strip())
         if match is None or (match[2] is not None and int(match[2]) < 1):
             raise SettingsError(f"{text!r}: expected NAME:COUNT, as in sa:2, or FILE.xyz:COUNT")
         counts[match[1]] = counts.get(match[1], 0) + int(match[2] or 1)

@@ -30,11 +30,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import numpy as np
+from annotated_types import Ge, Lt
 
-from ase_knncalc._lib.arguments import instance, not_negative, one_of, optional, whole
+from ase_knncalc._lib.arguments import NotNegative, OneOf, Whole, checked, instance
 from ase_knncalc._lib.arrays import BoolArray, FloatArray, IntArray
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.errors import ChargeError, SettingsError, UnknownElementError
@@ -167,9 +168,9 @@ def select(
     SettingsError
         For an unknown strategy, a negative budget or window, or a window without energies.
     """
-    one_of(STRATEGIES)("strategy", strategy)
-    n = whole(0)("n", n)
-    rng = np.random.default_rng(whole(0, 2**63 - 1)("seed", seed))
+    checked("strategy", strategy, OneOf(STRATEGIES))
+    n = checked("n", n, Whole)
+    rng = np.random.default_rng(checked("seed", seed, Annotated[int, Ge(0), Lt(2**63)]))
     # A shuffled pool: ties are broken by the seed and not by the order of a file.
     candidates: IntArray = rng.permutation(within_window(pool, energy_window))
     n = min(n, len(candidates))
@@ -233,10 +234,10 @@ def select_frames(
     from ase_knncalc.analysis.ranking import baseline_of
     from ase_knncalc.labels.training_data import compute_features
 
-    frames = list(instance(Iterable)("frames", frames))
-    one_of(STRATEGIES)("strategy", strategy)
-    n = whole(0)("n", n)
-    optional(not_negative)("energy_window", energy_window)
+    frames = list(instance("frames", frames, Iterable))
+    checked("strategy", strategy, OneOf(STRATEGIES))
+    n = checked("n", n, Whole)
+    checked("energy_window", energy_window, NotNegative | None)
     charged = []
     for i, atoms in enumerate(frames):
         total = _covered_charge(model, atoms, i)
@@ -314,7 +315,7 @@ def within_window(pool: Pool, energy_window: float | None) -> IntArray:
     choosable = _choosable(pool)
     if energy_window is None:
         return choosable
-    not_negative("energy_window", energy_window)
+    checked("energy_window", energy_window, NotNegative)
     if pool.energies is None:
         raise SettingsError("an energy window needs energies: give the model its baseline")
     labels = np.zeros(len(pool), dtype=np.intp)

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from ase_knncalc._lib.arguments import (
-    flag,
-    one_of,
-    positive,
-    seed,
-    settle,
-    several,
-    whole,
-)
+from ase_knncalc._lib.arguments import Count, OneOf, Positive, Seed, Settings, Several
 
 Method = Literal["packing", "monte-carlo", "basin-hopping", "md"]
 METHODS: tuple[str, ...] = get_args(Method)
 
 
 @dataclass(frozen=True)
-class SamplingSettings:
+class SamplingSettings(Settings):
     """How structures are sampled.
 
     Parameters
@@ -51,34 +43,16 @@ class SamplingSettings:
         Of everything.
     """
 
-    methods: tuple[str, ...] = ("packing",)
+    methods: Several[Annotated[str, OneOf(METHODS)]] = ("packing",)
     relax: bool = True
-    fmax: float = 0.01
-    relax_steps: int = 500
-    temperatures: tuple[float, ...] = (200.0, 300.0, 400.0)
-    chain: int = 10
-    interval: int = 20
-    time_step: float = 0.5
-    snapshot_time: float = 50.0
-    energy_tolerance: float = 0.01
-    distance_tolerance: float = 0.01
-    attempts: int = 5
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        settle(
-            self,
-            methods=several(one_of(METHODS)),
-            relax=flag,
-            fmax=positive,
-            relax_steps=whole(1),
-            temperatures=several(positive),
-            chain=whole(1),
-            interval=whole(1),
-            time_step=positive,
-            snapshot_time=positive,
-            energy_tolerance=positive,
-            distance_tolerance=positive,
-            attempts=whole(1),
-            seed=seed,
-        )
+    fmax: Positive = 0.01
+    relax_steps: Count = 500
+    temperatures: Several[Positive] = (200.0, 300.0, 400.0)
+    chain: Count = 10
+    interval: Count = 20
+    time_step: Positive = 0.5
+    snapshot_time: Positive = 50.0
+    energy_tolerance: Positive = 0.01
+    distance_tolerance: Positive = 0.01
+    attempts: Count = 5
+    seed: Seed = 0

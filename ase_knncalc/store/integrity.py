@@ -7,12 +7,12 @@ gives finite numbers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from ase_knncalc._lib.arguments import is_integer, is_real
 from ase_knncalc._lib.arrays import AnyArray
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.info import ModelInfo
@@ -57,7 +57,11 @@ def check_model(model: KNNModel) -> None:
 
 
 def _whole(value: Any) -> bool:
-    return is_integer(value) and abs(value) < 2**31
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
+
+
+def _real(value: Any) -> bool:
+    return _whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _text(value: Any) -> bool:
@@ -101,12 +105,12 @@ _MONOMER = _record(
     {
         "numbers": _list_of(_whole),
         "charge": _whole,
-        "reference_energy": is_real,
-        "baseline_energy": is_real,
+        "reference_energy": _real,
+        "baseline_energy": _real,
     }
 )
 _ADDITION = _record(
-    {"name": _text, "composition": _text, "normalised": is_real, "inside_90": _anything}
+    {"name": _text, "composition": _text, "normalised": _real, "inside_90": _anything}
 )
 _INFO: dict[str, tuple[Callable[[Any], bool], str]] = {
     "baseline": (_mapping(_text), "texts by name"),
@@ -114,7 +118,7 @@ _INFO: dict[str, tuple[Callable[[Any], bool], str]] = {
     "charges": (_charges, "a list of whole numbers"),
     "n_structures": (_whole, "a whole number"),
     "size_range": (_sizes, "the fewest and the most atoms"),
-    "errors": (_mapping(is_real), "numbers by name"),
+    "errors": (_mapping(_real), "numbers by name"),
     "monomers": (_mapping(_MONOMER), "monomers by name"),
     "states": (_states, "a list of pairs of charge and multiplicity"),
 }
@@ -126,7 +130,7 @@ _PROVENANCE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "source_of": (_list_of(_whole), "a list of whole numbers"),
     "citations": (_list_of(_text), "a list of texts"),
     "additions": (_list_of(_ADDITION), "a list of additions"),
-    "trained_scale": (is_real, "a number"),
+    "trained_scale": (_real, "a number"),
     "trained_structures": (_whole, "a whole number"),
 }
 

@@ -115,7 +115,7 @@ def save_model(model: KNNModel, path: str | os.PathLike[str]) -> None:
     SettingsError
         If ``model`` is no model, or ``path`` no name of a file.
     """
-    instance(KNNModel)("model", model)
+    instance("model", model, KNNModel)
     with only_writer(file_name("path", path)):
         write_model(model, path)
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ase_knncalc._lib.arguments import file_name, instance
+from ase_knncalc._lib.arguments import checked, file_name
 from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc._lib.files import only_writer
 from ase_knncalc.analysis.membership import training_twins
@@ -130,7 +130,7 @@ def append(
     UserWarning
         If the model has some of the structures with another energy.
     """
-    instance(str)("source", source)
+    checked("source", source, str)
     dataset = read_dataset(data, keys=keys)
     frames, omitted = list(dataset.frames), list(dataset.omitted)
     for atoms in frames:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ase_knncalc._lib.arguments import instance, positive
+from ase_knncalc._lib.arguments import Positive, checked, instance
 from ase_knncalc.model import KNNModel
 
 
@@ -41,9 +41,9 @@ def needs_retraining(
     additions' errors fell outside the 90 % intervals too often to be chance: a one-sided binomial
     test with probability ``significance`` of a false alarm.
     """
-    instance(KNNModel)("model", model)
-    positive("growth", growth)
-    positive("significance", significance)
+    instance("model", model, KNNModel)
+    checked("growth", growth, Positive)
+    checked("significance", significance, Positive)
     additions = model.info.provenance.additions
     n = len(additions)
     trained = model.info.provenance.trained_structures or model.info.n_structures

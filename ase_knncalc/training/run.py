@@ -12,7 +12,7 @@ import warnings
 from dataclasses import fields, replace
 from typing import Any
 
-from ase_knncalc._lib.arguments import file_name, flag, instance, similar
+from ase_knncalc._lib.arguments import checked, file_name, instance, similar
 from ase_knncalc._lib.parallel import check_jobs
 from ase_knncalc._lib.profiling import stage
 from ase_knncalc.analysis.binding import lone_molecules, monomer_records
@@ -100,10 +100,10 @@ def train(
         if name not in known:
             raise SettingsError(f"train has no argument {name!r}{similar(name, known)}")
     chosen = TrainingSettings() if settings is None else settings
-    settings = replace(instance(TrainingSettings)("settings", chosen), **options)
-    instance(str)("reference", reference)
-    flag("minima", minima)
-    flag("check_labels", check_labels)
+    settings = replace(instance("settings", chosen, TrainingSettings), **options)
+    checked("reference", reference, str)
+    checked("minima", minima, bool)
+    checked("check_labels", check_labels, bool)
     check_jobs(n_jobs)
     if scratch is not None:
         file_name("scratch", scratch)

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from ase_knncalc._lib.arguments import Length, checked
 from ase_knncalc._lib.arrays import AnyArray, FloatArray, IntArray
 from ase_knncalc._lib.rowstore import Rows, allocate, folder_of
 from ase_knncalc.descriptors import FeatureBatch, MovingRows
@@ -71,9 +72,7 @@ class Environments:
     def __post_init__(self) -> None:
         require_shape("length_scale", self.length_scale, ())
         require_shape("counts", self.counts, (len(self.elements),))
-        sigma = float(self.length_scale)
-        if not 1e-12 <= sigma < np.inf:
-            raise SettingsError(f"trend: length_scale must be at least 1e-12, got {sigma!r}")
+        sigma = checked("trend: length_scale", self.length_scale, Length)
         starts = np.concatenate([[0], np.cumsum(self.counts)])
         blocks = [slice(int(a), int(b)) for a, b in pairwise(starts)]
         # In float64 from here on: single precision is amplified by the whitening.

@@ -17,17 +17,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from ase_knncalc._lib.arguments import (
-    not_negative,
-    one_of,
-    positive,
-    settle,
-    several,
-    whole,
+    Count,
+    Length,
+    NotNegative,
+    Positive,
+    Settings,
+    Several,
+    Whole,
 )
 from ase_knncalc._lib.arrays import AnyArray, FloatArray, IntArray
 from ase_knncalc.descriptors import Descriptor, FeatureBatch, MovingRows
@@ -37,15 +38,8 @@ from ase_knncalc.trend.environments import Environments, require_counts
 from ase_knncalc.trend.posterior import prediction_leverage, prediction_rows
 
 
-def _length(name: str, value: Any) -> float:
-    """Positive, and no number by which distances become infinite."""
-    if positive(name, value) < 1e-12:
-        raise SettingsError(f"{name} must be at least 1e-12, got {value!r}")
-    return float(value)
-
-
 @dataclass(frozen=True)
-class SparseSettings:
+class SparseSettings(Settings):
     """How the sparse trend is made.
 
     Parameters
@@ -75,31 +69,16 @@ class SparseSettings:
         Environments of an element that projection and selection look at.
     """
 
-    environments: int = 1000
-    length_scale: float = 5.0
-    rank: int = 150
-    whitening: float = 0.2
-    variance_environments: int = 200
+    environments: Count = 1000
+    length_scale: Length = 5.0
+    rank: Count = 150
+    whitening: NotNegative = 0.2
+    variance_environments: Count = 200
     selection: Literal["random", "farthest", "kmeans"] = "farthest"
-    penalties: tuple[float, ...] = (1e-6, 3e-6, 1e-5, 3e-5)
-    force_weights: tuple[float, ...] = (0.03, 0.3)
-    force_rows: int = 0
-    sample: int = 20_000
-
-    def __post_init__(self) -> None:
-        settle(
-            self,
-            environments=whole(1),
-            length_scale=_length,
-            rank=whole(1),
-            whitening=not_negative,
-            variance_environments=whole(1),
-            selection=one_of(("random", "farthest", "kmeans")),
-            penalties=several(positive),
-            force_weights=several(positive),
-            force_rows=whole(0),
-            sample=whole(1),
-        )
+    penalties: Several[Positive] = (1e-6, 3e-6, 1e-5, 3e-5)
+    force_weights: Several[Positive] = (0.03, 0.3)
+    force_rows: Whole = 0
+    sample: Count = 20_000
 
 
 @dataclass(frozen=True)

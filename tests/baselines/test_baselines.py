@@ -468,14 +468,24 @@ class TestMakeBaseline:
             *["", "gfn3", "tblite:", ":GFN1-xTB", "xtb:PBE", "none:GFN1-xTB", "dftb:GFN1-xTB", 3],
             *[Atoms("H"), EMT, {}, {"library": "tblite"}],
             {"library": "x", "method": "GFN1-xTB"},
-            {"library": "tblite", "method": "GFN1-xTB", "accuracy": "high"},
-            {"library": "tblite", "method": "GFN1-xTB", "solvent": "water"},
         ],
         ids=repr,
     )
     def test_unknown(self, both, spec: object) -> None:
         with pytest.raises(SettingsError, match="expected"):
             make_baseline(spec)
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"accuracy": "high"}, "accuracy must be a number, got 'high'"),
+            ({"solvent": "water"}, "solvent: unknown key; known are method, accuracy"),
+            ({"max_iteration": "9"}, "max_iteration: unknown key; did you mean 'max_iterations'"),
+        ],
+    )
+    def test_unknown_settings(self, both, settings: dict[str, str], message: str) -> None:
+        with pytest.raises(SettingsError, match=f"baseline tblite.{message}"):
+            make_baseline({"library": "tblite", "method": "GFN1-xTB", **settings})
 
     def test_unknown_method(self) -> None:
         with pytest.raises(SettingsError, match=r"'EMT'.*GFN1-xTB, GFN2-xTB"):

@@ -346,7 +346,7 @@ def test_what_is_no_data() -> None:
         read_dataset([1, 2])  # type: ignore[list-item]
     with pytest.raises(DataError, match="no such file"):
         read_dataset("missing.extxyz")
-    with pytest.raises(SettingsError, match="tolerance must be a number and not negative, got -1"):
+    with pytest.raises(SettingsError, match="tolerance must be at least 0, got -1"):
         read_dataset(good(), tolerance=-1)
 
 

@@ -452,7 +452,7 @@ def test_force_units() -> None:
         KeyMap(energy_unit="Ry")
     with pytest.raises(SettingsError, match=r"force_unit='N'.*Hartree/Bohr"):
         KeyMap(force_unit="N")
-    with pytest.raises(SettingsError, match="name is an empty key"):
+    with pytest.raises(SettingsError, match="name must be a text that is not empty"):
         KeyMap(name="")
 
 

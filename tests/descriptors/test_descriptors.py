@@ -86,8 +86,8 @@ def test_settings_round_trip_and_checks() -> None:
     for bad, message in [
         ({"kind": "soap"}, "unknown descriptor"),
         ({**narrow.to_dict(), "colour": 1}, "colour"),
-        ({**narrow.to_dict(), "rcut": -1.0}, "must be positive"),
-        ({**narrow.to_dict(), "elements": [0]}, "atomic numbers"),
+        ({**narrow.to_dict(), "rcut": -1.0}, "rcut must be at least 1e-06, got -1.0"),
+        ({**narrow.to_dict(), "elements": [0]}, r"elements\[0\] must be at least 1"),
     ]:
         with pytest.raises(SettingsError, match=message):
             descriptor_from_dict(bad)

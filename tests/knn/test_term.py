@@ -113,8 +113,8 @@ def test_excluded_structures_do_not_count() -> None:
         ({"k": 0}, "at least 1"),
         ({"k": 2.5}, "whole number"),
         ({"weights": "cosine"}, "must be one of"),
-        ({"weights": "kernel"}, "positive bandwidth"),
-        ({"weights": "kriging", "bandwidth": -1.0}, "positive bandwidth"),
+        ({"weights": "kernel"}, "'kernel' need a bandwidth"),
+        ({"weights": "kriging", "bandwidth": -1.0}, "bandwidth must be at least 1e-12, got -1.0"),
         ({"nugget": float("nan")}, "nugget"),
     ],
 )

@@ -286,7 +286,7 @@ class TestBadData:
             ({"trend": "cubic"}, "trend must be one of"),
             ({"weights": "cosine"}, "weights must be one of"),
             ({"k": 0}, "at least 1"),
-            ({"n_components": 0}, "n_components must be a whole number of at least 1"),
+            ({"n_components": 0}, "n_components must be at least 1, got 0"),
             ({"monomer_weight": 0.0}, "monomer_weight"),
         ],
     )
