@@ -26,7 +26,7 @@ from ase_knncalc.labels.training_data import TrainingData, prepare
 from ase_knncalc.settings import TrainingSettings
 from ase_knncalc.trend.sparse import SparseSettings
 
-KCAL_PER_MOL = 23.060547830619026
+KCAL_PER_MOL = units.mol / units.kcal
 
 METHODS = {
     "sparse trend + k-NN (default)": TrainingSettings(),

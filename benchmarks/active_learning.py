@@ -22,6 +22,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+from ase import units
 
 from ase_knncalc import KeyMap
 from ase_knncalc.data import read_dataset
@@ -39,7 +40,7 @@ from ase_knncalc.settings import TrainingSettings
 from ase_knncalc.training import FittedModel, fit_model
 from ase_knncalc.trend.sparse import SparseSettings
 
-KCAL_PER_MOL = 23.060547830619026
+KCAL_PER_MOL = units.mol / units.kcal
 KEYS = KeyMap(reference_energy="wb97xd_energy", baseline_energy="gfn1_energy")
 STRATEGIES = ("random", "energy_std", "diversity", "combined", "variance")
 BUDGETS = (20, 40, 60, 80, 100, 120, 160, 200)

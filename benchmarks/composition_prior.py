@@ -19,12 +19,13 @@ import re
 from pathlib import Path
 
 import numpy as np
+from ase import units
 
 from ase_knncalc import load_model
 from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc.knn.weights import rank_weights, wendland
 
-KCAL_PER_MOL = 23.060547830619026
+KCAL_PER_MOL = units.mol / units.kcal
 STRENGTHS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, np.inf)  # c in units of the median 10th distance
 WIDTHS = (0.7, 1.0, 1.5, 2.0, 3.0)
 NUGGETS = (0.1, 0.3, 1.0, 3.0, 10.0)

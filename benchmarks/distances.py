@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase import Atoms
+from ase import Atoms, units
 from comparators import knn_predict, offsets
 from kernel_distance import (
     KernelIndex,
@@ -43,7 +43,7 @@ from ase_knncalc.labels.training_data import TrainingData, compute_features
 from ase_knncalc.settings import TrainingSettings
 from ase_knncalc.training.metric import fit_metric
 
-KCAL_PER_MOL = 23.060547830619026
+KCAL_PER_MOL = units.mol / units.kcal
 ELEMENTS = (1, 8, 16)
 K = 10
 PUBLISHED_CUTOFF, PUBLISHED_SIGMA = 8.0, 20.0

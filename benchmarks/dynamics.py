@@ -27,7 +27,7 @@ from ase_knncalc.settings import TrainingSettings
 from ase_knncalc.training import fit_model
 from ase_knncalc.trend.sparse import SparseSettings
 
-KCAL_PER_MOL = 23.060547830619026
+KCAL_PER_MOL = units.mol / units.kcal
 # The forces in this file are labelled eV/Å but 1/Bohr times too large: GFN1-xTB's own say so.
 OFF_EQUILIBRIUM = KeyMap(
     reference_energy="wb97xd_energy", baseline_energy="gfn1_energy", force_unit=units.Bohr

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase import Atoms
+from ase import Atoms, units
 from ase.data import chemical_symbols
 from scipy.spatial.transform import Rotation
 
@@ -33,7 +33,7 @@ from ase_knncalc.analysis.ranking import correct_frames
 from ase_knncalc.data import iter_frames
 from ase_knncalc.labels.contradictions import composition_parts
 
-KCAL_PER_MOL = 23.060547830619026
+KCAL_PER_MOL = units.mol / units.kcal
 # eV. Like differences of total energies, so that offsets have to be learned, too.
 _OFFSETS = {1: -13.6, 6: -1030.0, 7: -1480.0, 8: -2040.0, 16: -10800.0}
 _NEAREST = 1.6  # Å, between two clusters brought into contact

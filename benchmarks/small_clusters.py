@@ -12,10 +12,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+from ase import units
 
 from ase_knncalc import list_models, load_model, read_dataset
 
-KCAL_PER_MOL = 23.060547830619026
+KCAL_PER_MOL = units.mol / units.kcal
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ the same on thousands of clusters. Labels are taken from the file as if they wer
 from pathlib import Path
 
 import numpy as np
+from ase import units
 
 from ase_knncalc import TrainingSettings
 from ase_knncalc.data import read_dataset
@@ -15,7 +16,7 @@ from ase_knncalc.sampling.selection import Pool, kernel_rows, select, survey
 from ase_knncalc.training import fit_model
 from ase_knncalc.trend.sparse import SparseSettings
 
-KCAL_PER_MOL = 23.060547830619026
+KCAL_PER_MOL = units.mol / units.kcal
 BUDGETS = (2, 4, 6, 9, 12, 16)
 SEEDS = 3
 SETTINGS = TrainingSettings(

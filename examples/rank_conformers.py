@@ -1,13 +1,13 @@
 """Rank conformers: a short Monte-Carlo walk of the water trimer, then a table by energy."""
 
 import numpy as np
-from ase import Atoms
+from ase import Atoms, units
 from ase.build import molecule
 from ase.units import kB
 
 from ase_knncalc import KNNCalculator, load_model, predict_frames
 
-KCAL_PER_MOL = 23.0605
+KCAL_PER_MOL = units.mol / units.kcal
 
 rng = np.random.default_rng(7)
 model = load_model("saw-wb97xd")

@@ -2,10 +2,12 @@
 
 from collections import Counter
 
+from ase import units
+
 from ase_knncalc import load_model, predict_frames
 from ase_knncalc.sampling import SamplingSettings, parse_ingredients, sample
 
-KCAL_PER_MOL = 23.060547830619026
+KCAL_PER_MOL = units.mol / units.kcal
 
 
 def main() -> None:

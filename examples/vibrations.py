@@ -1,14 +1,14 @@
 """Vibrations and thermochemistry: Gibbs energy of binding of the water dimer."""
 
 import numpy as np
-from ase import Atoms
+from ase import Atoms, units
 from ase.build import molecule
 from ase.optimize import BFGS
 
 from ase_knncalc import KNNCalculator
 from ase_knncalc.thermochemistry import Thermochemistry, binding_gibbs_energy, gibbs_energy
 
-KCAL_PER_MOL = 23.060547830619026
+KCAL_PER_MOL = units.mol / units.kcal
 
 
 def relaxed(atoms: Atoms, symmetry: int, lowest: float | None) -> Thermochemistry:

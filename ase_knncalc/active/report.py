@@ -9,11 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ase_knncalc._lib.constants import KCAL_PER_MOL
 from ase_knncalc._lib.files import atomic_write
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.evaluation.plots import plot_active
-
-KCAL_PER_MOL = 23.060547830619026
 
 COLUMNS = (
     "iteration", "asked", "failed", "labels", "learned", "structures",

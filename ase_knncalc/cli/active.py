@@ -7,6 +7,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from ase_knncalc._lib.constants import KCAL_PER_MOL
 from ase_knncalc.cli.options import (
     BaselineKey,
     BaselineOption,
@@ -20,7 +21,7 @@ from ase_knncalc.cli.options import (
     numbers,
 )
 from ase_knncalc.cli.outputs import cache_place, check_outputs
-from ase_knncalc.cli.printing import KCAL_PER_MOL, print_json, print_table
+from ase_knncalc.cli.printing import print_json, print_table
 
 OutputOption = Annotated[
     Path, typer.Option("--output", "-o", help="extxyz, xyz(.gz) or traj to write.")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from ase_knncalc._lib.constants import KCAL_PER_MOL
 from ase_knncalc.cli.options import (
     BaselineKey,
     BaselineOption,
@@ -16,7 +17,7 @@ from ase_knncalc.cli.options import (
     ReferenceKey,
     Structures,
 )
-from ase_knncalc.cli.printing import KCAL_PER_MOL, print_json, print_table
+from ase_knncalc.cli.printing import print_json, print_table
 
 if TYPE_CHECKING:
     from ase import Atoms

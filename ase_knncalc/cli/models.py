@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 from ase.data import chemical_symbols
 
+from ase_knncalc._lib.constants import KCAL_PER_MOL
 from ase_knncalc.cli.options import JsonOption
-from ase_knncalc.cli.printing import KCAL_PER_MOL, print_json, print_table
+from ase_knncalc.cli.printing import print_json, print_table
 
 
 def info(

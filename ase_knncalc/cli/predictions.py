@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from ase_knncalc._lib.constants import KCAL_PER_MOL
 from ase_knncalc.cli.options import (
     BaselineKey,
     BaselineOption,
@@ -19,7 +20,7 @@ from ase_knncalc.cli.options import (
     Structures,
 )
 from ase_knncalc.cli.outputs import check_outputs
-from ase_knncalc.cli.printing import KCAL_PER_MOL, csv_text, print_json, print_table
+from ase_knncalc.cli.printing import csv_text, print_json, print_table
 
 if TYPE_CHECKING:
     from ase import Atoms

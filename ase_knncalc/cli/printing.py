@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 
-KCAL_PER_MOL = 23.060547830619026  # of 1 eV
-
 
 def print_json(value: Any) -> None:
     """One JSON document on standard output."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from ase_knncalc._lib.constants import KCAL_PER_MOL
 from ase_knncalc.cli.options import (
     BaselineKey,
     BaselineOption,
@@ -21,7 +22,7 @@ from ase_knncalc.cli.options import (
     unit_or_factor,
 )
 from ase_knncalc.cli.outputs import cache_place, check_folder, check_outputs, model_place
-from ase_knncalc.cli.printing import KCAL_PER_MOL, print_json, print_table
+from ase_knncalc.cli.printing import print_json, print_table
 from ase_knncalc.settings import TrainingSettings
 from ase_knncalc.trend.sparse import SparseSettings
 

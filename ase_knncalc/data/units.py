@@ -25,15 +25,11 @@ from dataclasses import dataclass
 import numpy as np
 from ase import Atoms, units
 
+from ase_knncalc.data.keys import ENERGY_UNITS
 from ase_knncalc.errors import DataError
 
 # One eV in other units.
-_PER_EV = {
-    "eV": 1.0,
-    "Hartree": 1.0 / units.Hartree,
-    "kcal/mol": units.mol / units.kcal,
-    "kJ/mol": units.mol / units.kJ,
-}
+_PER_EV = {unit: 1.0 / size for unit, size in ENERGY_UNITS.items()}
 
 # Roughly what an atom adds to an all-electron total energy, Hartree. For 14,776 clusters of H, C,
 # N, O and S at ωB97X-D/6-31++G(d,p) the sums are right to 0.4 %; the others are estimates.

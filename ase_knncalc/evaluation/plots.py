@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ase_knncalc._lib.arrays import FloatArray, IntArray
+from ase_knncalc._lib.constants import KCAL_PER_MOL
 from ase_knncalc._lib.files import replacing
 from ase_knncalc.errors import SettingsError
 
 if TYPE_CHECKING:
     from ase_knncalc.evaluation.scores import Held
-
-KCAL_PER_MOL = 23.060547830619026
 
 
 def _figure(columns: int = 1) -> tuple[Any, Any]:

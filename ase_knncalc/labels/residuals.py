@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ase_knncalc._lib.arrays import BoolArray, FloatArray, IntArray
+from ase_knncalc._lib.constants import MAD
 from ase_knncalc._lib.rowstore import Rows
 from ase_knncalc.trend.ridge import RidgeFit, RidgeProblem
 
@@ -35,7 +36,6 @@ _IGNORED = 1e-12
 _LEAST_SPREAD = 1e-3
 _ROUNDS = 6
 _SMALL_FAMILY = 30
-MAD = 1.4826  # of a normal distribution: standard deviation over median |x|
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,14 @@ import numpy as np
 from ase import Atoms
 
 from ase_knncalc._lib.arrays import BoolArray, FloatArray, IntArray
+from ase_knncalc._lib.constants import MAD
 from ase_knncalc.data import Omission
 from ase_knncalc.data.dataset import place_in_file
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.errors import DataError
 from ase_knncalc.labels import contradictions
 from ase_knncalc.labels.brought import wrong_baselines
-from ase_knncalc.labels.residuals import MAD, Residuals, robust_residuals
+from ase_knncalc.labels.residuals import Residuals, robust_residuals
 from ase_knncalc.labels.training_data import Prepared, TrainingData
 from ase_knncalc.trend.base import composition_columns
 from ase_knncalc.trend.choice import choose_environments

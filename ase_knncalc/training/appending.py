@@ -23,6 +23,7 @@ import numpy as np
 
 from ase_knncalc._lib.arguments import checked, file_name
 from ase_knncalc._lib.arrays import FloatArray, IntArray
+from ase_knncalc._lib.constants import MAD
 from ase_knncalc._lib.files import only_writer
 from ase_knncalc.analysis.membership import training_twins
 from ase_knncalc.data import KeyMap, Omission, read_dataset
@@ -328,7 +329,7 @@ def _credible(model: KNNModel, new: _Additions, omitted: list[Omission]) -> _Add
 
 def _extend(model: KNNModel, new: _Additions, omitted: list[Omission], source: str) -> Appended:
     frames, batch, delta, errors, stds = new.frames, new.batch, new.delta, new.errors, new.stds
-    scale = 1.4826 * float(np.median(np.abs(model.knn.residuals)))
+    scale = MAD * float(np.median(np.abs(model.knn.residuals)))
     # A label that is wrong must not decide what its neighbours get; what is new may be far off.
     limit = _LARGEST * np.maximum(scale, stds)
     residuals = np.clip(delta - new.trend, -limit, limit)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ase_knncalc._lib.arrays import FloatArray, IntArray
+from ase_knncalc._lib.constants import MAD
 from ase_knncalc._lib.parallel import run
 from ase_knncalc._lib.profiling import stage
 from ase_knncalc._lib.progress import track
@@ -91,7 +92,7 @@ _WINSOR = 6.0
 
 def winsorized(residuals: FloatArray) -> FloatArray:
     """Residuals for metric and neighbours: a bad label must not decide what its neighbours get."""
-    scale = 1.4826 * float(np.median(np.abs(residuals)))
+    scale = MAD * float(np.median(np.abs(residuals)))
     return np.clip(residuals, -_WINSOR * scale, _WINSOR * scale) if scale > 0 else residuals
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ase_knncalc._lib.arrays import AnyArray, FloatArray
-from ase_knncalc.evaluation.plots import KCAL_PER_MOL
+from ase_knncalc._lib.constants import KCAL_PER_MOL
 from ase_knncalc.evaluation.report.judged import Judged
 from ase_knncalc.model import KNNModel
 

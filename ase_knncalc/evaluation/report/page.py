@@ -18,10 +18,10 @@ from ase import Atoms
 from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 from ase.data.colors import jmol_colors
 
+from ase_knncalc._lib.constants import KCAL_PER_MOL
 from ase_knncalc._lib.files import atomic_write
 from ase_knncalc.data import KeyMap
 from ase_knncalc.errors import DataError, SettingsError
-from ase_knncalc.evaluation.plots import KCAL_PER_MOL
 from ase_knncalc.evaluation.report import figures
 from ase_knncalc.evaluation.report.judged import Judged, judge_data, judge_held_out
 from ase_knncalc.labels.training_data import TrainingData, prepare
