@@ -402,7 +402,7 @@ def _resolve_model(
         model = given
     else:
         model = given.with_baseline(baseline_of(given.info.baseline))
-    if model.baseline is not None and model.baseline.library == "given":
+    if model.baseline is not None and model.baseline.is_given:
         raise BaselineError(
             "the model's baseline='given' computes no energy, so that a calculator has none where "
             "atoms move to. Use model.predict(atoms, baseline_energy=…) or predict_frames; or name "

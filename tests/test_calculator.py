@@ -62,7 +62,7 @@ def test_interval_has_the_asked_coverage_and_order(tiny_model, trimer) -> None:
         assert low < energy < high
         widths.append(high - low)
     assert widths == sorted(widths)
-    with pytest.raises(SettingsError, match="coverage must lie between"):
+    with pytest.raises(SettingsError, match=r"coverage must be at most 0\.99"):
         KNNCalculator(tiny_model, coverage=1.5)
 
 

@@ -72,7 +72,7 @@ def check_inputs(
             UserWarning,
             stacklevel=3,
         )
-    if model.baseline.library == "given":
+    if model.baseline.is_given:
         raise SettingsError(
             "model: its baseline energies come with the data (baseline 'given'), and a loop must "
             "compute them for the structures it chooses: start from a model whose baseline can be "
@@ -118,7 +118,7 @@ def _check_frames(
     config: LoopConfig, model: KNNModel, frames: Sequence[Atoms], cache: Path | None, learned: bool
 ) -> None:
     assert model.baseline is not None
-    if learned and model.baseline.library == "none":
+    if learned and model.baseline.is_none:
         require_none(frames)
     jobs = config.loop.jobs
     baseline_energies(model, [a for a in frames if "baseline_energy" in a.info], None, jobs)

@@ -53,6 +53,7 @@ class ASEBaseline:
     """
 
     library = "ase"
+    is_none = is_given = is_repeatable = False
 
     def __init__(self, calculator: Any, charge_via: ChargeVia = "auto") -> None:
         if isinstance(calculator, type) or not hasattr(calculator, "get_potential_energy"):

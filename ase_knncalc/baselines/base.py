@@ -24,6 +24,22 @@ class Baseline(Protocol):
     def library(self) -> str:
         """``"tblite"``, ``"xtb"``, ``"ase"``, ``"none"`` or ``"given"``."""
 
+    @property
+    def is_none(self) -> bool:
+        """Whether there is no baseline: energies are zero, and the reference itself is learned."""
+
+    @property
+    def is_given(self) -> bool:
+        """Whether energies come with the data and nothing can compute them."""
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether it computes energies, and :meth:`spec` tells all that these depend on.
+
+        Such a one is made again in other processes, and energies that are said to be of it can be
+        put to the test.
+        """
+
     def energy(self, atoms: Atoms, charge: int, multiplicity: int) -> float:
         """Energy in eV at a total charge in e and a multiplicity 2S + 1; raises BaselineError."""
 
@@ -45,6 +61,9 @@ class NoBaseline:
 
     method: ClassVar[str] = "none"
     library: ClassVar[str] = "none"
+    is_none: ClassVar[bool] = True
+    is_given: ClassVar[bool] = False
+    is_repeatable: ClassVar[bool] = False
 
     def energy(self, atoms: Atoms, charge: int, multiplicity: int) -> float:
         """Zero."""
@@ -73,6 +92,9 @@ class GivenBaseline:
 
     method: ClassVar[str] = "given"
     library: ClassVar[str] = "given"
+    is_none: ClassVar[bool] = False
+    is_given: ClassVar[bool] = True
+    is_repeatable: ClassVar[bool] = False
 
     def energy(self, atoms: Atoms, charge: int, multiplicity: int) -> NoReturn:
         """Raises :class:`BaselineError`, always."""

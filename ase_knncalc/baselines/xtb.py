@@ -60,6 +60,9 @@ class _XTBFamily(Settings):
     max_iterations: Annotated[int, Ge(1), Le(1_000_000)] = 250
     electronic_temperature: Annotated[float, Ge(1e-3), Le(1e6)] = 300.0
     library: ClassVar[str]
+    is_none: ClassVar[bool] = False
+    is_given: ClassVar[bool] = False
+    is_repeatable: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

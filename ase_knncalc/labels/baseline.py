@@ -80,7 +80,7 @@ def baseline_labels(
     states = [resolve_charge(atoms) for atoms in frames]
     keys = [label_key(a, *state, spec) for a, state in zip(frames, states, strict=True)]
     with LabelCache(cache) as known:
-        if baseline.library == "ase":
+        if not baseline.is_repeatable:
             cached = {i: x for i, key in enumerate(keys) if (x := known.get(key)) is not None}
             _check_cached(frames, states, cached, baseline, cache)
         missing: dict[str, int] = {}
@@ -160,7 +160,7 @@ def brought_energy(
     DataError
         If it is no finite number.
     """
-    if baseline is None or baseline.library != "given":
+    if baseline is None or not baseline.is_given:
         return None
     keys = key_map(keys)
     label = structure_label(atoms)
@@ -184,7 +184,7 @@ def _run(
 ) -> Iterator[tuple[str, CachedLabel | str]]:
     """Key and outcome of each job; a text says why there is no label."""
     # An ASE calculator may hold files or licences: it is neither pickled nor shared.
-    if baseline.library == "ase" or n_jobs == 1 or len(jobs) < 2:
+    if not baseline.is_repeatable or n_jobs == 1 or len(jobs) < 2:
         for job in jobs:
             yield job[0], _single_point(baseline, job)
         return

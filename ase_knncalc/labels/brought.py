@@ -13,7 +13,7 @@ from itertools import chain, islice
 import numpy as np
 from ase import Atoms
 
-from ase_knncalc.baselines import LIBRARIES, Baseline
+from ase_knncalc.baselines import Baseline
 from ase_knncalc.errors import BaselineError, DataError
 from ase_knncalc.labels.baseline import baseline_labels
 
@@ -112,7 +112,7 @@ def wrong_baselines(
     BaselineError
         If ``refuse`` is set, and more than one energy is wrong.
     """
-    if baseline is None or baseline.library not in LIBRARIES:
+    if baseline is None or not baseline.is_repeatable:
         return {}
     able = [i for i, a in enumerate(frames) if len(a) <= _MOST_ATOMS]
     if len(able) > _RECHECKED:

@@ -16,7 +16,7 @@ from ase_knncalc._lib.parallel import run
 from ase_knncalc._lib.profiling import stage
 from ase_knncalc._lib.progress import track
 from ase_knncalc._lib.rowstore import allocate
-from ase_knncalc.baselines import LIBRARIES, Baseline, make_baseline
+from ase_knncalc.baselines import Baseline, make_baseline
 from ase_knncalc.data import KeyMap, Omission, check_spread, check_units, read_dataset
 from ase_knncalc.data.dataset import place_in_file
 from ase_knncalc.data.keys import key_map
@@ -144,7 +144,7 @@ def prepare(
             if "reference_forces" not in a.arrays and not _has_imaginary(a):
                 a.arrays["reference_forces"] = np.zeros((len(a), 3))
                 a.info[ASSUMED] = True
-    if method.library == "none":
+    if method.is_none:
         require_none(frames)
     with stage("baseline labels"):
         errors = complete_baseline(frames, method, cache=cache, n_jobs=n_jobs, progress=progress)
@@ -170,7 +170,7 @@ def prepare(
         )
     kept = [a for a, ok in zip(frames, good, strict=True) if ok]
     check_units(kept)
-    if method.library in LIBRARIES:  # other calculators may be anything
+    if method.is_repeatable:  # other calculators may be anything
         check_spread(kept)
     base = settings.descriptor(np.unique(np.concatenate([a.numbers for a in kept])).tolist())
     descriptor = _compressed(base, kept, settings)
@@ -245,18 +245,18 @@ def complete_baseline(
     BaselineError
         If energies that the frames brought along are not those of the baseline.
     """
-    if baseline.library == "none":
+    if baseline.is_none:
         for atoms in frames:
             atoms.info.pop("baseline_energy", None)
             atoms.arrays.pop("baseline_forces", None)
     forces = ["reference_forces" in a.arrays and "baseline_forces" not in a.arrays for a in frames]
     missing = [i for i, a in enumerate(frames) if "baseline_energy" not in a.info or forces[i]]
     brought = [i for i, a in enumerate(frames) if "baseline_energy" in a.info]
-    if brought and baseline.library not in ("none", "given", "ase"):
+    if brought and baseline.is_repeatable:
         check_brought([frames[i] for i in brought], baseline)
     errors = [""] * len(frames)
     # A baseline without a calculation costs less than looking it up.
-    calculated = baseline.library not in ("none", "given")
+    calculated = not (baseline.is_none or baseline.is_given)
     result = baseline_labels(
         [frames[i] for i in missing],
         baseline,

@@ -23,6 +23,7 @@ class Counted:
     """A baseline of one number per atom, which counts what it is asked for."""
 
     library = "counted"
+    is_none = is_given = is_repeatable = False
     method = "one-per-atom"
 
     def __init__(self) -> None:
