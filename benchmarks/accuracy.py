@@ -1,6 +1,6 @@
 """Accuracy of every method on the same splits: one command, one JSON.
 
-    python benchmarks/accuracy.py --output accuracy.json [--quick] [--cache labels.h5]
+    python benchmarks/accuracy.py --output accuracy.json [--quick] [--cache labels.db]
 
 Labelled data are looked for in ``../shared/data`` beside the project (``--data``). Nothing is tuned
 here: settings are the package's own, and those inside a training come from cross-validation within

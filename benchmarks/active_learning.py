@@ -1,6 +1,6 @@
 """Which selection needs the fewest labels: from sulfuric acid–water to clusters with ammonia.
 
-    python benchmarks/active_learning.py [--seeds 5] [--cache labels.h5] [--table]
+    python benchmarks/active_learning.py [--seeds 5] [--cache labels.db] [--table]
 
 Each seed draws 600 sulfuric acid–water clusters that are known, 1,000 clusters with ammonia for the
 test, and 2,500 others for the pool, unlabelled. Each strategy buys labels in

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
-from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -56,14 +57,18 @@ def replacing(
         with open(temporary, "rb+") as handle:
             os.fsync(handle.fileno())
         _take_permissions(temporary, target)
+        if not _flushed(target.parent):
+            warnings.warn(
+                f"{path}: its file system cannot flush folders, so that a power failure soon "
+                "after this may bring back what was there before",
+                UserWarning,
+                stacklevel=4,
+            )
         os.replace(temporary, target)
         temporary = None
-        # The rename itself is safe only once the folder is on disk too.
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        # The rename itself is safe only once the folder is on disk too. Nothing is said from here
+        # on: the new file is in place.
+        _flushed(target.parent)
     except KNNCalcError:
         raise
     except OSError as e:
@@ -117,6 +122,21 @@ def _take_permissions(new: Path, old: Path) -> None:
     os.chmod(new, stat.S_IMODE(was.st_mode))
 
 
+def _flushed(folder: Path) -> bool:
+    """Bring a folder to disk; False where its file system cannot, as some network ones."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return True  # Windows opens no folders, and keeps a journal of its own
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
 def _sweep(path: Path) -> None:
     """Remove what a killed process left of an earlier attempt to write ``path``."""
     prefix = f".{path.name}.part-"
@@ -128,12 +148,38 @@ def _sweep(path: Path) -> None:
                         os.unlink(entry.path)
 
 
+# Errors of a file system that has no locks: Lustre without "flock", NFS without a lock service.
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
+
+
+def has_locks(folder: Path) -> bool:
+    """Whether files in a folder can be locked against other processes, as far as can be told.
+
+    A file of its own is tried: closing any file takes all locks of this process off it.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return True  # another system, other locks
+    try:
+        with tempfile.TemporaryFile(dir=folder) as handle:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as e:
+        return e.errno not in _NO_LOCKS
+    return True
+
+
 @contextlib.contextmanager
 def only_writer(path: str | os.PathLike[str]) -> Iterator[None]:
     """Wait until no other process changes a file, and keep others waiting.
 
     For files that writers replace, readers need no lock. Where there is no file yet, or there are
     no POSIX locks, nothing is locked.
+
+    Warns
+    -----
+    UserWarning
+        If its file system has no locks.
     """
     try:
         import fcntl
@@ -147,7 +193,19 @@ def only_writer(path: str | os.PathLike[str]) -> Iterator[None]:
             yield  # there is nothing to lose
             return
         with handle:
-            fcntl.flock(handle.fileno(), fcntl.LOCK_EX)
+            try:
+                fcntl.flock(handle.fileno(), fcntl.LOCK_EX)
+            except OSError as e:
+                if e.errno not in _NO_LOCKS:
+                    raise
+                warnings.warn(
+                    f"{path}: its file system has no locks, and of two processes that change this "
+                    "file at once one would undo the other's work: let one run at a time",
+                    UserWarning,
+                    stacklevel=4,
+                )
+                yield
+                return
             try:
                 # After waiting, it may be another file by that name.
                 same = os.path.samestat(os.fstat(handle.fileno()), os.stat(path))
@@ -156,58 +214,3 @@ def only_writer(path: str | os.PathLike[str]) -> Iterator[None]:
             if same:
                 yield
                 return
-
-
-def open_locked(path: str | os.PathLike[str], error: type[KNNCalcError]) -> FileIO:
-    """A file opened for reading and appending, locked against other processes until it is closed.
-
-    It has no buffer: what was written has left the process.
-
-    On systems without POSIX locks it is only opened.
-
-    Raises
-    ------
-    KNNCalcError
-        ``error``, if another process has it open; :class:`ModelFileError` if it cannot be opened.
-    """
-    while True:
-        try:
-            handle = open(path, "ab+", buffering=0)  # noqa: SIM115 - the caller closes it
-        except OSError as e:
-            raise ModelFileError(f"cannot open {path}: {e.strerror or e}") from e
-        try:
-            import fcntl
-        except ImportError:
-            return handle
-        try:
-            fcntl.flock(handle.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever had it may have removed it between our opening and our locking it.
-            if os.path.samestat(os.fstat(handle.fileno()), os.stat(path)):
-                return handle
-        except FileNotFoundError:
-            pass
-        except OSError as e:
-            handle.close()
-            raise error(f"{path} is in use by another process; wait for it") from e
-        handle.close()
-
-
-def append_durably(handle: FileIO, data: bytes) -> None:
-    """Append to a file and wait until it is on disk; a failure leaves nothing of ``data`` behind.
-
-    Raises
-    ------
-    OSError
-        If the disk is full, for example.
-    """
-    size = os.fstat(handle.fileno()).st_size
-    rest = memoryview(data)
-    try:
-        while rest:
-            rest = rest[handle.write(rest) :]
-        os.fsync(handle.fileno())
-    except OSError:
-        # Half a record would swallow the next one.
-        with contextlib.suppress(OSError):
-            handle.truncate(size)
-        raise

@@ -9,38 +9,25 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import sqlite3
-import tempfile
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from ase import Atoms
 
-from ase_knncalc.errors import DataError, ModelFileError
 from ase_knncalc.labelers import LabelResult
 from ase_knncalc.labels.cache import label_key
+from ase_knncalc.labels.database import Database
 from ase_knncalc.structure import resolve_charge
 
-_VERSION = 1
-_TABLES = """
-CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS structures (
-    key TEXT PRIMARY KEY, iteration INTEGER NOT NULL, place INTEGER NOT NULL,
-    numbers BLOB NOT NULL, positions BLOB NOT NULL, info TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS labels (
-    key TEXT PRIMARY KEY REFERENCES structures (key), energy REAL, forces BLOB,
-    method TEXT NOT NULL, seconds REAL NOT NULL, reason TEXT NOT NULL, date TEXT NOT NULL
-);
-CREATE TABLE IF NOT EXISTS iterations (number INTEGER PRIMARY KEY, report TEXT NOT NULL);
-"""
+_TABLES = (
+    "structures (key TEXT PRIMARY KEY, iteration INTEGER NOT NULL, place INTEGER NOT NULL, "
+    "numbers BLOB NOT NULL, positions BLOB NOT NULL, info TEXT NOT NULL)",
+    "labels (key TEXT PRIMARY KEY REFERENCES structures (key), energy REAL, forces BLOB, "
+    "method TEXT NOT NULL, seconds REAL NOT NULL, reason TEXT NOT NULL, date TEXT NOT NULL)",
+    "iterations (number INTEGER PRIMARY KEY, report TEXT NOT NULL)",
+)
 
 
 def structure_key(atoms: Atoms) -> str:
@@ -70,7 +57,7 @@ class Asked:
     reason: str
 
 
-class Journal:
+class Journal(Database):
     """The file; one process at a time.
 
     Parameters
@@ -86,95 +73,25 @@ class Journal:
         If another process has it open.
     ModelFileError
         If it is no journal, damaged, newer than this version, or cannot be written.
+
+    Warns
+    -----
+    UserWarning
+        If its file system has no locks.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, read_only: bool = False) -> None:
-        self.path = Path(path)
-        with self._translated():
-            self._db = _in_memory(self.path) if read_only else _connected(self.path)
-        try:
-            with self._translated():
-                self._set_up()
-        except BaseException:
-            self.close()
-            raise
-
-    def _set_up(self) -> None:
-        # One writer, and every commit flushed to the disk before it returns.
-        self._db.execute("PRAGMA synchronous = FULL")
-        self._db.execute("BEGIN EXCLUSIVE")
-        # Not before: two that start at once would both keep a shared lock, and neither get more.
-        self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
-        for statement in _TABLES.split(";"):
-            self._db.execute(statement)
-        self._db.execute("INSERT OR IGNORE INTO facts VALUES ('version', ?)", (str(_VERSION),))
-        self._db.execute("COMMIT")
-        found = int(self.fact("version") or 0)
-        if found > _VERSION:
-            raise ModelFileError(
-                f"{self.path} has version {found}, this ase_knncalc reads up to {_VERSION}: "
-                "upgrade with `pip install --upgrade ase_knncalc`"
-            )
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as e:
-            if "locked" in str(e):
-                raise DataError(
-                    f"{self.path.parent} is in use by another loop: wait for it, or give another "
-                    "directory"
-                ) from e
-            raise ModelFileError(f"{self.path}: {e}") from e
-        except sqlite3.DatabaseError as e:
-            raise ModelFileError(f"{self.path} is not a journal, or is damaged: {e}") from e
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._translated():
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._db
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
-
-    def close(self) -> None:
-        """Release the file."""
-        self._db.close()
-
-    def __enter__(self) -> Journal:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def fact(self, name: str) -> str | None:
-        """A text kept under a name, or None."""
-        with self._translated():
-            row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        return None if row is None else str(row[0])
-
-    def set_fact(self, name: str, value: str) -> None:
-        """Keep a text under a name."""
-        with self._transaction() as db:
-            db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
-
-    def forget_fact(self, name: str) -> None:
-        """Forget a text, if it is there."""
-        with self._transaction() as db:
-            db.execute("DELETE FROM facts WHERE name = ?", (name,))
+        super().__init__(
+            path,
+            "journal of a loop",
+            *_TABLES,
+            busy="give another loop.directory",
+            read_only=read_only,
+        )
 
     def begin(self, configuration: str) -> None:
         """Forget all that was chosen, tried and reported, and keep a configuration."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             for table in ("labels", "structures", "iterations"):
                 db.execute(f"DELETE FROM {table}")
             db.execute("DELETE FROM facts WHERE name IN ('level', 'level failures')")
@@ -185,7 +102,7 @@ class Journal:
 
         Those of finished iterations are as if they had never been chosen.
         """
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute("DELETE FROM facts WHERE name = 'level failures'")
             db.execute("DELETE FROM labels WHERE energy IS NULL")
             db.execute(
@@ -198,7 +115,7 @@ class Journal:
 
         Structures that were chosen before are left out.
         """
-        with self._transaction() as db:
+        with self.transaction() as db:
             for place, atoms in enumerate(frames):
                 info = {
                     k: v for k, v in atoms.info.items() if isinstance(v, str | int | float | bool)
@@ -229,7 +146,7 @@ class Journal:
             reason = f"the labeler returned an energy of {label.energy}"
             label = None
         forces = None if label is None or label.forces is None else label.forces
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(
                 "INSERT INTO labels VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
@@ -245,7 +162,7 @@ class Journal:
 
     def finish(self, iteration: int, report: dict[str, Any]) -> None:
         """Keep that an iteration was learned from."""
-        with self._transaction() as db:
+        with self.transaction() as db:
             db.execute(
                 "INSERT INTO iterations VALUES (?, ?)",
                 (iteration, json.dumps(report, allow_nan=False)),
@@ -253,8 +170,7 @@ class Journal:
 
     def reports(self) -> list[dict[str, Any]]:
         """Reports of all finished iterations, in order."""
-        with self._translated():
-            rows = self._db.execute("SELECT report FROM iterations ORDER BY number").fetchall()
+        rows = self.query("SELECT report FROM iterations ORDER BY number")
         return [json.loads(row[0]) for row in rows]
 
     def asked(self, iteration: int | None = None) -> list[Asked]:
@@ -263,43 +179,9 @@ class Journal:
             "SELECT s.key, s.iteration, s.numbers, s.positions, s.info, l.key, l.energy, l.forces,"
             " l.method, l.reason FROM structures s LEFT JOIN labels l ON s.key = l.key"
         )
-        with self._translated():
-            if iteration is None:
-                rows = self._db.execute(f"{query} ORDER BY s.iteration, s.place").fetchall()
-            else:
-                rows = self._db.execute(
-                    f"{query} WHERE s.iteration = ? ORDER BY s.place", (iteration,)
-                ).fetchall()
+        which, values = ("", []) if iteration is None else (" WHERE s.iteration = ?", [iteration])
+        rows = self.query(f"{query}{which} ORDER BY s.iteration, s.place", *values)
         return [_asked(row) for row in rows]
-
-
-def _connected(path: str | Path, *, uri: bool = False) -> sqlite3.Connection:
-    return sqlite3.connect(path, timeout=0.2, isolation_level=None, uri=uri)
-
-
-def _in_memory(path: Path) -> sqlite3.Connection:
-    """A copy of a database, whose folder may be one that cannot be written."""
-    try:
-        return _copied(_connected(f"{path.absolute().as_uri()}?mode=ro", uri=True))
-    except sqlite3.OperationalError as e:
-        beside = path.with_name(f"{path.name}-journal")
-        if "locked" in str(e) or not beside.exists():
-            raise
-        # What a kill left would be rolled back when it is opened: so it is, elsewhere.
-        with tempfile.TemporaryDirectory() as folder:
-            for file in (path, beside):
-                shutil.copyfile(file, Path(folder, file.name))
-            return _copied(_connected(Path(folder, path.name)))
-
-
-def _copied(source: sqlite3.Connection) -> sqlite3.Connection:
-    copy = _connected(":memory:")
-    with closing(source):
-        # The lock comes first: a backup would wait for it without end.
-        source.execute("BEGIN")
-        source.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        source.backup(copy)
-    return copy
 
 
 def _asked(row: tuple[Any, ...]) -> Asked:

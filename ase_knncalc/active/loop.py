@@ -6,7 +6,7 @@ Working directory::
     model-003.h5        model after iteration 3 (the latest two are kept); model-000.h5 is the first
     model.h5            the latest
     pool-000.extxyz     sampled structures, where there are any
-    baseline.h5         baseline energies that were paid for
+    baseline.db         baseline energies that were paid for
     labelled.extxyz     all labels so far
     report.csv, report.png
 
@@ -108,7 +108,8 @@ class ActiveLoop:
     @property
     def baseline_cache(self) -> Path:
         """Baseline energies that were paid for."""
-        return self.directory / "baseline.h5"
+        old = self.directory / "baseline.h5"  # of a loop that an earlier version began
+        return old if old.exists() else self.directory / "baseline.db"
 
     def run(self) -> list[dict[str, Any]]:
         """Run all iterations that are left; returns the reports of all.
@@ -161,7 +162,7 @@ class ActiveLoop:
         """What the next iteration would ask; nothing is labelled, trained or written."""
         with tempfile.TemporaryDirectory() as folder:
             cache = Path(folder, self.baseline_cache.name)
-            for end in ("", ".journal"):  # energies that are there, and those it computes
+            for end in ("", "-wal", ".journal"):  # energies that are there, and those it computes
                 kept = Path(f"{self.baseline_cache}{end}")
                 if kept.exists():
                     shutil.copyfile(kept, f"{cache}{end}")

@@ -27,9 +27,9 @@ from ase.symbols import Symbols
 
 from ase_knncalc._lib.arguments import checked, instance
 from ase_knncalc._lib.arrays import FloatArray
-from ase_knncalc.errors import SettingsError, StructureError
+from ase_knncalc.errors import StructureError
 from ase_knncalc.model import KNNModel
-from ase_knncalc.store.integrity import is_monomers
+from ase_knncalc.store.integrity import check_monomers
 from ase_knncalc.structure import structure_label
 
 if TYPE_CHECKING:
@@ -112,11 +112,8 @@ def binding_energy(
     """
     instance("model", model, KNNModel)
     checked("molecules", molecules, str | None)
-    if not is_monomers({} if monomers is None else instance("monomers", monomers, Mapping)):
-        raise SettingsError(
-            "monomers must hold, by name, numbers, charge and reference_energy of each, as "
-            "read_monomers makes them of structures"
-        )
+    if monomers is not None:
+        check_monomers(instance("monomers", monomers, Mapping))
     own = {name: {**record, "own": True} for name, record in (monomers or {}).items()}
     known: dict[str, Mapping[str, Any]] = {**model.info.monomers, **own}
     total = model.check(atoms, charge, multiplicity)

@@ -58,7 +58,7 @@ def train(
     components: Annotated[int, typer.Option(min=1, help="Dimensions of the learned metric.")] = 50,
     cache: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="Label cache (default: <output>.labels.h5); an interrupted run resumes."),
+        typer.Option(help="Label cache (default: <output>.labels.db); an interrupted run resumes."),
     ] = None,
     check: Annotated[
         bool,
@@ -124,7 +124,9 @@ def train(
         baseline_energy=baseline_key,
         force_unit=unit_or_factor(force_unit),
     )
-    cache = cache or Path(f"{output}.labels.h5")
+    if cache is None:
+        old = Path(f"{output}.labels.h5")  # of an earlier version
+        cache = old if old.exists() else Path(f"{output}.labels.db")
     check_outputs(
         [p for paths in (data, low, monomers, low_monomers) for p in paths or []],
         ("--output", output, model_place),

@@ -1,20 +1,18 @@
 """Energies that were paid for once are kept: a cache that survives a kill at any moment.
 
-What failed is not kept: a program, a licence or a disk may be mended.
-
-Every label is appended to a journal (one JSON line, flushed to disk) as soon as it is known.
-Closing the cache, or opening it again, folds the journal into the HDF5 file; a line that a kill
-tore in two is dropped, everything before it is kept.
+What failed is not kept: a program, a licence or a disk may be mended. Caches of earlier versions,
+which were HDF5 files with lines of JSON beside them, become such databases when they are opened.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,9 +22,12 @@ from ase import Atoms
 
 from ase_knncalc._lib.arguments import file_name
 from ase_knncalc._lib.arrays import FloatArray
-from ase_knncalc._lib.files import append_durably, open_locked
-from ase_knncalc.errors import DataError, ModelFileError
-from ase_knncalc.store.container import read_container, write_container
+from ase_knncalc._lib.files import only_writer, replacing
+from ase_knncalc.errors import ModelFileError
+from ase_knncalc.labels.database import Database
+from ase_knncalc.store.container import is_container, read_container
+
+_TABLE = "energies (key TEXT PRIMARY KEY, energy REAL, forces BLOB, checksum INTEGER NOT NULL)"
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,7 @@ class LabelCache:
     Parameters
     ----------
     path
-        HDF5 file, or a link to it; its journal lies beside the file itself as ``<path>.journal``.
-        None keeps labels in memory.
+        SQLite file, or a link to it. None keeps labels in memory.
 
     Raises
     ------
@@ -62,35 +62,35 @@ class LabelCache:
         If the file is damaged or not a cache.
     DataError
         If another process has the cache open.
+
+    Warns
+    -----
+    UserWarning
+        If its file system has no locks.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None) -> None:
-        self.path = None if path is None else Path(file_name("cache", path))
-        if self.path is not None and not self.path.name:
-            raise ModelFileError(f"cache {str(path)!r} is a folder, expected the name of a file")
-        if self.path is not None:
-            # By whatever name it is opened, there is one journal, which one process has.
-            self.path = Path(os.path.realpath(self.path))
         self._labels: dict[str, CachedLabel] = {}
-        self._journal: FileIO | None = None
-        if self.path is None:
+        self._database: Database | None = None
+        if path is None:
             return
-        self._journal = open_locked(self._journal_path, DataError)
+        if not Path(file_name("cache", path)).name:
+            raise ModelFileError(f"cache {str(path)!r} is a folder, expected the name of a file")
+        # By whatever name it is opened, it is one file, which one process has.
+        real = Path(os.path.realpath(path))
         try:
-            if self.path.exists():
-                self._read_file()
-            self._read_journal()
-            # On a full disk the journal stays as it is, and what is known can be used.
-            with contextlib.suppress(ModelFileError):
-                self._fold()
+            self._database = _opened(real)
+        except ModelFileError:
+            if not is_container(real, "labels"):
+                raise
+            _convert(real)
+            self._database = _opened(real)
+        try:
+            self._read(self._database)
+            self._take_lines(real.with_name(f"{real.name}.journal"))
         except BaseException:
-            self._journal.close()
+            self._database.close()
             raise
-
-    @property
-    def _journal_path(self) -> Path:
-        assert self.path is not None
-        return self.path.with_name(self.path.name + ".journal")
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -102,35 +102,14 @@ class LabelCache:
     def put(self, key: str, label: CachedLabel) -> None:
         """Keep a label; it is on disk when this returns."""
         self._labels[key] = label
-        if self._journal is None:
-            return
-        record: dict[str, Any] = {"key": key, "energy": label.energy}
-        if label.forces is not None:
-            record["forces"] = np.asarray(label.forces).tolist()
-        try:
-            append_durably(self._journal, json.dumps(record).encode("utf-8") + b"\n")
-        except OSError as e:
-            raise ModelFileError(
-                f"cannot write {self._journal_path}: {e.strerror}; the labels before it are kept"
-            ) from e
+        if self._database is not None:
+            _insert(self._database, {key: label})
 
     def close(self) -> None:
-        """Fold the journal into the file and release it.
-
-        Raises
-        ------
-        ModelFileError
-            If the file cannot be written: the journal stays, and nothing is lost.
-        """
-        if self._journal is None:
-            return
-        try:
-            self._fold()
-            with contextlib.suppress(OSError):
-                self._journal_path.unlink()  # while it is still ours
-        finally:
-            self._journal.close()
-            self._journal = None
+        """Release the file."""
+        if self._database is not None:
+            self._database.close()
+            self._database = None
 
     def __enter__(self) -> LabelCache:
         return self
@@ -141,63 +120,75 @@ class LabelCache:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            self.close()
-        except ModelFileError:
-            # What went wrong first is the news; the journal has all labels.
-            if error is None:
-                raise
+        self.close()
 
-    def _read_journal(self) -> None:
-        assert self._journal is not None
-        self._journal.seek(0)
-        for line in self._journal.read().splitlines(keepends=True):
-            if not line.endswith(b"\n"):
-                break
-            try:
-                record = json.loads(line)
-                energy, forces = float(record["energy"]), record.get("forces")
-                if forces is not None:
-                    forces = np.array(forces, dtype=np.float64).reshape(-1, 3)
-                if np.isfinite(energy) and (forces is None or np.isfinite(forces).all()):
-                    self._labels[str(record["key"])] = CachedLabel(energy, forces)
-            except (ValueError, KeyError, TypeError, AttributeError):
-                continue
+    def _read(self, database: Database) -> None:
+        for key, energy, forces, checksum in database.query("SELECT * FROM energies"):
+            if checksum != _checksum(key, energy, forces):
+                continue  # a disk lost it: it is computed again
+            array = None if forces is None else np.frombuffer(forces, "<f8").reshape(-1, 3).copy()
+            self._labels[key] = CachedLabel(energy, array)
 
-    def _fold(self) -> None:
-        """Write everything to the file, then empty the journal (in this order)."""
-        assert self._journal is not None
-        assert self.path is not None
-        if os.fstat(self._journal.fileno()).st_size == 0:
-            return
-        keys = sorted(self._labels)
-        labels = [self._labels[k] for k in keys]
-        forces = [np.zeros((0, 3)) if x.forces is None else x.forces for x in labels]
-        write_container(
-            self.path,
-            "labels",
-            {"count": len(keys)},
-            {
-                "labels/keys": np.array(keys, dtype="S64"),
-                "labels/energies": np.array([x.energy for x in labels], dtype=np.float64),
-                "labels/forces": np.concatenate([np.zeros((0, 3)), *forces]),
-                "labels/starts": np.cumsum([0, *map(len, forces)], dtype=np.int64),
-            },
-        )
-        self._journal.truncate(0)
+    def _take_lines(self, path: Path) -> None:
+        """Take over what a killed process of an earlier version left, one label on a line."""
+        assert self._database is not None
+        if path.exists():
+            found = dict(_lines(path))
+            _insert(self._database, found)
+            self._labels.update(found)
+            with suppress(OSError):
+                path.unlink()
 
-    def _read_file(self) -> None:
-        assert self.path is not None
-        _, arrays = read_container(self.path, "labels")
-        try:
-            starts, energies = arrays["labels/starts"], arrays["labels/energies"]
-            if not np.isfinite(energies).all() or not np.isfinite(arrays["labels/forces"]).all():
-                raise ValueError("energies and forces must be finite")
-            keys = arrays["labels/keys"].tolist()
-            for i, (key, energy) in enumerate(zip(keys, energies.tolist(), strict=True)):
-                forces = arrays["labels/forces"][starts[i] : starts[i + 1]]
-                self._labels[key.decode("ascii")] = CachedLabel(
-                    energy, forces if len(forces) else None
-                )
-        except (KeyError, ValueError, IndexError, TypeError, AttributeError) as e:
-            raise ModelFileError(f"{self.path}: items of the label cache do not fit: {e}") from e
+
+def _opened(path: Path) -> Database:
+    return Database(path, "label cache", _TABLE, busy="name another label cache", often=True)
+
+
+def _insert(database: Database, labels: dict[str, CachedLabel]) -> None:
+    rows = []
+    for key, label in labels.items():
+        forces = None if label.forces is None else np.asarray(label.forces, "<f8").tobytes()
+        rows.append((key, label.energy, forces, _checksum(key, label.energy, forces)))
+    with database.transaction() as db:
+        db.executemany("INSERT OR REPLACE INTO energies VALUES (?, ?, ?, ?)", rows)
+
+
+def _checksum(key: str, energy: float, forces: bytes | None) -> int:
+    return zlib.crc32(f"{key} {energy!r} ".encode() + (forces or b""))
+
+
+def _convert(path: Path) -> None:
+    """Put a database in the place of an HDF5 file."""
+    with only_writer(path):
+        if not is_container(path, "labels"):
+            return  # another process was first
+        labels = dict(_contained(path))
+        with replacing(path) as new, _opened(new) as database:
+            _insert(database, labels)
+
+
+def _contained(path: Path) -> Iterator[tuple[str, CachedLabel]]:
+    _, arrays = read_container(path, "labels")
+    try:
+        starts, energies = arrays["labels/starts"], arrays["labels/energies"]
+        if not np.isfinite(energies).all() or not np.isfinite(arrays["labels/forces"]).all():
+            raise ValueError("energies and forces must be finite")
+        keys = arrays["labels/keys"].tolist()
+        for i, (key, energy) in enumerate(zip(keys, energies.tolist(), strict=True)):
+            forces = arrays["labels/forces"][starts[i] : starts[i + 1]]
+            yield key.decode("ascii"), CachedLabel(energy, forces if len(forces) else None)
+    except (KeyError, ValueError, IndexError, TypeError, AttributeError) as e:
+        raise ModelFileError(f"{path}: items of the label cache do not fit: {e}") from e
+
+
+def _lines(path: Path) -> Iterator[tuple[str, CachedLabel]]:
+    """Labels of a journal of JSON lines; the last may be torn."""
+    for line in path.read_bytes().splitlines(keepends=True):
+        with suppress(ValueError, KeyError, TypeError, AttributeError):
+            record = json.loads(line)
+            energy, forces = float(record["energy"]), record.get("forces")
+            if forces is not None:
+                forces = np.array(forces, dtype=np.float64).reshape(-1, 3)
+            whole = line.endswith(b"\n") and np.isfinite(energy)
+            if whole and (forces is None or np.isfinite(forces).all()):
+                yield str(record["key"]), CachedLabel(energy, forces)

@@ -50,6 +50,11 @@ def package_versions() -> dict[str, str]:
 
 
 _KINDS = {"model": "model file", "labels": "label cache"}
+# Label caches are databases; those of earlier versions were containers.
+_STARTS = {
+    "model": (b"ase_knncalc model ",),
+    "labels": (b"SQLite format 3\0", b"ase_knncalc labels "),
+}
 
 
 def check_replaceable(path: str | os.PathLike[str], kind: str) -> None:
@@ -62,18 +67,26 @@ def check_replaceable(path: str | os.PathLike[str], kind: str) -> None:
     ModelFileError
         If there is a file that is neither empty nor of that kind.
     """
-    start = f"ase_knncalc {kind} ".encode("ascii")
     try:
         with open(path, "rb") as handle:
-            found = handle.read(len(start))
+            found = handle.read(32)
     except FileNotFoundError:
         return
     except OSError as e:
         raise ModelFileError(f"cannot read {path}, which is there already: {e.strerror}") from e
-    if found not in (b"", start):
+    if found and not found.startswith(_STARTS[kind]):
         raise ModelFileError(
             f"{path} is there already, and is no {_KINDS[kind]}; name another, or remove it first"
         )
+
+
+def is_container(path: str | os.PathLike[str], kind: str) -> bool:
+    """Whether a file begins as one of that kind."""
+    try:
+        with open(path, "rb") as handle:
+            return handle.read(32).startswith(f"ase_knncalc {kind} ".encode("ascii"))
+    except OSError:
+        return False
 
 
 def write_container(

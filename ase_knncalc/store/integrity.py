@@ -7,18 +7,18 @@ gives finite numbers.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge, Gt, Le, Lt
+from typing_extensions import TypedDict
 
+from ase_knncalc._lib.arguments import Several, checked, instance
 from ase_knncalc._lib.arrays import AnyArray
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.info import ModelInfo
 from ase_knncalc.model import KNNModel
-
-_HIGHEST_CHARGE = 1000
 
 
 def check_model(model: KNNModel) -> None:
@@ -56,116 +56,74 @@ def check_model(model: KNNModel) -> None:
     check_info(model.info)
 
 
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
+_Whole = Annotated[int, Gt(-(2**31)), Lt(2**31)]
+_Charge = Annotated[int, Ge(-1000), Le(1000)]
+_Atoms = Annotated[int, Ge(1), Lt(2**31)]
 
 
-def _real(value: Any) -> bool:
-    return _whole(value) or (isinstance(value, float) and math.isfinite(value))
+class _Monomer(TypedDict):
+    numbers: list[_Whole]
+    charge: _Whole
+    reference_energy: float
+    baseline_energy: float
 
 
-def _text(value: Any) -> bool:
-    return isinstance(value, str)
+class _Addition(TypedDict):
+    name: str
+    composition: str
+    normalised: float
+    inside_90: Any
 
 
-def _list_of(good: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and all(map(good, value))
-
-
-def _mapping(good: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, dict) and all(map(good, value.values()))
-
-
-def _record(required: dict[str, Callable[[Any], bool]]) -> Callable[[Any], bool]:
-    """A mapping that has these keys with good values (and maybe others)."""
-    return lambda value: (
-        isinstance(value, dict)
-        and all(key in value and good(value[key]) for key, good in required.items())
-    )
-
-
-def _anything(_: Any) -> bool:
-    return True
-
-
-def _charges(value: Any) -> bool:
-    whole = _list_of(_whole)(value)
-    return whole and bool(value) and all(abs(q) <= _HIGHEST_CHARGE for q in value)
-
-
-def _states(value: Any) -> bool:
-    return _list_of(_list_of(_whole))(value) and all(len(s) == 2 and s[1] >= 1 for s in value)
-
-
-def _sizes(value: Any) -> bool:
-    return _list_of(_whole)(value) and len(value) == 2 and 1 <= value[0] <= value[1]
-
-
-_MONOMER = _record(
-    {
-        "numbers": _list_of(_whole),
-        "charge": _whole,
-        "reference_energy": _real,
-        "baseline_energy": _real,
-    }
-)
-_ADDITION = _record(
-    {"name": _text, "composition": _text, "normalised": _real, "inside_90": _anything}
-)
-_INFO: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "baseline": (_mapping(_text), "texts by name"),
-    "reference": (_text, "a text"),
-    "charges": (_charges, "a list of whole numbers"),
-    "n_structures": (_whole, "a whole number"),
-    "size_range": (_sizes, "the fewest and the most atoms"),
-    "errors": (_mapping(_real), "numbers by name"),
-    "monomers": (_mapping(_MONOMER), "monomers by name"),
-    "states": (_states, "a list of pairs of charge and multiplicity"),
+_INFO: dict[str, Any] = {
+    "baseline": dict[str, str],
+    "reference": str,
+    "charges": Several[_Charge],
+    "n_structures": _Whole,
+    "size_range": tuple[_Atoms, _Atoms],
+    "errors": dict[str, float],
+    "monomers": dict[str, _Monomer],
+    "states": tuple[tuple[_Whole, _Atoms], ...],
 }
 # Entries of the provenance that more than a reader's eye rests on; others may be anything.
-_PROVENANCE: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "trend": (_mapping(_anything), "a mapping"),
-    "omitted": (_list_of(_mapping(_anything)), "a list of mappings"),
-    "sources": (_list_of(_text), "a list of texts"),
-    "source_of": (_list_of(_whole), "a list of whole numbers"),
-    "citations": (_list_of(_text), "a list of texts"),
-    "additions": (_list_of(_ADDITION), "a list of additions"),
-    "trained_scale": (_real, "a number"),
-    "trained_structures": (_whole, "a whole number"),
+_PROVENANCE: dict[str, Any] = {
+    "trend": dict[str, Any],
+    "omitted": tuple[dict[str, Any], ...],
+    "sources": tuple[str, ...],
+    "source_of": tuple[_Whole, ...],
+    "citations": tuple[str, ...],
+    "additions": tuple[_Addition, ...],
+    "trained_scale": float | None,
+    "trained_structures": _Whole | None,
 }
 
 
-def is_monomers(value: Mapping[str, Any]) -> bool:
-    """Whether these are monomers by name; other than a model's, they may lack baseline energies."""
-    return all(
-        isinstance(m, Mapping)
-        and _MONOMER(
-            {"baseline_energy": 0.0, **m, "numbers": np.asarray(m.get("numbers")).tolist()}
-        )
-        for m in value.values()
-    )
+def check_monomers(value: Mapping[str, Any]) -> None:
+    """Raise :class:`SettingsError` unless these are monomers by name.
+
+    Other than a model's, they may lack baseline energies.
+    """
+    plain = {}
+    for name, record in value.items():
+        instance(f"monomers.{name}", record, Mapping)
+        numbers = np.asarray(record.get("numbers")).tolist()
+        values = {k: v.item() if isinstance(v, np.generic) else v for k, v in record.items()}
+        plain[name] = {"baseline_energy": 0.0, **values, "numbers": numbers}
+    checked("monomers", plain, dict[str, _Monomer])
 
 
 def check_info(info: ModelInfo) -> None:
     """Raise :class:`SettingsError` if what a model says of itself has the wrong types."""
-    for name, (good, expected) in _INFO.items():
-        _check(f"info.{name}", getattr(info, name), good, expected)
-    for name, (good, expected) in _PROVENANCE.items():
-        value = getattr(info.provenance, name)
-        if value is not None:
-            _check(f"info.provenance.{name}", value, good, expected)
+    for name, kind in _INFO.items():
+        checked(f"metadata: info.{name}", getattr(info, name), kind)
+    for name, kind in _PROVENANCE.items():
+        checked(f"metadata: info.provenance.{name}", getattr(info.provenance, name), kind)
+    low, high = info.size_range
+    if low > high:
+        raise SettingsError(f"metadata: info.size_range is {[low, high]}, expected it to ascend")
     if info.states and {q for q, _ in info.states} != set(info.charges):
         raise SettingsError(
             f"metadata: info.states are of other charges than info.charges, {info.charges}"
-        )
-
-
-def _check(name: str, value: Any, good: Callable[[Any], bool], expected: str) -> None:
-    if not good(value):
-        text = repr(value)
-        raise SettingsError(
-            f"metadata: {name} is {text if len(text) < 60 else text[:57] + '…'}, expected "
-            f"{expected}"
         )
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
-import subprocess
-import sys
 import threading
 import time
+import warnings
 
 import pytest
 
-from ase_knncalc._lib.files import append_durably, atomic_write, open_locked, replacing
-from ase_knncalc.errors import DataError, ModelFileError
+from ase_knncalc._lib.files import atomic_write, has_locks, only_writer, replacing
+from ase_knncalc.errors import DataError
 
 
 def test_replaced_only_when_all_went_well(tmp_path) -> None:
@@ -129,76 +129,82 @@ def test_leftovers_of_a_kill_are_swept_but_not_those_in_work(tmp_path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([fresh.name, other.name, "m.h5"])
 
 
-def test_second_process_is_told_and_the_lock_dies_with_its_owner(tmp_path) -> None:
-    path = tmp_path / "journal"
-    code = (
-        "import sys, time; from ase_knncalc._lib.files import open_locked; "
-        "from ase_knncalc.errors import DataError; h = open_locked(sys.argv[1], DataError); "
-        "print('locked', flush=True); time.sleep(60)"
-    )
-    owner = subprocess.Popen(
-        [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True
-    )
-    assert owner.stdout is not None
-    assert owner.stdout.readline() == "locked\n"
-    with pytest.raises(DataError, match="in use by another process"):
-        open_locked(path, DataError)
-    owner.kill()
-    owner.wait()
-    open_locked(path, DataError).close()
+def test_a_folder_that_cannot_be_flushed_is_told_before_the_file_is_in_place(
+    tmp_path, monkeypatch
+) -> None:
+    """As network and FUSE file systems are."""
+    path, real = tmp_path / "m.h5", os.fsync
+    path.write_bytes(b"old")
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.warns(UserWarning, match="cannot flush folders"), atomic_write(path) as handle:
+        handle.write(b"new")
+    assert path.read_bytes() == b"new"
+
+    def write() -> None:
+        with warnings.catch_warnings(), atomic_write(path) as handle:
+            warnings.simplefilter("error")
+            handle.write(b"newer")
+
+    with pytest.raises(UserWarning, match="cannot flush folders"):
+        write()
+    assert path.read_bytes() == b"new"
+    assert os.listdir(tmp_path) == ["m.h5"]
 
 
-def test_lock_is_on_the_file_of_that_name_and_not_on_a_removed_one(tmp_path) -> None:
-    """Owners remove the file while they hold it: nobody may go on with a file without a name."""
-    path = tmp_path / "journal"
-    holders, most, wrong = 0, 0, []
-    guard = threading.Lock()
+def test_a_folder_that_cannot_be_opened_is_no_failure(tmp_path, monkeypatch) -> None:
+    """As on Windows."""
+    path, real = tmp_path / "m.h5", os.open
+
+    def open_(name, *arguments, **options):
+        if os.path.isdir(name):
+            raise PermissionError(13, "Permission denied", str(name))
+        return real(name, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", open_)
+    with atomic_write(path) as handle:
+        handle.write(b"new")
+    assert path.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_where_there_are_no_locks_the_writer_is_told(tmp_path, monkeypatch, code: int) -> None:
+    """As on Lustre without "flock", or NFS without a lock service."""
+    fcntl = pytest.importorskip("fcntl")
+    assert has_locks(tmp_path)
+
+    def no_lock(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", no_lock)
+    monkeypatch.setattr(fcntl, "lockf", no_lock)
+    assert not has_locks(tmp_path)
+    path = tmp_path / "m.h5"
+    path.touch()
+    with pytest.warns(UserWarning, match="no locks.*let one run at a time"), only_writer(path):
+        path.write_bytes(b"new")
+    assert path.read_bytes() == b"new"
+
+
+def test_writers_of_a_file_wait_for_each_other(tmp_path) -> None:
+    path = tmp_path / "count"
+    path.write_text("0")
 
     def work() -> None:
-        nonlocal holders, most
-        done = 0
-        while done < 50:
-            try:
-                handle = open_locked(path, DataError)
-            except DataError:
-                continue
-            with guard:
-                holders += 1
-                most = max(most, holders)
-            if not path.exists():
-                wrong.append(done)
-            with guard:
-                holders -= 1
-            path.unlink()
-            handle.close()
-            done += 1
+        for _ in range(25):
+            with only_writer(path):
+                number = int(path.read_text())
+                with atomic_write(path) as handle:
+                    handle.write(str(number + 1).encode())
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert most == 1
-    assert not wrong
-
-
-def test_failed_append_leaves_whole_records_only(tmp_path, monkeypatch) -> None:
-    handle = open_locked(tmp_path / "journal", DataError)
-    append_durably(handle, b"one\n")
-    real = os.fsync
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        append_durably(handle, b"two\n")
-    monkeypatch.setattr(os, "fsync", real)
-    append_durably(handle, b"three\n")
-    handle.close()
-    assert (tmp_path / "journal").read_bytes() == b"one\nthree\n"
-
-
-def test_unopenable_is_told(tmp_path) -> None:
-    with pytest.raises(ModelFileError, match="cannot open"):
-        open_locked(tmp_path / "no" / "journal", DataError)
+    assert path.read_text() == "100"

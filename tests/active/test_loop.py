@@ -205,7 +205,7 @@ def test_a_label_that_is_no_number_is_a_failure(folder) -> None:
 def test_two_loops_in_one_directory_are_refused(folder) -> None:
     (folder / "work").mkdir()
     with Journal(folder / "work" / "journal.db"):
-        with pytest.raises(DataError, match="in use by another loop"):
+        with pytest.raises(DataError, match="in use by another process"):
             run_loop(read_config(folder / "config.toml"))
         code = (
             "from ase_knncalc.active import run_loop, read_config\n"
@@ -216,7 +216,7 @@ def test_two_loops_in_one_directory_are_refused(folder) -> None:
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
         )
-        assert "in use by another loop" in done.stdout
+        assert "in use by another process" in done.stdout
 
 
 def test_labelers_by_name(folder) -> None:
@@ -275,7 +275,7 @@ class TestJournal:
 
     def test_damaged_and_newer_files(self, tmp_path) -> None:
         (tmp_path / "j.db").write_bytes(b"nonsense" * 1000)
-        with pytest.raises(ModelFileError, match="not a journal"):
+        with pytest.raises(ModelFileError, match="no journal of a loop"):
             Journal(tmp_path / "j.db")
         Journal(tmp_path / "new.db").close()
         with sqlite3.connect(tmp_path / "new.db") as db:

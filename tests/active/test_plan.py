@@ -38,7 +38,7 @@ def test_a_plan_reads_only(folder) -> None:
     run_loop(read_config(path))
     path.write_text(path.read_text().replace("iterations = 1", "iterations = 2"))
     before = contents(work)
-    assert "baseline.h5" in before
+    assert "baseline.db" in before
     work.chmod(0o555)
     for file in work.iterdir():
         file.chmod(0o444)
@@ -121,12 +121,12 @@ def test_retry_of_a_finished_loop_keeps_the_failures_and_says_so(folder) -> None
 
 def test_a_damaged_cache_is_said_to_be_one(folder) -> None:
     (folder / "work").mkdir()
-    (folder / "work" / "baseline.h5").write_bytes(b"nonsense")
+    (folder / "work" / "baseline.db").write_bytes(b"nonsense")
     config = read_config(folder / "config.toml")
     for act in (lambda: ActiveLoop(config).plan(), lambda: run_loop(config)):
-        with pytest.raises(ModelFileError, match=r"work.baseline\.h5 is a cache: delete it"):
+        with pytest.raises(ModelFileError, match=r"work.baseline\.db is a cache: delete it"):
             act()
-    (folder / "work" / "baseline.h5").unlink()
+    (folder / "work" / "baseline.db").unlink()
     assert len(run_loop(config)) == 3
 
 

@@ -52,7 +52,7 @@ def trained(folder) -> Path:
     about = json.loads(done.stdout)
     assert about["reference"] == "ωB97X-D"
     assert about["baseline"]["method"] == "GFN1-xTB"
-    assert (folder / "model.h5.labels.h5").exists()
+    assert (folder / "model.h5.labels.db").exists()
     return folder / "model.h5"
 
 
@@ -181,17 +181,17 @@ def test_predictions_beside_the_labels_of_the_file(folder, tmp_path, water_frame
 
 
 def test_training_again_uses_the_label_cache(folder, trained) -> None:
-    before = (folder / "model.h5.labels.h5").stat().st_mtime_ns
+    before = (folder / "model.h5.labels.db").stat().st_mtime_ns
     knncalc(
         "train", "data.extxyz", "-r", "wb97xd_energy", "-o", "model2.h5", "--trend", "none",
-        "--components", 3, "-k", 2, "--cache", "model.h5.labels.h5", "-q", cwd=folder,
+        "--components", 3, "-k", 2, "--cache", "model.h5.labels.db", "-q", cwd=folder,
     )  # fmt: skip
-    assert (folder / "model.h5.labels.h5").stat().st_mtime_ns == before
-    assert not (folder / "model2.h5.labels.h5").exists()
+    assert (folder / "model.h5.labels.db").stat().st_mtime_ns == before
+    assert not (folder / "model2.h5.labels.db").exists()
 
 
 def test_cv_compare_and_learning_curve(folder, trained) -> None:
-    common = ("data.extxyz", "-r", "wb97xd_energy", "--cache", "model.h5.labels.h5", "-q", "-k", 3)
+    common = ("data.extxyz", "-r", "wb97xd_energy", "--cache", "model.h5.labels.db", "-q", "-k", 3)
     scores = json.loads(
         knncalc("cv", *common, "--trend", "linear", "--folds", 2, "--plot", "cv.png", "--json",
                 cwd=folder).stdout

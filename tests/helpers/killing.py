@@ -72,7 +72,7 @@ class Labels(Job):
         self.known = 0
 
     def run(self) -> None:
-        with LabelCache(self.folder / "labels.h5") as cache:
+        with LabelCache(self.folder / "labels.db") as cache:
             start = len(cache)
             for i in range(start, start + 60):
                 cache.put(f"{i:064d}", CachedLabel(float(i), np.full((2, 3), i / 7)))
@@ -82,7 +82,7 @@ class Labels(Job):
         said = [int(line) for line in _said(self.folder)]
         # A label that was kept but not said counts as the unit in work.
         assert len(set(said)) == len(said), "a label was computed twice"
-        with LabelCache(self.folder / "labels.h5") as cache:
+        with LabelCache(self.folder / "labels.db") as cache:
             assert len(cache) >= self.known, "labels were lost"
             self.known = len(cache)
             assert set(said) <= set(range(self.known))
@@ -115,7 +115,7 @@ class Training(Job):
         save_model(self.old, self.path)
         self.expected = [self._told(self.old)]
         self.expected.append(self._told(self._train()))
-        for name in ("log", "labels.h5"):
+        for name in ("log", "labels.db"):
             (self.folder / name).unlink(missing_ok=True)
         self.known: set[str] = set()
         self.calls = 0
@@ -132,7 +132,7 @@ class Training(Job):
         return train(
             [a.copy() for a in self.frames],
             baseline=self._baseline(),
-            cache=self.folder / "labels.h5",
+            cache=self.folder / "labels.db",
             trend="linear",
             n_components=3,
             metric_iterations=5,
@@ -148,7 +148,7 @@ class Training(Job):
         assert found in self.expected, "the model file is neither the old nor the new model"
         spec = self._baseline().spec()
         keys = {label_key(a, *resolve_charge(a), spec): a for a in self.frames}
-        with LabelCache(self.folder / "labels.h5") as cache:
+        with LabelCache(self.folder / "labels.db") as cache:
             kept = {label_key(a, *resolve_charge(a), {}) for k, a in keys.items() if cache.get(k)}
         assert self.known <= kept, "labels were lost"
         said = _said(self.folder)
@@ -162,7 +162,7 @@ class Training(Job):
         if ended:
             assert found == self.expected[1]
             save_model(self.old, self.path)
-            for name in ("log", "labels.h5"):
+            for name in ("log", "labels.db"):
                 (self.folder / name).unlink(missing_ok=True)
             self.known, self.calls = set(), 0
 

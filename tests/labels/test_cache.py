@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import struct
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,12 +21,12 @@ from ase_knncalc.store.container import write_container
 
 
 def test_labels_come_back(tmp_path) -> None:
-    path = tmp_path / "labels.h5"
+    path = tmp_path / "labels.db"
     forces = np.arange(6.0).reshape(2, 3) / 7
     with LabelCache(path) as cache:
         cache.put("a" * 64, CachedLabel(-1.25))
         cache.put("b" * 64, CachedLabel(2.0, forces))
-    assert sorted(os.listdir(tmp_path)) == ["labels.h5"]
+    assert sorted(os.listdir(tmp_path)) == ["labels.db"]
     with LabelCache(path) as cache:
         assert len(cache) == 2
         assert cache.get("a" * 64) == CachedLabel(-1.25)
@@ -46,15 +48,15 @@ def test_key_depends_on_everything_the_energy_depends_on() -> None:
 
 
 def test_second_writer_is_told(tmp_path) -> None:
-    with LabelCache(tmp_path / "labels.h5"), pytest.raises(DataError, match="in use"):
-        LabelCache(tmp_path / "labels.h5")
-    LabelCache(tmp_path / "labels.h5").close()
+    with LabelCache(tmp_path / "labels.db"), pytest.raises(DataError, match="in use"):
+        LabelCache(tmp_path / "labels.db")
+    LabelCache(tmp_path / "labels.db").close()
 
 
 def test_second_writer_by_another_name_is_told(tmp_path) -> None:
-    cache = LabelCache(tmp_path / "labels.h5")
+    cache = LabelCache(tmp_path / "labels.db")
     cache.put("a" * 64, CachedLabel(-1.0))
-    (tmp_path / "link.h5").symlink_to("labels.h5")
+    (tmp_path / "link.h5").symlink_to("labels.db")
     with pytest.raises(DataError, match="in use"):
         LabelCache(tmp_path / "link.h5")
     cache.close()
@@ -62,39 +64,128 @@ def test_second_writer_by_another_name_is_told(tmp_path) -> None:
         assert cache.get("a" * 64) == CachedLabel(-1.0)
         cache.put("b" * 64, CachedLabel(-2.0))
     assert (tmp_path / "link.h5").is_symlink()
-    with LabelCache(tmp_path / "labels.h5") as cache:
+    with LabelCache(tmp_path / "labels.db") as cache:
         assert len(cache) == 2
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["labels.h5", "link.h5"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["labels.db", "link.h5"]
 
 
-def test_torn_journal_line_is_dropped_and_the_rest_kept(tmp_path) -> None:
-    path = tmp_path / "labels.h5"
-    cache = LabelCache(path)
-    for i in range(5):
-        cache.put(f"{i:064d}", CachedLabel(float(i)))
-    journal = path.with_name("labels.h5.journal")
-    content = journal.read_bytes()
-    cache._journal.close()
-    for cut in range(len(content) - 40, len(content)):
-        journal.write_bytes(content[:cut])
+def old_cache(path: Path, labels: dict[str, CachedLabel], lines: bytes = b"") -> None:
+    """What earlier versions wrote: an HDF5 file, and lines of JSON until the next run."""
+    forces = [np.zeros((0, 3)) if x.forces is None else x.forces for x in labels.values()]
+    write_container(
+        path,
+        "labels",
+        {"count": len(labels)},
+        {
+            "labels/keys": np.array(list(labels), dtype="S64"),
+            "labels/energies": np.array([x.energy for x in labels.values()]),
+            "labels/forces": np.concatenate([np.zeros((0, 3)), *forces]),
+            "labels/starts": np.cumsum([0, *map(len, forces)]),
+        },
+    )
+    path.with_name(f"{path.name}.journal").write_bytes(lines)
+
+
+def test_caches_of_earlier_versions_are_taken_over(tmp_path) -> None:
+    path = tmp_path / "labels.db"
+    forces = np.arange(6.0).reshape(2, 3) / 7
+    lines = b'{"key": "c", "energy": 3.0, "forces": [[0, 0, 1]]}\n'
+    old_cache(path, {"a": CachedLabel(1.0), "b": CachedLabel(2.0, forces)}, lines)
+    for _ in range(2):
+        with LabelCache(path) as cache:
+            assert len(cache) == 3
+            assert cache.get("a") == CachedLabel(1.0)
+            np.testing.assert_array_equal(cache.get("b").forces, forces)
+            np.testing.assert_array_equal(cache.get("c").forces, [[0, 0, 1]])
+    assert os.listdir(tmp_path) == ["labels.db"]
+    assert path.read_bytes().startswith(b"SQLite format 3")
+
+
+def test_torn_and_senseless_lines_of_earlier_versions_are_passed_over(tmp_path) -> None:
+    path = tmp_path / "labels.db"
+    lines = path.with_name("labels.db.journal")
+    content = b"".join(b'{"key": "%d", "energy": %d}\n' % (i, i) for i in range(5))
+    for cut in range(1, 20):
         path.unlink(missing_ok=True)
-        with LabelCache(path) as again:
-            assert len(again) == 4
-    with LabelCache(path) as again:
-        assert again.get(f"{3:064d}").energy == 3.0
+        lines.write_bytes(content[:-cut])
+        with LabelCache(path) as cache:
+            assert len(cache) == 4
+        assert not lines.exists()
+    for line in (
+        b"[]",
+        b"1",
+        b'{"key": 1}',
+        b'{"key":"a","energy":"x"}',
+        b'{"key":"a","energy":null}',
+        b'{"key":"a","energy":NaN}',
+        b'{"key":"a","energy":1,"forces":[[0,0,1e999]]}',
+        b"\xff",
+    ):
+        path.unlink(missing_ok=True)
+        lines.write_bytes(line + b'\n{"key":"k","energy":1}\n')
+        with LabelCache(path) as cache:
+            assert cache.get("k") == CachedLabel(1.0)
+            assert cache.get("a") is None
 
 
-def test_damaged_file_is_told_and_kept(tmp_path) -> None:
-    path = tmp_path / "labels.h5"
-    path.write_bytes(b"something else")
-    with pytest.raises(ModelFileError, match="not a file of ase_knncalc"):
+def test_containers_that_no_earlier_version_wrote_are_one_error(tmp_path) -> None:
+    path = tmp_path / "labels.db"
+    for arrays in (
+        {},
+        {"labels/keys": np.arange(3.0)},
+        {
+            "labels/keys": np.arange(2),
+            "labels/energies": np.zeros(2),
+            "labels/forces": np.zeros((0, 3)),
+            "labels/starts": np.zeros(3),
+        },
+        {
+            "labels/keys": np.array([b"a"]),
+            "labels/energies": np.array([np.inf]),
+            "labels/forces": np.zeros((0, 3)),
+            "labels/starts": np.zeros(2, dtype=np.int64),
+        },
+    ):
+        write_container(path, "labels", {}, arrays)
+        for _ in range(2):  # the failed attempt holds no lock
+            with pytest.raises(ModelFileError, match=r"labels\.db"):
+                LabelCache(path)
+
+
+@pytest.mark.parametrize("content", [b"something else", b"ase_knncalc labels 1\nsha256 0\n"])
+def test_damaged_file_is_told_and_kept(tmp_path, content: bytes) -> None:
+    path = tmp_path / "labels.db"
+    path.write_bytes(content)
+    with pytest.raises(ModelFileError, match=r"labels\.db is (no label cache|not a file of ase)"):
         LabelCache(path)
-    assert path.read_bytes() == b"something else"
+    assert path.read_bytes() == content
 
 
-def test_second_opening_while_the_first_closes_never_shares_the_journal(tmp_path) -> None:
-    """The journal is removed while it is still locked: nobody writes to a file without a name."""
-    path = tmp_path / "labels.h5"
+@pytest.mark.parametrize("number", [struct.pack(">d", -1.1), struct.pack("<d", 1 / 3)])
+def test_a_label_that_a_disk_changed_is_no_label(tmp_path, number: bytes) -> None:
+    path = tmp_path / "labels.db"
+    with LabelCache(path) as cache:
+        cache.put("a" * 64, CachedLabel(-1.1, np.full((2, 3), 1 / 3)))
+        cache.put("b" * 64, CachedLabel(-2.0))
+    content = path.read_bytes()
+    assert number in content
+    path.write_bytes(content.replace(number, b"@" * 8, 1))
+    with LabelCache(path) as cache:
+        assert cache.get("a" * 64) is None
+        assert cache.get("b" * 64) == CachedLabel(-2.0)
+
+
+def test_opening_alone_changes_nothing(tmp_path) -> None:
+    path = tmp_path / "labels.db"
+    with LabelCache(path) as cache:
+        cache.put("a", CachedLabel(-1.0))
+    before = path.read_bytes()
+    LabelCache(path).close()
+    assert path.read_bytes() == before
+
+
+def test_second_opening_while_the_first_closes_loses_nothing(tmp_path) -> None:
+    path = tmp_path / "labels.db"
     counts = [0, 0]
 
     def work(me: int) -> None:
@@ -115,47 +206,6 @@ def test_second_opening_while_the_first_closes_never_shares_the_journal(tmp_path
         assert len(cache) == 30
 
 
-def test_what_no_cache_would_write_is_one_error_or_passed_over(tmp_path) -> None:
-    path = tmp_path / "labels.h5"
-    for lines in (
-        b"[]\n",
-        b"1\n",
-        b'{"key": 1}\n',
-        b'{"key":"a","energy":"x"}\n',
-        b'{"key":"a","energy":null}\n',
-        b'{"key":"a","energy":NaN}\n',
-        b'{"key":"a","energy":1,"forces":[[0,0,1e999]]}\n',
-        b"\xff\n",
-    ):
-        path.unlink(missing_ok=True)
-        path.with_name("labels.h5.journal").write_bytes(lines + b'{"key":"k","energy":1}\n')
-        with LabelCache(path) as cache:
-            assert cache.get("k") == CachedLabel(1.0)
-            assert cache.get("a") is None
-    for arrays in (
-        {},
-        {"labels/keys": np.arange(3.0)},
-        {
-            "labels/keys": np.arange(2),
-            "labels/energies": np.zeros(2),
-            "labels/forces": np.zeros((0, 3)),
-            "labels/starts": np.zeros(3),
-        },
-        {
-            "labels/keys": np.array([b"a"]),
-            "labels/energies": np.array([np.inf]),
-            "labels/forces": np.zeros((0, 3)),
-            "labels/starts": np.zeros(2, dtype=np.int64),
-        },
-    ):
-        write_container(path, "labels", {}, arrays)
-        with pytest.raises(ModelFileError, match=r"labels\.h5"):
-            LabelCache(path)
-        # The failed attempt holds no lock.
-        with pytest.raises(ModelFileError, match=r"labels\.h5"):
-            LabelCache(path)
-
-
 def test_what_failed_is_asked_again_and_what_succeeded_is_not(tmp_path) -> None:
     """A program may have been missing, or a licence."""
 
@@ -173,12 +223,12 @@ def test_what_failed_is_asked_again_and_what_succeeded_is_not(tmp_path) -> None:
 
     frames = [molecule("H2"), molecule("H2O")]
     baseline = make_baseline(Program())
-    found = baseline_labels(frames, baseline, cache=tmp_path / "labels.h5")
+    found = baseline_labels(frames, baseline, cache=tmp_path / "labels.db")
     np.testing.assert_array_equal(found.energies, [2.0, np.nan])
     assert found.errors[0] == ""
     assert "no licence" in found.errors[1]
     Program.broken = False
-    found = baseline_labels(frames, baseline, cache=tmp_path / "labels.h5")
+    found = baseline_labels(frames, baseline, cache=tmp_path / "labels.db")
     np.testing.assert_array_equal(found.energies, [2.0, 3.0])
     assert (found.errors, found.computed) == (["", ""], 1)
     assert Program.calls == 4  # and the cached label was compared
@@ -204,13 +254,13 @@ class PerAtom(Calculator):
 
 @pytest.mark.parametrize("other", [PerAtom(2.0), PerAtom(1.0, bond=0.01)])
 def test_two_calculators_that_say_they_are_one_share_no_cache(tmp_path, other) -> None:
-    path = tmp_path / "labels.h5"
+    path = tmp_path / "labels.db"
     frames = [molecule(name) for name in ("CH3CH2OH", "H2O", "CH4", "H2", "N2")]
     first = PerAtom(1.0)
     baseline_labels(frames, make_baseline(first), cache=path)
     assert make_baseline(first).spec() == make_baseline(other).spec()
     kept = path.read_bytes()
-    with pytest.raises(BaselineError, match=r"labels\.h5 holds an energy .*Use another cache"):
+    with pytest.raises(BaselineError, match=r"labels\.db holds an energy .*Use another cache"):
         baseline_labels(frames, make_baseline(other), cache=path)
     assert path.read_bytes() == kept
     with pytest.raises(BaselineError, match="Use another cache"):
@@ -232,8 +282,8 @@ def frames_with_labels(frames):
 
 def test_labels_of_a_program_that_is_gone_are_used(tmp_path) -> None:
     frames = [molecule("H2O"), molecule("H2")]
-    known = baseline_labels(frames, make_baseline(PerAtom(1.0)), cache=tmp_path / "labels.h5")
+    known = baseline_labels(frames, make_baseline(PerAtom(1.0)), cache=tmp_path / "labels.db")
     gone = PerAtom(1e3)
-    found = baseline_labels(frames, make_baseline(gone), cache=tmp_path / "labels.h5")
+    found = baseline_labels(frames, make_baseline(gone), cache=tmp_path / "labels.db")
     np.testing.assert_array_equal(found.energies, known.energies)
     assert gone.calls == 2

@@ -93,7 +93,7 @@ FULL = textwrap.dedent(
         elif kind == "frames":
             write_frames("frames.extxyz", frames)
         elif kind == "labels":
-            with LabelCache("labels.h5") as cache:
+            with LabelCache("labels.db") as cache:
                 for i in range(10_000):
                     cache.put(f"{i:064d}", CachedLabel(float(i)))
                     kept += 1
@@ -109,7 +109,7 @@ FULL = textwrap.dedent(
 def folder(tiny_model, tmp_path) -> Path:
     save_model(tiny_model, tmp_path / "model.h5")
     write_frames(tmp_path / "frames.extxyz", water_clusters(20))
-    with LabelCache(tmp_path / "labels.h5") as cache:
+    with LabelCache(tmp_path / "labels.db") as cache:
         cache.put("old", CachedLabel(-1.0))
     return tmp_path
 
@@ -118,7 +118,7 @@ def check_old_files(folder: Path, before: dict[str, bytes], kept: int) -> None:
     for name in ("model.h5", "frames.extxyz"):
         assert (folder / name).read_bytes() == before[name]
     assert not list(folder.glob(".*.part-*"))
-    with LabelCache(folder / "labels.h5") as cache:
+    with LabelCache(folder / "labels.db") as cache:
         assert cache.get("old") == CachedLabel(-1.0)
         assert len(cache) == 1 + kept
         assert all(cache.get(f"{i:064d}") == CachedLabel(float(i)) for i in range(kept))
@@ -170,7 +170,7 @@ def test_full_disk(tiny_model, tmp_path) -> None:
         pytest.skip("needs the right to mount a file system")
     try:
         save_model(tiny_model, mounted / "model.h5")
-        with LabelCache(mounted / "labels.h5") as cache:
+        with LabelCache(mounted / "labels.db") as cache:
             cache.put("old", CachedLabel(-1.0))
         model = (mounted / "model.h5").read_bytes()
         space = os.statvfs(mounted)
@@ -178,15 +178,15 @@ def test_full_disk(tiny_model, tmp_path) -> None:
         with pytest.raises(ModelFileError, match="No space left on device"):
             save_model(tiny_model, mounted / "model.h5")
         assert (mounted / "model.h5").read_bytes() == model
-        kept = fill(mounted / "labels.h5")
+        kept = fill(mounted / "labels.db")
         assert kept > 10
         check = [CachedLabel(float(i)) for i in range(kept)]
         for _ in ("still full", "with space again"):
-            with contextlib.suppress(ModelFileError), LabelCache(mounted / "labels.h5") as cache:
+            with contextlib.suppress(ModelFileError), LabelCache(mounted / "labels.db") as cache:
                 assert cache.get("old") == CachedLabel(-1.0)
                 assert [cache.get(f"{i:064d}") for i in range(len(cache) - 1)] == check
             (mounted / "filler").unlink(missing_ok=True)
-        assert sorted(p.name for p in mounted.iterdir()) == ["labels.h5", "model.h5"]
+        assert sorted(p.name for p in mounted.iterdir()) == ["labels.db", "model.h5"]
     finally:
         subprocess.run(["umount", str(mounted)], check=True)
 
@@ -197,7 +197,7 @@ def test_full_disk(tiny_model, tmp_path) -> None:
 def test_second_training_to_the_same_file_is_told(tmp_path) -> None:
     frames = water_clusters(20)
     write_frames(tmp_path / "data.extxyz", frames)
-    with LabelCache(tmp_path / "my.h5.labels.h5"):  # as a training under way has it open
+    with LabelCache(tmp_path / "my.h5.labels.db"):  # as a training under way has it open
         done = python(
             "-c", "from ase_knncalc.cli import main; main()", "train", "data.extxyz", "-o", "my.h5",
             "--quiet", cwd=tmp_path,
