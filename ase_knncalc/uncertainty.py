@@ -165,9 +165,20 @@ class Calibration:
         return np.asarray(signals.remoteness / self.remoteness_limit)
 
     def multiple(self, coverage: float) -> float:
-        """Half-width of the interval of the given coverage in standard deviations."""
+        """Half-width of the interval of the given coverage in standard deviations.
+
+        Raises
+        ------
+        SettingsError
+            If the coverage lies outside those that were calibrated.
+        """
         lowest, highest = float(self.coverages[0]), float(self.coverages[-1])
-        checked("coverage", coverage, Annotated[float, Ge(lowest), Le(highest)])
+        try:
+            checked("coverage", coverage, Annotated[float, Ge(lowest), Le(highest)])
+        except SettingsError as e:
+            raise SettingsError(
+                f"{e}; intervals were calibrated between {lowest:g} and {highest:g}"
+            ) from None
         return float(np.interp(coverage, self.coverages, self.quantiles))
 
     def novelty(self, signals: Signals) -> FloatArray:

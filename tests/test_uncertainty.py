@@ -76,7 +76,7 @@ def test_a_few_absurd_labels_do_not_set_the_scale() -> None:
 
 @pytest.mark.parametrize("coverage", [0.0, 0.3, 0.999, 1.0, float("nan")])
 def test_coverage_that_was_not_calibrated(coverage: float) -> None:
-    with pytest.raises(SettingsError, match="coverage must lie between"):
+    with pytest.raises(SettingsError, match=r"coverage .*calibrated between 0\.5 and 0\.99"):
         calibrate(*made_up(50, 0)).multiple(coverage)
 
 

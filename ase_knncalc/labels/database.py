@@ -6,6 +6,7 @@ Every transaction is on disk before anything is built on it. Where a file system
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -121,7 +122,7 @@ class Database:
                 raise DataError(
                     f"{self.path} is in use by another process: wait for it, or {self._busy}"
                 ) from e
-            raise ModelFileError(f"cannot write {self.path}: {e}") from e
+            raise ModelFileError(f"cannot write {self.path}: {_reason(e)}") from e
         except sqlite3.DatabaseError as e:
             raise ModelFileError(f"{self.path} is no {self.kind}, or is damaged: {e}") from e
 
@@ -177,6 +178,15 @@ class Database:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _reason(error: sqlite3.OperationalError) -> str:
+    """What SQLite says, in the words that all files of this package have for a full disk."""
+    if "disk is full" in str(error):
+        return os.strerror(errno.ENOSPC)
+    if "disk I/O error" in str(error):  # all that SQLite says of a quota or of a limit on sizes
+        return f"{error} (disk full, a quota or a limit on file sizes reached, or a failing disk)"
+    return str(error)
 
 
 def _connected(path: str | Path, options: str = "") -> sqlite3.Connection:
