@@ -18,7 +18,7 @@ from ase import Atoms
 from ase_knncalc._lib.arguments import finite_numbers, instance
 from ase_knncalc._lib.arrays import AnyArray, FloatArray, IntArray
 from ase_knncalc._lib.threads import one_blas_thread
-from ase_knncalc.baselines import Baseline, baseline_difference
+from ase_knncalc.baselines import Baseline, NoBaseline, baseline_difference
 from ase_knncalc.descriptors import (
     Descriptor,
     FeatureBatch,
@@ -245,7 +245,7 @@ class KNNModel:
             trained without a baseline.
         """
         energies: FloatArray = finite_numbers("baseline_energy", baseline_energy, n)
-        if self.info.baseline.get("library") == "none" and energies.any():
+        if self.info.baseline == NoBaseline().spec() and energies.any():
             raise SettingsError(
                 "baseline_energy: the model was trained without a baseline and predicts the "
                 "reference energy itself; leave it out"

@@ -44,9 +44,9 @@ from geometries import (
     molecules_and_ions,
 )
 
-from ase_knncalc.data.duplicates import DuplicateFinder
 from ase_knncalc.data.frames import iter_frames, write_frames
 from ase_knncalc.labelers import LabelResult, PySCFLabeler, label_frames
+from ase_knncalc.sameness import DuplicateFinder
 from ase_knncalc.sampling.walks import FAILURES
 
 HERE = Path(__file__).resolve().parent

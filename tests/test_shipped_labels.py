@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from ase_knncalc.data.duplicates import DuplicateFinder
 from ase_knncalc.data.frames import iter_frames, write_frames
 from ase_knncalc.labelers import PySCFLabeler
+from ase_knncalc.sameness import DuplicateFinder
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "trained_models" / "labels"

@@ -20,11 +20,11 @@ from ase_knncalc.active.learning import (
     training_monomers,
 )
 from ase_knncalc.data import KeyMap, read_dataset
-from ase_knncalc.data.duplicates import DuplicateFinder
 from ase_knncalc.errors import KNNCalcError, SettingsError, StructureError
 from ase_knncalc.labelers import Labeler, LookupLabeler, label_frames
 from ase_knncalc.labels.training_data import require_none
 from ase_knncalc.model import KNNModel
+from ase_knncalc.sameness import DuplicateFinder
 from ase_knncalc.structure import resolve_charge
 from ase_knncalc.training import append
 from ase_knncalc.training.appending import require_level

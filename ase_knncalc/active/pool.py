@@ -12,10 +12,10 @@ from ase_knncalc.active.config import LoopConfig
 from ase_knncalc.active.learning import covered, training_frames
 from ase_knncalc.analysis.membership import new_ones
 from ase_knncalc.data import read_structures, write_frames
-from ase_knncalc.data.duplicates import DuplicateFinder
 from ase_knncalc.errors import KNNCalcError, SettingsError, StructureError
 from ase_knncalc.labels.training_data import compute_features
 from ase_knncalc.model import KNNModel
+from ase_knncalc.sameness import DuplicateFinder
 from ase_knncalc.structure import check_structure, composition_label, resolve_charge
 
 

@@ -10,20 +10,19 @@ import numpy as np
 from ase import Atoms
 
 from ase_knncalc._lib.arguments import instance
-from ase_knncalc._lib.arrays import BoolArray
+from ase_knncalc._lib.arrays import BoolArray, FloatArray
 from ase_knncalc.descriptors import FeatureBatch, featurize
 from ase_knncalc.errors import ChargeError, UnknownElementError
 from ase_knncalc.model import KNNModel
+from ase_knncalc.sameness import SAME_IN_METRIC
 from ase_knncalc.structure import check_structure, composition_label, resolve_charge
 from ase_knncalc.trend.base import composition_columns
 
 if TYPE_CHECKING:
     from ase_knncalc.prediction import Neighbor
 
-# Shift of each atom, root mean square in Å, by which the metric's sensitivity is measured, and up
-# to which a structure is the same one: files round positions, and programs optimise to 1e-3 Å.
+# Shift of each atom, root mean square in Å, by which the metric's sensitivity is measured.
 _NUDGE = 1e-3
-_SAME = 2e-3
 _NUDGES = 4
 
 
@@ -99,7 +98,7 @@ def training_twins(
     batch
         Their descriptors.
     """
-    columns = composition_columns(batch, model.elements).astype(int)
+    columns = composition_columns(batch, model.elements)
     index = model.knn.index
     twins = []
     for i, z in enumerate(model.metric.place(batch)):
@@ -109,11 +108,10 @@ def training_twins(
             k *= 4
             distances, places = index.query(z, k)
         same = places[distances == 0.0]
-        if model.held_out is not None:
-            alike = (model.held_out.counts[same] == columns[i]).all(axis=1)
-        else:
-            alike = model.compositions[same] == str(frames[i].info["composition"]).encode("utf-8")
-        twins.append(same[alike].tolist())
+        alike = _alike(model, columns[i])
+        if alike is None:
+            alike = model.compositions == str(frames[i].info["composition"]).encode("utf-8")
+        twins.append(same[alike[same]].tolist())
     return twins
 
 
@@ -177,7 +175,7 @@ def find_in_training(model: KNNModel, atoms: Atoms, *, charge: int | None = None
     distances = np.linalg.norm(places[1:] - places[0], axis=1)
     unit = float(np.sqrt(np.mean(distances**2)))
     displacement = nearest.distance / unit * _NUDGE if unit > 0.0 else None
-    alike = _alike(model, atoms, total)
+    alike = _alike(model, composition_columns(batch, model.elements)[0])
     if alike is None:
         labels = model.compositions == composition.encode("utf-8")
         same_composition = int(labels.sum()) or None
@@ -185,7 +183,7 @@ def find_in_training(model: KNNModel, atoms: Atoms, *, charge: int | None = None
     else:
         same_composition = int(alike.sum())
         fits = bool(alike[nearest.index])
-    close = nearest.distance == 0.0 if displacement is None else displacement <= _SAME
+    close = nearest.distance == 0.0 if displacement is None else displacement <= SAME_IN_METRIC
     return Membership(
         covered=True,
         reason="",
@@ -198,10 +196,8 @@ def find_in_training(model: KNNModel, atoms: Atoms, *, charge: int | None = None
     )
 
 
-def _alike(model: KNNModel, atoms: Atoms, charge: int) -> BoolArray | None:
+def _alike(model: KNNModel, columns: FloatArray) -> BoolArray | None:
     """Which training structures have the same elements and charge, booleans of shape (n,)."""
     if model.held_out is None:
         return None
-    counts = model.held_out.counts
-    wanted = [int(np.sum(atoms.numbers == z)) for z in model.elements]
-    return np.asarray((counts == [*wanted, charge, abs(charge)]).all(axis=1))
+    return np.asarray((model.held_out.counts == columns).all(axis=1))

@@ -15,12 +15,12 @@ from ase import Atoms
 from ase.data import chemical_symbols
 
 from ase_knncalc._lib.arguments import NotNegative, checked
-from ase_knncalc.data.duplicates import DuplicateFinder
 from ase_knncalc.data.frames import enumerate_frames, is_jkqc
 from ase_knncalc.data.keys import LEVELS, KeyMap, key_map, label_keys
 from ase_knncalc.data.paths import file_stem, printable
 from ase_knncalc.data.units import check_units
 from ase_knncalc.errors import ChargeError, DataError, KNNCalcError, SettingsError, StructureError
+from ase_knncalc.sameness import SAME_IN_DATA, DuplicateFinder
 from ase_knncalc.structure import check_structure, composition_label, plain_text, resolve_charge
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
@@ -197,7 +197,7 @@ def read_dataset(
     index: str | int | slice = ":",
     require_reference: bool = True,
     require_baseline: bool = False,
-    tolerance: float = 1e-4,
+    tolerance: float = SAME_IN_DATA,
 ) -> LabelledDataset:
     """Read labelled structures, and list what cannot be used.
 

@@ -15,14 +15,11 @@ import numpy as np
 from ase import Atoms
 
 from ase_knncalc.data.dataset import CONFLICT_KEY, Source, iter_sources
-from ase_knncalc.data.duplicates import DuplicateFinder
 from ase_knncalc.data.keys import LEVELS, KeyMap, key_map, label_keys
 from ase_knncalc.data.paths import file_stem
 from ase_knncalc.errors import DataError
+from ase_knncalc.sameness import SAME_IN_PAIRS, DuplicateFinder, turned
 
-# Shift of an atom up to which a geometry is the same, and what it can change a distance by, Å.
-_SHIFT = 5e-4
-_SAME_DISTANCE = 2.0 * _SHIFT
 # Two low-level structures of one geometry whose energies differ by more contradict each other, eV.
 _SAME_ENERGY = 1e-3
 
@@ -276,7 +273,7 @@ def _comparable(entry: _Entry) -> bool:
 
 def _match(ours: list[_Entry], theirs: list[_Entry]) -> list[list[_Entry]]:
     """For each of ours, all of theirs that have the same geometry."""
-    finder = DuplicateFinder(_SHIFT)
+    finder = DuplicateFinder(SAME_IN_PAIRS)
     found = [entry for entry in theirs if _comparable(entry)]
     for entry in found:
         finder.add(entry.clean, 0, 1)
@@ -333,58 +330,10 @@ def _join(entry: _Entry, partner: _Entry, pairs: PairedFrames) -> None:
             entry.clean.info.setdefault(key, partner.clean.info[key])
     forces = partner.forces
     if forces is not None:
-        forces = _turned(forces, partner.clean, entry.clean)
+        forces = turned(forces, partner.clean, entry.clean, SAME_IN_PAIRS)
         if forces is None:
             pairs.without_forces.append(entry.name)
     _label(entry.clean, "baseline", partner.energy, forces)
-
-
-def _turned(forces: np.ndarray, there: Atoms, here: Atoms) -> np.ndarray | None:
-    """Forces on ``there`` as forces on ``here``, the same structure turned, mirrored, reordered.
-
-    None if no order of the atoms could be found that makes all distances agree.
-    """
-    order = _order(there, here)
-    if order is None:
-        return None
-    old = there.positions[order] - there.positions.mean(axis=0)
-    new = here.positions - here.positions.mean(axis=0)
-    if np.abs(old - new).max() <= _SAME_DISTANCE:
-        return np.asarray(forces[order])
-    # Mirror images have the same energy, hence mirrored forces: any orthogonal matrix will do.
-    from scipy.linalg import orthogonal_procrustes
-
-    rotation, _ = orthogonal_procrustes(old, new)
-    return np.asarray(forces[order] @ rotation)
-
-
-def _order(there: Atoms, here: Atoms) -> np.ndarray | None:
-    """Atoms of ``there`` in the order of ``here``, integers of shape (n_atoms,)."""
-    wanted, given = here.get_all_distances(), there.get_all_distances()
-
-    def fits(order: np.ndarray) -> bool:
-        if not np.array_equal(there.numbers[order], here.numbers):
-            return False
-        return bool(np.abs(given[np.ix_(order, order)] - wanted).max() <= _SAME_DISTANCE)
-
-    identity = np.arange(len(here))
-    if fits(identity):
-        return identity
-    from scipy.optimize import linear_sum_assignment
-
-    # Atoms correspond if their element and sorted distances to each element do.
-    views = _views(there), _views(here)
-    cost = np.abs(views[0][None, :, :] - views[1][:, None, :]).max(axis=2)
-    cost[here.numbers[:, None] != there.numbers[None, :]] = 1e6
-    _, order = linear_sum_assignment(cost)
-    return order if fits(order) else None
-
-
-def _views(atoms: Atoms) -> np.ndarray:
-    """Distances of each atom to the atoms of each element, sorted, shape (n_atoms, n_atoms)."""
-    distances = atoms.get_all_distances()
-    columns = [np.sort(distances[:, atoms.numbers == z], axis=1) for z in np.unique(atoms.numbers)]
-    return np.concatenate(columns, axis=1)
 
 
 def _place(entries: list[_Entry]) -> str:

@@ -12,6 +12,7 @@ from ase_knncalc._lib.arguments import Positive, checked
 from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc.errors import DataError, LabelerError
 from ase_knncalc.labelers.base import Label
+from ase_knncalc.sameness import SAME_IN_LOOKUP, centred, largest_shift
 from ase_knncalc.structure import plain_text, resolve_charge, structure_label
 
 
@@ -47,7 +48,7 @@ class LookupLabeler:
         frames: Sequence[Atoms],
         energy_key: str = "reference_energy",
         forces_key: str = "reference_forces",
-        tolerance: float = 1e-3,
+        tolerance: float = SAME_IN_LOOKUP,
     ) -> None:
         unnamed = f"labels known before ({energy_key})"
         self.tolerance = checked("tolerance", tolerance, Positive)
@@ -77,7 +78,7 @@ class LookupLabeler:
         self.method = named[0] if named is not None else unnamed
         self._members = {key: np.array(rows) for key, rows in members.items()}
         self._geometries = {
-            key: np.stack([_centred(frames[i]) for i in rows]) for key, rows in members.items()
+            key: np.stack([centred(frames[i]) for i in rows]) for key, rows in members.items()
         }
 
     @staticmethod
@@ -94,7 +95,7 @@ class LookupLabeler:
                 f"{name}: no labelled frame has its {len(atoms)} atoms in this order at charge "
                 f"{key[0]} and multiplicity {key[1]}; a lookup cannot label new structures"
             )
-        offsets = np.abs(self._geometries[key] - _centred(atoms)).max(axis=(1, 2))
+        offsets = largest_shift(centred(atoms), self._geometries[key])
         best = int(np.argmin(offsets))
         if not offsets[best] <= self.tolerance:
             raise LabelerError(
@@ -104,7 +105,3 @@ class LookupLabeler:
         energy, forces, method = self._labels[self._members[key][best]]
         copy = None if forces is None else forces.copy()
         return Label(energy, copy, time.perf_counter() - start, method)
-
-
-def _centred(atoms: Atoms) -> FloatArray:
-    return np.asarray(atoms.positions - atoms.positions.mean(axis=0))

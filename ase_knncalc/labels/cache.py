@@ -25,6 +25,7 @@ from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc._lib.files import only_writer, replacing
 from ase_knncalc.errors import ModelFileError
 from ase_knncalc.labels.database import Database
+from ase_knncalc.sameness import exact_bytes
 from ase_knncalc.store.container import is_container, read_container
 
 _TABLE = "energies (key TEXT PRIMARY KEY, energy REAL, forces BLOB, checksum INTEGER NOT NULL)"
@@ -42,9 +43,7 @@ def label_key(atoms: Atoms, charge: int, multiplicity: int, method: dict[str, An
     """Digest of everything a single-point result depends on."""
     digest = hashlib.sha256()
     digest.update(json.dumps(method, sort_keys=True).encode("utf-8"))
-    digest.update(np.array([charge, multiplicity], dtype="<i8").tobytes())
-    digest.update(np.asarray(atoms.numbers, dtype="<i8").tobytes())
-    digest.update(np.ascontiguousarray(atoms.positions, dtype="<f8").tobytes())
+    digest.update(exact_bytes(atoms, charge, multiplicity))
     return digest.hexdigest()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from ase import Atoms
@@ -21,12 +21,12 @@ from ase_knncalc.data import mixed_units
 from ase_knncalc.data.keys import ENERGY_UNITS, LEVELS
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.labels.training_data import TrainingData
+from ase_knncalc.sameness import near_pairs
 
 # Å. Hydrogen bonds and contacts are shorter than the first, all bonds of hydrogen than the second.
 _MAX_GAP = 4.0
 _MAX_HYDROGEN_BOND = 1.8
-# Pairs whose summed descriptors differ by less than this share have the same Δ within the noise.
-_SAME_STRUCTURE = 0.003
+# In units of the expected error: nearly equal structures that differ by more contradict each other.
 _CONFLICT = 5.0
 
 _PARTS: dict[str, tuple[str, int]] = {
@@ -232,7 +232,7 @@ def conflicting_duplicates(
     size = np.abs(residual)
     notes: dict[int, str] = {}
     for rows in groups.values():
-        for a, b in _near_pairs(summed[rows]):
+        for a, b in near_pairs(summed[rows]):
             # The one of the two that fits the rest worse.
             i, j = sorted((rows[a], rows[b]), key=lambda row: -size[row])
             # Residuals, because Δ of one structure and its neighbour differ by a trend, too.
@@ -244,14 +244,3 @@ def conflicting_duplicates(
                     f"{difference:.3f} eV off that of the other",
                 )
     return notes
-
-
-def _near_pairs(x: FloatArray, block: int = 1000) -> Iterator[tuple[int, int]]:
-    """Pairs of rows (a < b) that differ by a small share of their length, ascending by a."""
-    squares = np.einsum("ij,ij->i", x, x)
-    limit = _SAME_STRUCTURE**2 * squares.mean()
-    for start in range(0, len(x), block):
-        rows = slice(start, start + block)
-        distances = squares[rows, None] + squares - 2.0 * x[rows] @ x.T
-        for a, b in zip(*np.nonzero(np.triu(distances < limit, start + 1)), strict=True):
-            yield int(a) + start, int(b)

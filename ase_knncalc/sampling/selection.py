@@ -39,6 +39,7 @@ from ase_knncalc._lib.arguments import NotNegative, OneOf, Whole, checked, insta
 from ase_knncalc._lib.arrays import BoolArray, FloatArray, IntArray
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.errors import ChargeError, SettingsError, UnknownElementError
+from ase_knncalc.sameness import DuplicateFinder
 from ase_knncalc.structure import (
     check_structure,
     composition_label,
@@ -279,7 +280,6 @@ def _covered_charge(model: KNNModel, atoms: Atoms, place: int) -> int:
 def _left_out(model: KNNModel, frames: Sequence[Atoms], batch: FeatureBatch) -> BoolArray:
     """Which structures are no choice, as they are there before, or the model has them."""
     from ase_knncalc.analysis.membership import new_ones
-    from ase_knncalc.data.duplicates import DuplicateFinder
 
     finder = DuplicateFinder()
     repeated = np.array(

@@ -20,7 +20,6 @@ from ase_knncalc.data import (
     read_structures,
     write_frames,
 )
-from ase_knncalc.data.duplicates import DuplicateFinder
 from ase_knncalc.errors import DataError, SettingsError
 
 
@@ -261,33 +260,6 @@ def test_other_states_and_geometries_are_no_duplicates() -> None:
     moved.positions[0, 2] += 0.002
     assert len(read_dataset([water, ion, triplet, moved])) == 4
     assert len(read_dataset([water, moved], tolerance=0.01)) == 1
-
-
-def test_tolerance_of_duplicates() -> None:
-    rng = np.random.default_rng(1)
-    finder = DuplicateFinder(1e-4)
-    base = Atoms("CH3OH", rng.uniform(0, 3, (6, 3)))
-    assert finder.find_or_add(base, 0, 1) is None
-    for _ in range(20):
-        # Each atom shifted by the tolerance, which also moves numbers across rounding limits.
-        shift = rng.normal(size=(6, 3))
-        shift *= 1e-4 / np.linalg.norm(shift, axis=1, keepdims=True)
-        assert finder.find_or_add(Atoms(base.numbers, base.positions + shift), 0, 1) == 0
-        assert finder.find_or_add(Atoms(base.numbers, base.positions + 30 * shift), 0, 1) is None
-
-
-def test_finder_agrees_with_comparing_all(tmp_path: Path) -> None:
-    """The five invariants that spare comparisons lose no duplicate."""
-    rng = np.random.default_rng(2)
-    seeds = [rng.uniform(0, 4, (5, 3)) for _ in range(12)]
-    frames = []
-    for _ in range(150):
-        atoms = Atoms("C2H2O", seeds[rng.integers(12)] + rng.uniform(-4e-5, 4e-5, (5, 3)))
-        atoms.rotate(float(rng.uniform(0, 360)), rng.normal(size=3))
-        frames.append(atoms)
-    finder = DuplicateFinder(1e-4)
-    new = [finder.find_or_add(a, 0, 1) for a in frames].count(None)
-    assert new == 12
 
 
 def test_single_atoms() -> None:

@@ -1,0 +1,269 @@
+"""Whether two structures are the same. All who ask that ask here.
+
+From the strictest to the loosest: the same bits (:func:`exact_bytes`), the same atoms in the same
+order but for a translation (:func:`largest_shift`), in whatever orientation and order
+(:class:`DuplicateFinder`; :func:`matching_order` and :func:`turned` say how the one becomes the
+other). Where positions were not kept, places of descriptors tell (:func:`near_pairs`), and the
+shift of atoms that such a distance stands for is compared with :data:`SAME_IN_METRIC`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+from ase import Atoms
+
+from ase_knncalc._lib.arrays import FloatArray, IntArray
+from ase_knncalc.structure import resolve_charge
+
+# Shifts of an atom, in Å, up to which structures are the same: in one set of data (files round
+# positions), in files of two programs or of two levels, for an oracle that is asked for structures
+# of its own, and for a model, that knows them by its metric alone (root mean square, of which the
+# metric tells the order of magnitude: shifts of 0.02 Å have been taken for 0.002).
+SAME_IN_DATA = 1e-4
+SAME_IN_PAIRS = 5e-4
+SAME_IN_LOOKUP = 1e-3
+SAME_IN_METRIC = 1e-3
+# Share of their usual length by which descriptors of nearly the same structure differ at most.
+_NEAR = 0.003
+
+
+def exact_bytes(atoms: Atoms, charge: int, multiplicity: int) -> bytes:
+    """What is equal for structures of the same bits, atom by atom."""
+    return (
+        np.array([charge, multiplicity], dtype="<i8").tobytes()
+        + np.asarray(atoms.numbers, dtype="<i8").tobytes()
+        + np.ascontiguousarray(atoms.positions, dtype="<f8").tobytes()
+    )
+
+
+def centred(atoms: Atoms) -> FloatArray:
+    """Positions about their mean in Å, shape (n_atoms, 3)."""
+    return np.asarray(atoms.positions - atoms.positions.mean(axis=0))
+
+
+def largest_shift(positions: FloatArray, others: FloatArray) -> FloatArray:
+    """Largest shift of a coordinate from each of several centred positions, in Å.
+
+    Parameters
+    ----------
+    positions
+        :func:`centred`, shape (n_atoms, 3).
+    others
+        The same of other structures with these atoms in this order, shape (…, n_atoms, 3).
+
+    Returns
+    -------
+    ndarray, shape (…,)
+    """
+    return np.asarray(np.abs(others - positions).max(axis=(-2, -1)))
+
+
+def matching_order(there: Atoms, here: Atoms, tolerance: float) -> IntArray | None:
+    """Atoms of ``there`` in the order of ``here``, where all distances then agree.
+
+    Parameters
+    ----------
+    there, here
+        Structures of as many atoms.
+    tolerance
+        Shift of an atom in Å.
+
+    Returns
+    -------
+    ndarray of int, shape (n_atoms,), or None
+        None if no such order could be found.
+    """
+    wanted, given = here.get_all_distances(), there.get_all_distances()
+
+    def fits(order: IntArray) -> bool:
+        if not np.array_equal(there.numbers[order], here.numbers):
+            return False
+        return bool(np.abs(given[np.ix_(order, order)] - wanted).max() <= 2.0 * tolerance)
+
+    identity = np.arange(len(here))
+    if fits(identity):
+        return identity
+    from scipy.optimize import linear_sum_assignment
+
+    # Atoms correspond if their element and sorted distances to each element do.
+    views = _views(there), _views(here)
+    cost = np.abs(views[0][None, :, :] - views[1][:, None, :]).max(axis=2)
+    cost[here.numbers[:, None] != there.numbers[None, :]] = 1e6
+    _, order = linear_sum_assignment(cost)
+    return order if fits(order) else None
+
+
+def turned(vectors: FloatArray, there: Atoms, here: Atoms, tolerance: float) -> FloatArray | None:
+    """Vectors of the atoms of ``there`` for ``here``, which is it turned, mirrored, reordered.
+
+    Parameters
+    ----------
+    vectors
+        Such as forces, shape (n_atoms, 3).
+    there, here
+        Structures of as many atoms.
+    tolerance
+        Shift of an atom in Å.
+
+    Returns
+    -------
+    ndarray, shape (n_atoms, 3), or None
+        None if no order of the atoms could be found that makes all distances agree.
+    """
+    order = matching_order(there, here, tolerance)
+    if order is None:
+        return None
+    old, new = centred(there)[order], centred(here)
+    if largest_shift(old, new) <= 2.0 * tolerance:
+        return np.asarray(vectors[order])
+    # Mirror images have the same energy, hence mirrored forces: any orthogonal matrix will do.
+    from scipy.linalg import orthogonal_procrustes
+
+    rotation, _ = orthogonal_procrustes(old, new)
+    return np.asarray(vectors[order] @ rotation)
+
+
+def _views(atoms: Atoms) -> FloatArray:
+    """Distances of each atom to the atoms of each element, sorted, shape (n_atoms, n_atoms)."""
+    distances = atoms.get_all_distances()
+    columns = [np.sort(distances[:, atoms.numbers == z], axis=1) for z in np.unique(atoms.numbers)]
+    return np.concatenate(columns, axis=1)
+
+
+def near_pairs(x: FloatArray, block: int = 1000) -> Iterator[tuple[int, int]]:
+    """Pairs of rows (a < b) that differ by a small share of their length, ascending by a.
+
+    Parameters
+    ----------
+    x
+        Descriptors of structures of one composition and charge, shape (n, n_features).
+    block
+        Rows that are compared with all others at once.
+    """
+    squares = np.einsum("ij,ij->i", x, x)
+    limit = _NEAR**2 * squares.mean()
+    for start in range(0, len(x), block):
+        rows = slice(start, start + block)
+        distances = squares[rows, None] + squares - 2.0 * x[rows] @ x.T
+        for a, b in zip(*np.nonzero(np.triu(distances < limit, start + 1)), strict=True):
+            yield int(a) + start, int(b)
+
+
+@dataclass
+class _Group:
+    """Structures of one formula and state, ordered by their first invariant."""
+
+    order: list[float] = field(default_factory=list)
+    invariants: list[np.ndarray] = field(default_factory=list)
+    members: list[int] = field(default_factory=list)
+
+
+class DuplicateFinder:
+    """Tells whether a structure has been there before.
+
+    Two structures are the same if they have the same elements, charge and multiplicity, and if
+    the sorted interatomic distances of each pair of elements agree. That does not depend on
+    rotation, translation, mirroring or the order of the atoms, as energies do not.
+
+    Each frame is compared with few others: the mean, weighted mean, root mean square, least and
+    greatest distance cannot differ by more than the greatest difference of two sorted distances,
+    so that these five numbers rule out nearly all others.
+
+    Parameters
+    ----------
+    tolerance
+        Shift of an atom, in Å, up to which structures are the same.
+    """
+
+    def __init__(self, tolerance: float = SAME_IN_DATA) -> None:
+        # Two atoms that move apart change their distance by two shifts.
+        self._limit = 2.0 * tolerance
+        self._groups: dict[tuple[bytes, int, int], _Group] = {}
+        self._frames: list[Atoms] = []
+
+    @classmethod
+    def of(cls, frames: Iterable[Atoms]) -> DuplicateFinder:
+        """One that remembers structures with charge and multiplicity of their own."""
+        finder = cls()
+        for atoms in frames:
+            finder.add(atoms, *resolve_charge(atoms))
+        return finder
+
+    def find_or_add(self, atoms: Atoms, charge: int, multiplicity: int) -> int | None:
+        """Number of the earlier structure that this one repeats; None if it is new.
+
+        A new structure is remembered under the number of new ones before it.
+        """
+        for known in self._matches(atoms, charge, multiplicity):
+            return known
+        self.add(atoms, charge, multiplicity)
+        return None
+
+    def find_all(self, atoms: Atoms, charge: int, multiplicity: int) -> list[int]:
+        """Numbers of all remembered structures that are the same as this one."""
+        return list(self._matches(atoms, charge, multiplicity))
+
+    def add(self, atoms: Atoms, charge: int, multiplicity: int) -> None:
+        """Remember a structure, new or not, under the number of those before it."""
+        group = self._groups.setdefault(_key(atoms, charge, multiplicity), _Group())
+        invariants = _invariants(*_sorted_distances(atoms))
+        place = bisect_left(group.order, invariants[0])
+        group.order.insert(place, float(invariants[0]))
+        group.invariants.insert(place, invariants)
+        group.members.insert(place, len(self._frames))
+        self._frames.append(atoms)
+
+    def _matches(self, atoms: Atoms, charge: int, multiplicity: int) -> Iterator[int]:
+        group = self._groups.get(_key(atoms, charge, multiplicity))
+        if group is None:
+            return
+        distances, weights = _sorted_distances(atoms)
+        invariants = _invariants(distances, weights)
+        first = bisect_left(group.order, invariants[0] - self._limit)
+        last = bisect_right(group.order, invariants[0] + self._limit)
+        for i in range(first, last):
+            if np.abs(group.invariants[i] - invariants).max() > self._limit:
+                continue
+            other, _ = _sorted_distances(self._frames[group.members[i]])
+            if not distances.size or np.abs(other - distances).max() <= self._limit:
+                yield group.members[i]
+
+
+def _key(atoms: Atoms, charge: int, multiplicity: int) -> tuple[bytes, int, int]:
+    return np.sort(atoms.numbers).tobytes(), charge, multiplicity
+
+
+@lru_cache(maxsize=256)
+def _pairs(n_atoms: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.triu_indices(n_atoms, 1)
+
+
+def _sorted_distances(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
+    """Distances, sorted within each pair of elements, and the product of charges of each."""
+    i, j = _pairs(len(atoms))
+    positions = atoms.positions
+    distances = np.linalg.norm(positions[i] - positions[j], axis=1)
+    numbers = np.asarray(atoms.numbers)
+    low = np.minimum(numbers[i], numbers[j])
+    high = np.maximum(numbers[i], numbers[j])
+    order = np.lexsort((distances, low, high))
+    return distances[order], (low * high)[order].astype(float)
+
+
+def _invariants(distances: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    if not distances.size:
+        return np.zeros(5)
+    return np.array(
+        [
+            distances.mean(),
+            distances @ weights / weights.sum(),
+            np.sqrt(np.mean(distances**2)),
+            distances.min(),
+            distances.max(),
+        ]
+    )
