@@ -21,7 +21,7 @@ import numpy as np
 from annotated_types import Ge, Le
 
 from ase_knncalc._lib.arguments import checked
-from ase_knncalc._lib.arrays import FloatArray, IntArray
+from ase_knncalc._lib.arrays import BoolArray, FloatArray, IntArray
 from ase_knncalc.errors import SettingsError, TrainingError
 from ase_knncalc.knn.term import KNNEstimate
 
@@ -30,6 +30,8 @@ SIGNAL_NAMES = ("trend", "spread", "distance", "size")
 # Limits of what a calibration can come to: exponents are fitted between 0 and 2, and what is below
 # the second number overflows in a quotient.
 _STEEPEST, _TINY = 4.0, 1e-150
+# Where all held-out structures are at distance zero (duplicates, one point), any distance is news.
+_ANY = float(np.finfo(np.float64).tiny) ** 0.25
 
 _COVERAGES = np.array([0.5, 0.6, 0.68, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99])
 
@@ -199,6 +201,9 @@ def calibrate(
     errors: FloatArray,
     group_signals: Signals | None = None,
     group_errors: FloatArray | None = None,
+    *,
+    off_equilibrium: BoolArray | None = None,
+    group_off_equilibrium: BoolArray | None = None,
 ) -> Calibration:
     """Fit a calibration to cross-validated errors.
 
@@ -206,12 +211,18 @@ def calibrate(
     that the standard deviation has seen larger distances); intervals and novelty from
     leave-one-out errors alone.
 
+    Where some structures are off equilibrium, three strata count alike, however many structures
+    each has: minima left out alone, minima left out with their group, and structures off
+    equilibrium, which are always left out with their group. Intervals are then those of all three.
+
     Parameters
     ----------
     signals, errors
         Leave-one-out signals and errors (eV, shape (n,)).
     group_signals, group_errors
         The same with the structure's whole group (composition) left out.
+    off_equilibrium, group_off_equilibrium
+        Which structures of the two are off equilibrium, shape (n,).
     """
     from scipy.optimize import minimize
 
@@ -219,6 +230,11 @@ def calibrate(
         raise TrainingError(f"calibration needs at least 2 held-out errors, got {len(errors)}")
     pooled = signals if group_signals is None else Signals.join(signals, group_signals)
     pooled_errors = errors if group_errors is None else np.concatenate([errors, group_errors])
+    weights: FloatArray = np.ones(len(pooled_errors))
+    stratified = off_equilibrium is not None and bool(off_equilibrium.any())
+    if stratified:
+        weights = _stratum_weights(len(errors), off_equilibrium, group_off_equilibrium)
+    weights /= weights.mean()
     columns = pooled.columns()
     references = np.array([_positive_median(c) for c in columns.T])
     floors = 1e-2 * references
@@ -234,19 +250,26 @@ def calibrate(
         # exponents only decides where the data say nothing.
         log_std = parameters[0] + logs @ parameters[1:]
         ratio = size * np.exp(-log_std)
-        slope = (1.0 - ratio) / len(size)
-        value = float(np.mean(log_std + ratio)) + 1e-3 * float(parameters[1:] @ parameters[1:])
+        slope = weights * (1.0 - ratio) / len(size)
+        value = float(np.mean(weights * (log_std + ratio))) + 1e-3 * float(
+            parameters[1:] @ parameters[1:]
+        )
         gradient = np.concatenate([[slope.sum()], slope @ logs + 2e-3 * parameters[1:]])
         return value, gradient
 
     start = np.zeros(1 + logs.shape[1])
-    start[0] = np.log(size.mean())
+    start[0] = np.log(np.mean(weights * size))
     # An error that falls with distance or spread would be an artefact of small data.
     bounds = [(None, None)] + [(0.0, 2.0) if v else (0.0, 0.0) for v in varying]
     parameters = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
     z = size / np.exp(parameters[0] + logs @ parameters[1:])
-    spread = float(np.sqrt(np.mean(np.minimum(z, np.quantile(z, 0.995)) ** 2)))
+    spread = float(np.sqrt(np.mean(weights * np.minimum(z, np.quantile(z, 0.995)) ** 2)))
     scale = float(np.exp(parameters[0])) * spread
+
+    def limit(values: FloatArray) -> float:
+        if not stratified:
+            return float(np.quantile(values, 0.99))
+        return float(_weighted_quantiles(values, weights[: len(values)], np.array([0.99]))[0])
 
     draft = Calibration(
         scale,
@@ -255,18 +278,21 @@ def calibrate(
         floors,
         _COVERAGES,
         _COVERAGES,
-        _positive_quantile(signals.leverage, 0.99),
-        _positive_quantile(signals.distance, 0.99),
-        float(np.quantile(signals.remoteness, 0.99)),
+        limit(signals.leverage) or _ANY,
+        limit(signals.distance) or _ANY,
+        limit(signals.remoteness),
     )
     # Of the largest of several the 99th percentile is higher than that of each.
-    excess = max(float(np.quantile(draft.novelty(signals), 0.99)), 1e-12)
+    excess = max(limit(draft.novelty(signals)), 1e-12)
     draft = replace(
         draft,
         leverage_limit=draft.leverage_limit * excess**2,
         distance_limit=draft.distance_limit * excess,
         remoteness_limit=draft.remoteness_limit * excess,
     )
+    if stratified:
+        normalised = np.abs(pooled_errors) / draft.std(pooled)
+        return replace(draft, quantiles=_weighted_quantiles(normalised, weights, _COVERAGES))
     normalised = np.abs(errors) / draft.std(signals)
     # The finite-sample correction of conformal prediction.
     levels = np.minimum(_COVERAGES * (1 + 1 / len(errors)), 1.0)
@@ -372,7 +398,16 @@ def _positive_median(values: FloatArray) -> float:
     return float(np.median(positive)) if len(positive) else 1.0
 
 
-def _positive_quantile(values: FloatArray, level: float) -> float:
-    q = float(np.quantile(values, level))
-    # All held-out structures at distance zero (duplicates, one point): any distance is news.
-    return q if q > 0 else float(np.finfo(np.float64).tiny) ** 0.25
+def _stratum_weights(
+    n_one: int, off_equilibrium: BoolArray | None, group_off_equilibrium: BoolArray | None
+) -> FloatArray:
+    """Weights of structures left out alone and with their group: a third for each stratum."""
+    off = np.zeros(n_one, dtype=bool) if off_equilibrium is None else off_equilibrium
+    by_group = np.zeros(0, dtype=bool) if group_off_equilibrium is None else group_off_equilibrium
+    # A structure off equilibrium is left out with its group in both: it is one stratum.
+    stratum = np.concatenate([np.where(off, 2, 0), np.where(by_group, 2, 1)])
+    return np.asarray(1.0 / np.bincount(stratum, minlength=3)[stratum])
+
+
+def _weighted_quantiles(values: FloatArray, weights: FloatArray, levels: FloatArray) -> FloatArray:
+    return np.asarray(np.quantile(values, levels, weights=weights, method="inverted_cdf"))

@@ -26,12 +26,11 @@ from ase.symbols import Symbols
 from ase_knncalc._lib.arguments import Count, Positive, checked, instance
 from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc.errors import SettingsError, StructureError
+from ase_knncalc.labels.curvatures import LINE, in_wavenumbers, vibrations
 from ase_knncalc.structure import check_structure, resolve_charge, structure_label
 
 # Modes that are more imaginary than this are no noise of finite differences, cm⁻¹.
 _IMAGINARY = 30.0
-# Moments of inertia below this are those of a line, amu Å².
-_LINE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -246,37 +245,19 @@ def wavenumbers(atoms: Atoms, delta: float = 0.01) -> FloatArray:
     copy.calc = atoms.calc
     copy.set_constraint()
     with tempfile.TemporaryDirectory() as folder:
-        vibrations = Vibrations(copy, name=f"{folder}/vib", delta=delta)
-        vibrations.run()
-        hessian = vibrations.get_vibrations().get_hessian_2d()
-    roots = np.sqrt(np.repeat(copy.get_masses(), 3))
-    outer = _free_motions(copy)
-    basis = np.linalg.qr(outer, mode="complete")[0][:, outer.shape[1] :]
-    inner = basis.T @ (hessian / np.outer(roots, roots)) @ basis
-    eigenvalues = np.linalg.eigvalsh((inner + inner.T) / 2)
-    # ħ √(eV Å⁻² amu⁻¹) in eV.
-    unit = units._hbar * units.m / math.sqrt(units._e * units._amu)
-    return np.asarray(np.sign(eigenvalues) * np.sqrt(np.abs(eigenvalues)) * unit / units.invcm)
+        differences = Vibrations(copy, name=f"{folder}/vib", delta=delta)
+        differences.run()
+        hessian = differences.get_vibrations().get_hessian_2d()
+    squares = vibrations(copy.get_masses(), copy.positions, (hessian + hessian.T) / 2)[1]
+    return in_wavenumbers(squares)
 
 
 def rotor(atoms: Atoms) -> str:
     """``"monatomic"``, ``"linear"`` or ``"nonlinear"``, as ASE names them."""
     if len(atoms) == 1:
         return "monatomic"
-    return "linear" if atoms.get_moments_of_inertia().min() < _LINE else "nonlinear"
+    return "linear" if atoms.get_moments_of_inertia().min() < LINE else "nonlinear"
 
 
 def _formula(numbers: Iterable[int]) -> str:
     return str(Symbols(sorted(numbers)).formula.format("hill"))
-
-
-def _free_motions(atoms: Atoms) -> FloatArray:
-    """Mass-weighted translations and rotations, orthonormal columns, (3 n_atoms, 3, 5 or 6)."""
-    roots = np.sqrt(atoms.get_masses())
-    arms = atoms.positions - atoms.get_center_of_mass()
-    motions = [np.outer(roots, axis).ravel() for axis in np.eye(3)]
-    motions += [(roots[:, None] * np.cross(axis, arms)).ravel() for axis in np.eye(3)]
-    vectors, sizes, _ = np.linalg.svd(np.array(motions).T, full_matrices=False)
-    n = {"monatomic": 3, "linear": 5, "nonlinear": 6}[rotor(atoms)]
-    assert sizes[n - 1] > 0
-    return np.asarray(vectors[:, :n])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +25,9 @@ from ase_knncalc.descriptors import Descriptor, FeatureBatch, PowerSpectrum, com
 from ase_knncalc.errors import BaselineError, DataError
 from ase_knncalc.labels.baseline import baseline_labels
 from ase_knncalc.labels.brought import check_brought
+from ase_knncalc.labels.curvatures import baseline_hessians, curvature_labels
 from ase_knncalc.settings import TrainingSettings
-from ase_knncalc.trend.force_labels import ForceLabels
+from ase_knncalc.trend.force_labels import CurvatureLabels, ForceLabels
 
 # In ``info`` of a frame whose zero forces nobody computed.
 ASSUMED = "knncalc_assumed_minimum"
@@ -35,6 +37,8 @@ ASSUMED = "knncalc_assumed_minimum"
 FREQUENCIES = "frequencies_cm1"
 # Structures whose rows decide on the principal axes.
 _COMPRESSED_FROM = 1500
+# What a Hessian of the baseline costs grows with this power of the number of atoms.
+_COST = 1.5
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,8 @@ class TrainingData:
         In the trend.
     forces : ForceLabels or None
         Δ forces of the structures that have them.
+    curvatures : CurvatureLabels or None
+        Δ curvatures of the structures whose harmonic frequencies are known.
     """
 
     descriptor: Descriptor
@@ -64,6 +70,7 @@ class TrainingData:
     names: list[str]
     weights: FloatArray
     forces: ForceLabels | None = None
+    curvatures: CurvatureLabels | None = None
 
     def __len__(self) -> int:
         return len(self.delta)
@@ -79,6 +86,7 @@ class TrainingData:
             [self.names[i] for i in indices],
             self.weights[indices],
             None if self.forces is None else self.forces.select(indices),
+            None if self.curvatures is None else self.curvatures.select(indices),
         )
 
 
@@ -178,6 +186,10 @@ def prepare(
         batch = compute_features(
             descriptor, kept, n_jobs=n_jobs, progress=progress, scratch=scratch
         )
+    with stage("baseline Hessians"):
+        curvatures = _curvature_labels(
+            kept, method, settings, cache=cache, n_jobs=n_jobs, progress=progress
+        )
     arrays = TrainingData(
         descriptor=descriptor,
         batch=batch,
@@ -186,6 +198,7 @@ def prepare(
         names=[str(a.info["name"]) for a in kept],
         weights=weights[good],
         forces=_force_labels(kept),
+        curvatures=curvatures,
     )
     n_good_monomers = int(good[len(frames) - n_monomers :].sum())
     return Prepared(arrays, kept, n_good_monomers, omitted, method)
@@ -225,6 +238,28 @@ def _force_labels(frames: Sequence[Atoms]) -> ForceLabels | None:
         [frames[i].arrays["reference_forces"] - frames[i].arrays["baseline_forces"] for i in rows],
         np.array([bool(frames[i].info.get(ASSUMED)) for i in rows]),
     )
+
+
+def _curvature_labels(
+    frames: Sequence[Atoms], baseline: Baseline, settings: TrainingSettings, **options: Any
+) -> CurvatureLabels | None:
+    """Curvatures of a sample of the minima with frequencies: small ones, of every composition."""
+    able = [i for i, a in enumerate(frames) if a.info.get(ASSUMED) and FREQUENCIES in a.info]
+    order = np.random.default_rng(settings.seed).permutation(len(able))
+    seen: Counter[str] = Counter()
+    costs = []
+    for place in order:
+        atoms = frames[able[place]]
+        seen[atoms.info["composition"]] += 1
+        costs.append(seen[atoms.info["composition"]] * len(atoms) ** _COST)
+    cheap = order[np.argsort(costs, kind="stable")[: settings.sparse.curvature_frames]]
+    rows = [able[place] for place in np.sort(cheap)]
+    if not rows:
+        return None
+    chosen = [frames[i] for i in rows]
+    hessians = baseline_hessians(chosen, baseline, **options)
+    known = [np.asarray(a.info[FREQUENCIES], dtype=np.float64) for a in chosen]
+    return curvature_labels(rows, chosen, hessians, known)
 
 
 def complete_baseline(

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ase_knncalc._lib.arrays import FloatArray, IntArray
+from ase_knncalc._lib.arrays import BoolArray, FloatArray, IntArray
 from ase_knncalc._lib.constants import MAD
 from ase_knncalc._lib.parallel import run
 from ase_knncalc._lib.profiling import stage
@@ -159,6 +159,7 @@ def fit_model(
         seed=settings.seed,
         descriptor=data.descriptor,
         forces=data.forces,
+        curvatures=data.curvatures,
         folds=settings.folds,
         n_jobs=n_jobs,
         progress=progress,
@@ -180,7 +181,13 @@ def fit_model(
         knn = KNNTerm(NeighborIndex(linear.project(summed)), residuals, knn_settings)
     with stage("calibration"):
         calibration, errors, std, group_errors = _calibrate(
-            trend_fit, held_out, by_group, knn_settings, batch.sizes, settings.seed
+            trend_fit,
+            held_out,
+            by_group,
+            knn_settings,
+            batch.sizes,
+            _off_equilibrium(data),
+            settings.seed,
         )
     origin = origin or Origin()
     sources, source_of = source_table(origin.sources)
@@ -246,6 +253,14 @@ def _kernel_map(data: TrainingData, settings: TrainingSettings) -> KernelMap | N
         n_landmarks=settings.kernel_landmarks,
         seed=settings.seed,
     )
+
+
+def _off_equilibrium(data: TrainingData) -> BoolArray:
+    """Which structures have forces that somebody computed, shape (n,)."""
+    off = np.zeros(len(data), dtype=bool)
+    if data.forces is not None:
+        off[data.forces.rows[~data.forces.assumed]] = True
+    return off
 
 
 def _held_out_record(data: TrainingData, errors: FloatArray, std: FloatArray) -> HeldOutErrors:
@@ -345,6 +360,7 @@ def _calibrate(
     by_group: list[HeldOut],
     knn_settings: KNNSettings,
     sizes: IntArray,
+    off_equilibrium: BoolArray,
     seed: int,
 ) -> tuple[Calibration, FloatArray, FloatArray, FloatArray]:
     """Calibration, errors and standard deviations of all structures, errors of the group split."""
@@ -352,7 +368,7 @@ def _calibrate(
 
     def collect(
         parts: list[HeldOut], leverage: FloatArray, most: int
-    ) -> tuple[Signals, FloatArray]:
+    ) -> tuple[Signals, FloatArray, BoolArray]:
         members, truth, found = [], [], []
         for whole in parts:
             part = whole.sample(most // len(parts), rng)
@@ -365,15 +381,23 @@ def _calibrate(
         estimates = [found[i] for i in order]
         errors = np.concatenate(truth)[order] - np.array([e.mean for e in estimates])
         remoteness = None if trend_fit.remoteness is None else trend_fit.remoteness[rows]
-        return Signals.of(leverage[rows], estimates, sizes[rows], remoteness), errors
+        signals = Signals.of(leverage[rows], estimates, sizes[rows], remoteness)
+        return signals, errors, off_equilibrium[rows]
 
     # All of them: a model keeps the error of each of its structures.
-    signals, errors = collect(held_out, trend_fit.leverage, len(sizes) * len(held_out))
+    signals, errors, off = collect(held_out, trend_fit.leverage, len(sizes) * len(held_out))
     if not by_group:
-        calibration = calibrate(signals, errors)
+        calibration = calibrate(signals, errors, off_equilibrium=off)
         return calibration, errors, calibration.std(signals), errors
     # Folds of groups may be of any size: of few structures all count.
     most = _CALIBRATED if len(sizes) > _CALIBRATED else len(sizes) * len(by_group)
-    group_signals, group_errors = collect(by_group, trend_fit.group_leverage, most)
-    calibration = calibrate(signals, errors, group_signals, group_errors)
+    group_signals, group_errors, group_off = collect(by_group, trend_fit.group_leverage, most)
+    calibration = calibrate(
+        signals,
+        errors,
+        group_signals,
+        group_errors,
+        off_equilibrium=off,
+        group_off_equilibrium=group_off,
+    )
     return calibration, errors, calibration.std(signals), group_errors

@@ -6,7 +6,7 @@ be minima are none, and how far forces and energies can be trusted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,8 @@ from ase_knncalc.descriptors import Descriptor
 from ase_knncalc.errors import TrainingError
 from ase_knncalc.trend.base import HeldOutForces
 from ase_knncalc.trend.environments import Environments
-from ase_knncalc.trend.force_labels import ForceLabels
-from ase_knncalc.trend.force_rows import ForceRows
+from ase_knncalc.trend.force_labels import CurvatureLabels, ForceLabels
+from ase_knncalc.trend.force_rows import Block, ForceRows
 from ase_knncalc.trend.kernels import unwhitened
 from ase_knncalc.trend.normal_equations import FoldSums, NormalEquations, Solution
 
@@ -111,6 +111,7 @@ def fit_with_forces(
     rows: ForceRows,
     groups: Sequence[str] | None,
     *,
+    curvatures: CurvatureLabels | None = None,
     penalties: Sequence[float],
     force_weights: Sequence[float],
     n_folds: int,
@@ -126,7 +127,14 @@ def fit_with_forces(
     """
     folds = folds_of(groups, len(energies.delta), n_folds)
     frame_folds = folds[labels.rows]
-    main, small = _sums(rows, labels, frame_folds, int(folds.max()) + 1, n_jobs, progress)
+    n_folds = int(folds.max()) + 1
+    main, small = (
+        FoldSums.zeros(n_folds, sum(w.shape[1] for w in of))
+        for of in (rows.whiteners, rows.variance_whiteners)
+    )
+    with stage("trend: rows of forces"):
+        blocks = rows.blocks(labels, frame_folds, n_jobs)
+        _add(main, small, _advancing(blocks, len(labels), "rows of forces", progress))
     with stage("trend: normal equations"):
         equations = NormalEquations(
             energies.free, energies.columns, energies.delta, energies.weights, folds, main
@@ -139,6 +147,13 @@ def fit_with_forces(
     with stage("trend: records that are no minima"):
         bad = _no_minima(judge, (main, small), equations, variance, start)
     good = np.setdiff1d(np.arange(len(labels)), bad)
+    n_curvatures = 0
+    if curvatures is not None:
+        kept = curvatures.take(np.flatnonzero(~np.isin(curvatures.rows, labels.rows[bad])))
+        n_curvatures = len(kept)
+        with stage("trend: rows of curvatures"):
+            blocks = rows.curvature_blocks(kept, folds[kept.rows], n_jobs)
+            _add(main, small, _advancing(blocks, n_curvatures, "rows of curvatures", progress))
     rng = np.random.default_rng(seed)
     judged = np.sort(
         np.concatenate([_sample(rng, good[labels.assumed[good] == kind]) for kind in (True, False)])
@@ -180,6 +195,7 @@ def fit_with_forces(
             "penalty": final.penalty,
             "force_weight": weight,
             "force_frames": len(good),
+            "curvature_frames": n_curvatures,
             **scores,
         },
     )
@@ -204,37 +220,23 @@ def _sample(rng: np.random.Generator, places: IntArray) -> IntArray:
     return rng.permutation(places)[:_JUDGED]
 
 
-def _sums(
-    rows: ForceRows,
-    labels: ForceLabels,
-    folds: IntArray,
-    n_folds: int,
-    n_jobs: int,
-    progress: bool,
-) -> tuple[FoldSums, FoldSums]:
-    """Sums over all force rows, of the fit and of its variance."""
-    sums = tuple(
-        FoldSums.zeros(n_folds, sum(w.shape[1] for w in of))
-        for of in (rows.whiteners, rows.variance_whiteners)
-    )
-    with stage("trend: rows of forces"):
-        bar = _advancing(rows.blocks(labels, folds, n_jobs), len(labels), progress)
-        for fold, _, block, variance_block, targets in bar:
-            sums[0].add(fold, block, targets)
-            sums[1].add(fold, variance_block, targets)
-    return sums[0], sums[1]
+def _add(main: FoldSums, small: FoldSums, blocks: Iterable[Block]) -> None:
+    """Add rows to the sums of the fit and of its variance."""
+    for fold, _, block, variance_block, targets in blocks:
+        main.add(fold, block, targets)
+        small.add(fold, variance_block, targets)
 
 
-def _advancing(blocks: Any, total: int, progress: bool) -> Any:
+def _advancing(blocks: Iterable[Block], total: int, text: str, progress: bool) -> Iterator[Block]:
     """Blocks of rows, with a bar that counts frames."""
 
-    def frames() -> Any:
+    def frames() -> Iterator[Block | None]:
         for block in blocks:
             yield block
             # The bar counts what it is given: one item a frame.
             yield from (None for _ in range(block[1] - 1))
 
-    shown = track(frames(), total=total, text="rows of forces", show=progress)
+    shown = track(frames(), total=total, text=text, show=progress)
     return (block for block in shown if block is not None)
 
 

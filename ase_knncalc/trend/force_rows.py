@@ -1,4 +1,4 @@
-"""Rows of force components in the regression of the sparse trend.
+"""Rows of force components and of curvatures in the regression of the sparse trend.
 
 Rows are made frame by frame and kept only as sums, so that memory does not grow with the number of
 frames. A frame with more components than wanted gives random combinations of them: their expected
@@ -7,22 +7,26 @@ sum of products is that of all components.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc._lib.parallel import run
-from ase_knncalc.descriptors import Descriptor
+from ase_knncalc.descriptors import Descriptor, featurize
 from ase_knncalc.trend.environments import Environments
-from ase_knncalc.trend.force_labels import ForceLabels
+from ase_knncalc.trend.force_labels import CurvatureLabels, ForceLabels
 
 # Rows that are multiplied at a time, and frames that travel together between processes.
 _BLOCK_ROWS = 2000
 _FRAMES = 16
+# Å; second differences over it are exact to 1e-4 of stretches, and far above rounding.
+_STEP = 0.01
 
 Frame = tuple[IntArray, FloatArray, FloatArray, int]
+Block = tuple[int, int, FloatArray, FloatArray, FloatArray]
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class ForceRows:
         folds: IntArray,
         n_jobs: int,
         seeds: IntArray | None = None,
-    ) -> Iterator[tuple[int, int, FloatArray, FloatArray, FloatArray]]:
+    ) -> Iterator[Block]:
         """Rows of all frames, fold by fold, a few thousand at a time.
 
         Parameters
@@ -80,26 +84,41 @@ class ForceRows:
             Forces, or the same combinations of them, eV/Å.
         """
         seeds = np.arange(len(labels)) if seeds is None else seeds
+
+        def job(lot: IntArray) -> tuple[Any, ...]:
+            frames = [
+                (labels.numbers[j], labels.positions[j], labels.delta[j], int(seeds[j]))
+                for j in lot
+            ]
+            return self.environments, self.descriptor, frames, self.most, self.dtype
+
+        return self._in_blocks(_slopes, job, folds, n_jobs)
+
+    def curvature_blocks(
+        self, labels: CurvatureLabels, folds: IntArray, n_jobs: int
+    ) -> Iterator[Block]:
+        """Rows of curvatures, as :meth:`blocks` gives those of forces."""
+
+        def job(lot: IntArray) -> tuple[Any, ...]:
+            return self.environments, self.descriptor, labels.take(lot), self.dtype
+
+        return self._in_blocks(_curvatures, job, folds, n_jobs)
+
+    def _in_blocks(
+        self,
+        function: Callable[..., tuple[FloatArray, FloatArray]],
+        job: Callable[[IntArray], tuple[Any, ...]],
+        folds: IntArray,
+        n_jobs: int,
+    ) -> Iterator[Block]:
         for fold in np.unique(folds):
             members = np.flatnonzero(folds == fold)
             lots = [members[i : i + _FRAMES] for i in range(0, len(members), _FRAMES)]
-            jobs = [
-                (
-                    self.environments,
-                    self.descriptor,
-                    [
-                        (labels.numbers[j], labels.positions[j], labels.delta[j], int(seeds[j]))
-                        for j in lot
-                    ],
-                    self.most,
-                    self.dtype,
-                )
-                for lot in lots
-            ]
             kept: list[tuple[FloatArray, FloatArray]] = []
             frames = 0
+            jobs = (job(lot) for lot in lots)
             for lot, found in zip(
-                lots, run(_slopes, jobs, total=len(jobs), n_jobs=n_jobs), strict=True
+                lots, run(function, jobs, total=len(lots), n_jobs=n_jobs), strict=True
             ):
                 kept.append(found)
                 frames += len(lot)
@@ -146,3 +165,20 @@ def _slopes(
         rows.append(slopes)
         targets.append(y)
     return np.concatenate(rows), np.concatenate(targets)
+
+
+def _curvatures(
+    environments: Environments, descriptor: Descriptor, labels: CurvatureLabels, dtype: str
+) -> tuple[FloatArray, FloatArray]:
+    """Second differences of kernel sums of some frames along their displacements, mixed."""
+    rows = []
+    for numbers, positions, displacements, mixing in zip(
+        labels.numbers, labels.positions, labels.displacements, labels.mixing, strict=True
+    ):
+        k = len(displacements)
+        steps = np.concatenate([displacements, -displacements, np.zeros((1, len(numbers), 3))])
+        moved = [(numbers, positions + _STEP * step, 0) for step in steps]
+        sums = environments.sums(featurize(descriptor, moved))
+        second = (sums[:k] + sums[k : 2 * k] - 2.0 * sums[-1]) / _STEP**2
+        rows.append((mixing @ second).astype(dtype))
+    return np.concatenate(rows), np.concatenate(labels.delta)

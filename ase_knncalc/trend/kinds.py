@@ -16,7 +16,7 @@ from ase_knncalc.trend.base import (
     composition_columns,
     ridge_trend_fit,
 )
-from ase_knncalc.trend.force_labels import ForceLabels
+from ase_knncalc.trend.force_labels import CurvatureLabels, ForceLabels
 from ase_knncalc.trend.linear import LinearTrend, OffsetTrend
 from ase_knncalc.trend.ridge import RidgeProblem
 from ase_knncalc.trend.sparse import SparseSettings, SparseTrend
@@ -52,6 +52,7 @@ def fit_trend(
     seed: int = 0,
     descriptor: Descriptor | None = None,
     forces: ForceLabels | None = None,
+    curvatures: CurvatureLabels | None = None,
     folds: int = 5,
     n_jobs: int = 1,
     progress: bool = False,
@@ -74,8 +75,9 @@ def fit_trend(
         Of the structures in the fit, shape (n,).
     sparse, seed
         Settings of the sparse trend, and of its random choices.
-    descriptor, forces
-        Δ forces for the sparse trend, and what gives the derivatives.
+    descriptor, forces, curvatures
+        Δ forces for the sparse trend, and what gives the derivatives; Δ curvatures, which are used
+        where there are forces.
     folds
         In which groups are left out where forces take part.
     n_jobs, progress
@@ -109,6 +111,7 @@ def fit_trend(
             seed=seed,
             descriptor=descriptor,
             forces=forces,
+            curvatures=curvatures,
             folds=folds,
             n_jobs=n_jobs,
             progress=progress,

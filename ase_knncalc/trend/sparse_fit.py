@@ -14,7 +14,7 @@ from ase_knncalc.trend.base import TrendFit, composition_columns
 from ase_knncalc.trend.choice import choose_environments
 from ase_knncalc.trend.environments import Environments
 from ase_knncalc.trend.force_fit import EnergyRows, fit_with_forces
-from ase_knncalc.trend.force_labels import ForceLabels
+from ase_knncalc.trend.force_labels import CurvatureLabels, ForceLabels
 from ase_knncalc.trend.force_rows import ForceRows
 from ase_knncalc.trend.kernels import EIGENVALUE_FLOOR, FORCES_FLOOR, unwhitened
 from ase_knncalc.trend.ridge import RidgeProblem
@@ -42,6 +42,7 @@ def fit_sparse(
     seed: int,
     descriptor: Descriptor | None = None,
     forces: ForceLabels | None = None,
+    curvatures: CurvatureLabels | None = None,
     folds: int = 5,
     n_jobs: int = 1,
     progress: bool = False,
@@ -83,6 +84,7 @@ def fit_sparse(
                 "float32" if wide else "float64",
             ),
             groups,
+            curvatures=curvatures,
             penalties=settings.penalties,
             force_weights=settings.force_weights,
             n_folds=folds,

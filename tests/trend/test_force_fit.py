@@ -7,8 +7,9 @@ import pytest
 from helpers.factories import pair_energy, water_clusters
 
 from ase_knncalc.descriptors import PowerSpectrum, compress, featurize
+from ase_knncalc.trend.choice import choose_environments
 from ase_knncalc.trend.force_fit import folds_of
-from ase_knncalc.trend.force_labels import ForceLabels
+from ase_knncalc.trend.force_labels import CurvatureLabels, ForceLabels
 from ase_knncalc.trend.force_rows import ForceRows
 from ase_knncalc.trend.sparse import SparseSettings
 from ase_knncalc.trend.sparse_fit import fit_sparse
@@ -175,3 +176,43 @@ def test_folds_keep_groups_together() -> None:
     assert set(folds.tolist()) == {0, 1, 2}
     assert set(folds_of(["a"] * 4, 4, 3).tolist()) == {0}
     assert len(set(folds_of(None, 10, 5).tolist())) == 5
+
+
+def test_rows_of_curvatures_are_second_derivatives_of_the_kernel_sums(task) -> None:
+    """Against differences of force rows along the same displacements."""
+    frames, descriptor, batch, _, _ = task
+    environments = choose_environments(batch, (1, 8), SETTINGS, 0)
+    rows = ForceRows(environments, descriptor, environments.whiteners(), environments.whiteners())
+    rng = np.random.default_rng(2)
+    chosen = [3, 7, 8]
+    moves = [rng.normal(size=(2, len(frames[i]), 3)) for i in chosen]
+    moves = [m / np.linalg.norm(m, axis=(1, 2))[:, None, None] for m in moves]
+    mixing = [np.array([[0.3, 0.0], [0.1, -0.2]]) for _ in chosen]
+    labels = CurvatureLabels(
+        np.array(chosen),
+        [frames[i].numbers for i in chosen],
+        [frames[i].positions for i in chosen],
+        moves,
+        mixing,
+        [np.zeros(2) for _ in chosen],
+    )
+    (block,) = rows.curvature_blocks(labels, np.zeros(3, dtype=int), 1)
+    expected = []
+    for i, along, mix in zip(chosen, moves, mixing, strict=True):
+        second = []
+        for u in along:
+            slopes = []
+            for sign in (1, -1):
+                moving = descriptor.moving(frames[i].numbers, frames[i].positions + sign * 1e-4 * u)
+                slopes.append(u.ravel() @ environments.slopes(frames[i].numbers, moving))
+            second.append((slopes[0] - slopes[1]) / 2e-4)
+        expected.append(mix @ np.array(second))
+    plain = np.concatenate(expected)
+    whitened = np.hstack(
+        [
+            plain[:, b] @ w
+            for b, w in zip(environments.blocks, environments.whiteners(), strict=True)
+        ]
+    )
+    scale = np.abs(whitened).max()
+    np.testing.assert_allclose(block[2], whitened, atol=2e-3 * scale)
