@@ -112,6 +112,22 @@ class TrainingSettings(Settings):
         plain = {name: made[name] for name in self.descriptor_options}
         object.__setattr__(self, "descriptor_options", plain)
 
+    @classmethod
+    def for_forces(cls, **sparse: Any) -> TrainingSettings:
+        """What validation on left-out compositions off equilibrium found best.
+
+        For data with forces, or minima without: the power spectrum, a smooth kernel and strong
+        regularisation. ``sparse`` are fields of :class:`SparseSettings` that differ.
+        """
+        found: dict[str, Any] = {
+            "length_scale": 4.0,
+            "penalties": (1e-3,),
+            "force_weights": (0.3,),
+            "force_rows": 48,
+            "curvature_frames": 600,
+        }
+        return cls(descriptor_kind="power-spectrum", sparse=SparseSettings(**(found | sparse)))
+
     def descriptor(self, elements: Sequence[int]) -> Descriptor:
         """Descriptor for structures of the given elements.
 

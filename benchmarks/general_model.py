@@ -34,7 +34,6 @@ from ase_knncalc import KNNCalculator, TrainingSettings, load_model, save_model,
 from ase_knncalc.analysis.thermochemistry import wavenumbers
 from ase_knncalc.data.frames import iter_frames
 from ase_knncalc.model import KNNModel
-from ase_knncalc.trend.sparse import SparseSettings
 
 HERE = Path(__file__).resolve().parent
 LABELS = (
@@ -46,21 +45,6 @@ KCAL_PER_MOL = units.mol / units.kcal
 # Of the published forces of the 4sa5w set, a Bohr was taken for an Å.
 BOHR = units.Bohr
 BANDS = {"0-300": (0, 300), "300-1000": (300, 1000), "1000-2000": (1000, 2000), "X-H": (2000, 5000)}
-
-
-def settings(environments: int, force_rows: int, curvature_frames: int) -> TrainingSettings:
-    """What validation on left-out compositions off equilibrium found best."""
-    return TrainingSettings(
-        descriptor_kind="power-spectrum",
-        sparse=SparseSettings(
-            environments=environments,
-            length_scale=4.0,
-            penalties=(1e-3,),
-            force_weights=(0.3,),
-            force_rows=force_rows,
-            curvature_frames=curvature_frames,
-        ),
-    )
 
 
 def left_out(composition: str) -> bool:
@@ -118,7 +102,9 @@ def train_model(
         monomers=monomers(folder),
         reference="ωB97X-D/6-31++G(d,p)",
         minima=True,
-        settings=settings(environments, force_rows, curvature_frames),
+        settings=TrainingSettings.for_forces(
+            environments=environments, force_rows=force_rows, curvature_frames=curvature_frames
+        ),
         cache=cache,
         progress=True,
     )

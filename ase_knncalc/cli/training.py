@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -74,12 +75,32 @@ def train(
             help="Frames without reference forces are minima of the reference: learn from that.",
         ),
     ] = False,
+    frequencies: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            help="Table (csv) of harmonic frequencies beside the data, columns name and "
+            "frequencies_cm1: no minimum where one is negative; curvatures to learn elsewhere."
+        ),
+    ] = None,
+    preset: Annotated[
+        str,
+        typer.Option(help="energies (of minima), or forces: data off equilibrium, or --minima."),
+    ] = "energies",
     environments: Annotated[
         int, typer.Option(min=1, help="Inducing environments of an element (sparse trend).")
     ] = SparseSettings.environments,
     length_scale: Annotated[
-        float, typer.Option(help="Length scale of the kernel (sparse trend).")
-    ] = SparseSettings.length_scale,
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Length scale of the kernel (sparse trend; default: the preset's)."),
+    ] = None,
+    curvature_frames: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            min=0,
+            help="Minima whose frequencies become curvatures, at 6 baseline calculations an atom "
+            "(default: the preset's).",
+        ),
+    ] = None,
     metric_samples: Annotated[
         int, typer.Option(min=2, help="Most structures that MLKR learns from.")
     ] = TrainingSettings.metric_samples,
@@ -105,18 +126,25 @@ def train(
     JKQC files: knncalc train sa-w_DFT.pkl --low sa-w_XTB.pkl --monomers monsDFT.pkl
     --low-monomers monsXTB.pkl -o my.h5
     """
+    from ase_knncalc._lib.arguments import OneOf, checked
     from ase_knncalc._lib.profiling import profiling
     from ase_knncalc.data import KeyMap, pair_sources
     from ase_knncalc.store import save_model
     from ase_knncalc.training import train as run
 
-    settings = TrainingSettings(
+    checked("preset", preset, OneOf(("energies", "forces")))
+    given = {"length_scale": length_scale, "curvature_frames": curvature_frames}
+    sparse: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    sparse["environments"] = environments
+    settings = replace(
+        TrainingSettings.for_forces(**sparse)
+        if preset == "forces"
+        else TrainingSettings(sparse=SparseSettings(**sparse)),
         trend=trend,
         k=k,
         weights=weights,
         n_components=components,
         metric_samples=metric_samples,
-        sparse=SparseSettings(environments=environments, length_scale=length_scale),
         seed=seed,
     )
     keys = KeyMap(
@@ -128,7 +156,10 @@ def train(
         old = Path(f"{output}.labels.h5")  # of an earlier version
         cache = old if old.exists() else Path(f"{output}.labels.db")
     check_outputs(
-        [p for paths in (data, low, monomers, low_monomers) for p in paths or []],
+        [
+            *(p for paths in (data, low, monomers, low_monomers) for p in paths or []),
+            *([frequencies] if frequencies else []),
+        ],
         ("--output", output, model_place),
         ("--cache", cache, cache_place),
     )
@@ -144,6 +175,7 @@ def train(
             reference=reference or reference_key,
             keys=keys,
             minima=minima,
+            frequencies=frequencies,
             check_labels=check,
             settings=settings,
             cache=cache,

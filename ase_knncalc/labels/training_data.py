@@ -21,6 +21,7 @@ from ase_knncalc.baselines import Baseline, make_baseline
 from ase_knncalc.data import KeyMap, Omission, check_spread, check_units, read_dataset
 from ase_knncalc.data.dataset import place_in_file
 from ase_knncalc.data.keys import key_map
+from ase_knncalc.data.properties import FREQUENCIES, add_frequencies
 from ase_knncalc.descriptors import Descriptor, FeatureBatch, PowerSpectrum, compress, featurize
 from ase_knncalc.errors import BaselineError, DataError
 from ase_knncalc.labels.baseline import baseline_labels
@@ -32,9 +33,6 @@ from ase_knncalc.trend.force_labels import CurvatureLabels, ForceLabels
 # In ``info`` of a frame whose zero forces nobody computed.
 ASSUMED = "knncalc_assumed_minimum"
 
-
-# Harmonic frequencies of the reference in ``info``, cm⁻¹, imaginary ones negative.
-FREQUENCIES = "frequencies_cm1"
 # Structures whose rows decide on the principal axes.
 _COMPRESSED_FROM = 1500
 # What a Hessian of the baseline costs grows with this power of the number of atoms.
@@ -121,6 +119,7 @@ def prepare(
     baseline: Any = "auto",
     keys: KeyMap | None = None,
     minima: bool = False,
+    frequencies: str | os.PathLike[str] | None = None,
     cache: str | os.PathLike[str] | None = None,
     n_jobs: int = -1,
     progress: bool = False,
@@ -140,6 +139,8 @@ def prepare(
     method = make_baseline(baseline)
     with stage("reading"):
         dataset = read_dataset(data, keys=keys)
+        if frequencies is not None:
+            add_frequencies(dataset.frames, frequencies)
     frames, omitted, n_monomers = list(dataset.frames), list(dataset.omitted), 0
     if monomers is not None:
         zero = read_dataset(monomers, keys=keys)

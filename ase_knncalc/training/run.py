@@ -33,6 +33,7 @@ def train(
     reference: str = "",
     keys: KeyMap | None = None,
     minima: bool = False,
+    frequencies: str | os.PathLike[str] | None = None,
     check_labels: bool = True,
     settings: TrainingSettings | None = None,
     cache: str | os.PathLike[str] | None = None,
@@ -60,7 +61,14 @@ def train(
         Where the frames keep their labels.
     minima
         All frames without reference forces are minima of the reference method: their reference
-        forces are zero, and the sparse trend learns from that.
+        forces are zero, and the sparse trend learns from that, but for those with an imaginary
+        frequency and those that a fit without their composition calls no minima
+        (``model.info.provenance.trend["not_minima"]`` names these).
+    frequencies
+        Table of harmonic frequencies of the reference beside the data
+        (:func:`~ase_knncalc.data.properties.add_frequencies`); frames may have them in
+        ``info["frequencies_cm1"]`` as well. ``settings.sparse.curvature_frames`` says of how many
+        minima they become curvatures to learn.
     check_labels
         Leave out structures whose labels are wrong beyond doubt
         (:func:`ase_knncalc.labels.suspects.find_suspects`).
@@ -105,6 +113,8 @@ def train(
     checked("minima", minima, bool)
     checked("check_labels", check_labels, bool)
     check_jobs(n_jobs)
+    if frequencies is not None:
+        file_name("frequencies", frequencies)
     if scratch is not None:
         file_name("scratch", scratch)
     prepared = prepare(
@@ -114,6 +124,7 @@ def train(
         baseline=baseline,
         keys=keys,
         minima=minima,
+        frequencies=frequencies,
         cache=cache,
         n_jobs=n_jobs,
         progress=progress,

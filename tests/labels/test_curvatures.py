@@ -8,10 +8,12 @@ from ase import Atoms
 from ase.build import molecule
 from ase.data import atomic_masses_common
 from ase.optimize import BFGS
+from helpers.commands import knncalc
 
-from ase_knncalc import KNNCalculator, TrainingSettings, train
+from ase_knncalc import KNNCalculator, TrainingSettings, load_model, train
 from ase_knncalc.analysis.thermochemistry import wavenumbers
 from ase_knncalc.baselines import make_baseline
+from ase_knncalc.data import write_frames
 from ase_knncalc.labels.curvatures import (
     baseline_hessians,
     curvature_labels,
@@ -172,3 +174,44 @@ def test_training_on_frequencies_gives_them_back(minima) -> None:
         errors[frames] = float(np.mean(np.concatenate(found)))
     assert errors[10] < 0.4 * errors[0]
     assert errors[10] < 25.0, "cm⁻¹"
+
+
+def test_command_takes_frequencies_from_a_table(minima, tmp_path) -> None:
+    """One record has an imaginary frequency: its energy is learned, its zero forces are not."""
+    frames = [a.copy() for a in minima]
+    rows = ["name,frequencies_cm1"]
+    for atoms in frames:
+        known = atoms.info.pop("frequencies_cm1")
+        if atoms.info["name"] == "NH3":
+            known = np.concatenate([[-400.0], known[1:]])
+        rows.append(f"{atoms.info['name']},{';'.join(map(str, known))}")
+    (tmp_path / "table.csv").write_text("\n".join(rows) + "\n")
+    write_frames(tmp_path / "minima.extxyz", frames)
+    done = knncalc(
+        "train",
+        "minima.extxyz",
+        "--minima",
+        "--frequencies",
+        "table.csv",
+        "--preset",
+        "forces",
+        "--environments",
+        10,
+        "--curvature-frames",
+        2,
+        "-k",
+        2,
+        "--components",
+        2,
+        "--jobs",
+        1,
+        "--baseline",
+        "gfn1",
+        "-o",
+        "model.h5",
+        cwd=tmp_path,
+    )
+    assert "model.h5" in done.stdout
+    trend = load_model(tmp_path / "model.h5").info.provenance.trend
+    assert trend["force_frames"] == len(frames) - 1
+    assert trend["curvature_frames"] == 2

@@ -16,6 +16,7 @@ column                          goes to                                unit in t
 ``log   charge, multiplicity``  ``info["charge"]``, ``["multiplicity"]``
 ``xyz   structure``             the frame                              Å
 ``extra forces``                ``arrays["reference_forces"]``         Hartree/Å
+``log   vibrational_frequenc…`` ``info["frequencies_cm1"]``            cm⁻¹
 ==============================  =====================================  =========================
 
 The frames are in eV and eV/Å. ``out`` is a second calculation at the same geometry, such as
@@ -36,6 +37,7 @@ from ase import Atoms, units
 
 from ase_knncalc.data.jkqc.standins import PickledAtoms, PickledCell
 from ase_knncalc.data.jkqc.unpickle import Table, as_array, read_table
+from ase_knncalc.data.properties import FREQUENCIES
 from ase_knncalc.errors import DataError
 
 
@@ -104,10 +106,23 @@ def _frame(table: Table, row: int, path: Path) -> Atoms:
         energy = _number(cell(group, "electronic_energy"))
         if energy is not None:
             atoms.info[key] = energy * units.Hartree
+    frequencies = _frequencies(cell("log", "vibrational_frequencies"))
+    if frequencies is not None:
+        atoms.info[FREQUENCIES] = frequencies
     forces = _forces(cell("extra", "forces"), len(atoms), name)
     if forces is not None:
         atoms.arrays["reference_forces"] = forces * units.Hartree
     return atoms
+
+
+def _frequencies(value: Any) -> np.ndarray | None:
+    """Frequencies of a row; None where it has none or anything else."""
+    if not isinstance(value, (list, np.ndarray)):
+        return None
+    numbers = [_number(v.item() if isinstance(v, np.generic) else v) for v in value]
+    if not numbers or any(n is None for n in numbers):
+        return None
+    return np.array(numbers, dtype=np.float64)
 
 
 def _number(value: Any) -> float | None:

@@ -1,0 +1,92 @@
+"""Harmonic frequencies of structures in a table (``*.csv``, ``*.csv.gz``) beside them."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import os
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from ase import Atoms
+
+from ase_knncalc._lib.arrays import FloatArray
+from ase_knncalc.errors import DataError
+
+FREQUENCIES = "frequencies_cm1"
+"""In ``info``: harmonic frequencies of the reference, cm⁻¹, imaginary ones negative."""
+
+_LONGEST = 2**24  # characters of a field
+
+
+def add_frequencies(frames: Sequence[Atoms], path: str | os.PathLike[str]) -> int:
+    """Put harmonic frequencies of a table into ``info["frequencies_cm1"]`` of frames.
+
+    Parameters
+    ----------
+    frames
+        With ``info["name"]``.
+    path
+        Table with the columns ``name`` and ``frequencies_cm1``, numbers between semicolons or
+        blanks. Where a name stands in several rows, as many frames must have it, in that order;
+        else it says nothing.
+
+    Returns
+    -------
+    int
+        How many frames got theirs.
+
+    Raises
+    ------
+    DataError
+        If the table cannot be read, lacks a column, or has none of the frames.
+    """
+    path = Path(path)
+    rows: dict[str, list[FloatArray]] = defaultdict(list)
+    previous = csv.field_size_limit(_LONGEST)
+    try:
+        opened = gzip.open if path.name.lower().endswith(".gz") else open
+        with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+            table = csv.DictReader(file)
+            for column in ("name", FREQUENCIES):
+                if column not in (table.fieldnames or ()):
+                    raise DataError(
+                        f"{path} has no column {column!r}; its columns are "
+                        f"{', '.join(table.fieldnames or ['none'])}"
+                    )
+            for row in table:
+                rows[row["name"]].append(_numbers(row[FREQUENCIES] or "", path, table.line_num))
+    except (OSError, EOFError, UnicodeError, csv.Error) as e:
+        raise DataError(f"cannot read {path}: {e}") from e
+    finally:
+        csv.field_size_limit(previous)
+    by_name: dict[str, list[Atoms]] = defaultdict(list)
+    for atoms in frames:
+        by_name[str(atoms.info["name"])].append(atoms)
+    added = 0
+    for name, members in by_name.items():
+        if len(rows.get(name, ())) == len(members):
+            for atoms, frequencies in zip(members, rows[name], strict=True):
+                if len(frequencies):
+                    atoms.info[FREQUENCIES] = frequencies
+                    added += 1
+    if not added:
+        example = next(iter(by_name), "none")
+        raise DataError(
+            f"{path} has frequencies of none of the {len(frames)} structures: names such as "
+            f"{next(iter(rows), 'none')!r} in the table, {example!r} in the data"
+        )
+    return added
+
+
+def _numbers(text: str, path: Path, line: int) -> FloatArray:
+    try:
+        found = np.array([float(part) for part in re.split(r"[;\s]+", text.strip()) if part])
+    except ValueError as e:
+        raise DataError(f"{path}, line {line}: {FREQUENCIES} are no numbers: {e}") from None
+    if not np.all(np.isfinite(found)):
+        raise DataError(f"{path}, line {line}: {FREQUENCIES} are not finite")
+    return found
