@@ -123,7 +123,8 @@ class TrainingSettings(Settings):
             "length_scale": 4.0,
             "penalties": (1e-3,),
             "force_weights": (0.3,),
-            "force_rows": 48,
+            "force_rows": 60,
+            "minima_rows": 16,
             "curvature_frames": 600,
         }
         return cls(descriptor_kind="power-spectrum", sparse=SparseSettings(**(found | sparse)))

@@ -118,6 +118,16 @@ class CompressedRows:
         """All derivatives of the rows."""
         return self.expansion.projected(self.descriptor.maps, self.kinds)
 
+    def along(self, displacements: FloatArray) -> FloatArray:
+        """Changes of the rows along displacements (k, n_atoms, 3), (k, n_atoms, n_features)."""
+        full = self.expansion.along(displacements).astype(np.float32)
+        out = np.empty((*full.shape[:2], self.descriptor.n_features))
+        for e in np.unique(self.kinds):
+            mask = self.kinds == e
+            # In the precision of the axes: no energy comes from this.
+            out[:, mask] = full[:, mask] @ self.descriptor.axes[e].T
+        return out
+
     def pull(self, slopes: FloatArray) -> FloatArray:
         """Gradient of Σ slopes · rows by the positions, 1/Å, shape (n_atoms, 3)."""
         full = np.empty((len(slopes), self.descriptor.base.n_features))

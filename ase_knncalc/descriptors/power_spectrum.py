@@ -233,6 +233,29 @@ class Expansion:
         parts = along[:, None] * self._directions + turned
         return pull_pairs(self.centers, self.neighbors, parts, len(slopes))
 
+    def along(self, displacements: FloatArray) -> FloatArray:
+        """Changes of the rows along displacements (k, n_atoms, 3), (k, n_atoms, n_features)."""
+        s, k = self.settings, len(displacements)
+        first, second, factor = s.triangle()
+        entries = first * s.n_channels + second
+        changes = np.zeros((k, *self.coefficients.shape))
+        out = np.zeros((k, len(self.pairs), s.n_features))
+        densities, pairs = self.pair_slopes()
+        relative = displacements[:, self.neighbors] - displacements[:, self.centers]
+        for center, element, part in self.segments:
+            channels = slice(element * s.n_radial, (element + 1) * s.n_radial)
+            two = slice(element * s.n_pair, (element + 1) * s.n_pair)
+            moved = relative[:, part].reshape(k, -1)
+            of_densities = densities[part].transpose(0, 2, 1).reshape(moved.shape[1], -1)
+            changes[:, center, channels] = (moved @ of_densities).reshape(k, s.n_radial, -1)
+            of_pairs = pairs[part].transpose(0, 2, 1).reshape(moved.shape[1], -1)
+            out[:, center, two] = moved @ of_pairs
+        for harmonics, part, weight in s.degrees():
+            half = changes[..., harmonics] @ self.coefficients[:, :, harmonics].swapaxes(-1, -2)
+            both = (half + half.swapaxes(-1, -2)).reshape(*half.shape[:2], -1)
+            np.multiply(np.take(both, entries, axis=-1), weight * factor, out=out[..., part])
+        return out
+
     def _across(self, turn: FloatArray) -> FloatArray:
         """Derivatives by directions (p, …, 3) as derivatives by the neighbour's position."""
         shape = (-1, *(1,) * (turn.ndim - 2), 3)

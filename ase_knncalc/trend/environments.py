@@ -214,6 +214,40 @@ class Environments:
                 part[atom] -= change.sum(axis=0)
         return out.reshape(3 * n, -1)
 
+    def slopes_along(
+        self, numbers: IntArray, moving: MovingRows, displacements: FloatArray, dtype: str
+    ) -> FloatArray:
+        """Derivatives of the sums of kernels along displacements of all atoms.
+
+        Parameters
+        ----------
+        numbers, moving, dtype
+            As for :meth:`slopes`.
+        displacements
+            Shape (k, n_atoms, 3).
+
+        Returns
+        -------
+        ndarray, shape (k, m)
+            In units of the sums over those of the displacements times Å⁻¹.
+        """
+        local, changes = moving.rows, moving.along(displacements)
+        out = np.zeros((len(displacements), len(self.points)), dtype=dtype)
+        for e, number in enumerate(self.elements):
+            atoms = np.flatnonzero(np.asarray(numbers) == number)
+            points = self.scaled[e]
+            if not len(atoms) or not len(points):
+                continue
+            z = self.project(e, local[atoms])
+            kernel = gaussian(z, points).astype(dtype, copy=False)
+            shifts = changes[:, atoms] @ self._maps[e]
+            inner = np.einsum("kar,ar->ka", shifts, z).astype(dtype, copy=False)
+            cross = shifts.astype(dtype, copy=False) @ points.T.astype(dtype, copy=False)
+            # d k(z_i, p) = k (p − z_i) · dz_i, summed over the atoms
+            cross *= kernel
+            out[:, self.blocks[e]] = cross.sum(axis=1) - inner @ kernel
+        return out
+
     def validate(self, n_features: int) -> None:
         """Raise :class:`SettingsError` unless the arrays fit each other and the descriptor."""
         if self.projections.ndim != 3 or self.points.ndim != 2:

@@ -22,7 +22,7 @@ from ase_knncalc.errors import TrainingError
 from ase_knncalc.trend.base import HeldOutForces
 from ase_knncalc.trend.environments import Environments
 from ase_knncalc.trend.force_labels import CurvatureLabels, ForceLabels
-from ase_knncalc.trend.force_rows import Block, ForceRows
+from ase_knncalc.trend.force_rows import Block, ForceRows, combinations
 from ase_knncalc.trend.kernels import unwhitened
 from ase_knncalc.trend.normal_equations import FoldSums, NormalEquations, Solution
 
@@ -33,6 +33,10 @@ _FRAMES = 16
 # logarithm beyond what such records show, in units of the fit's own standard deviation of forces.
 _OUTLYING = 4.0
 _PASSES = 3
+# Looking again is not worth it where so small a part was found.
+_ENOUGH = 0.002
+# Of a frame's force components, for the standard deviation of all.
+_COMBINATIONS = 4
 _MAD = 1.4826
 # Fewer frames than this say nothing of what is usual.
 _FEW = 30
@@ -290,8 +294,21 @@ class _Judge:
         plain = [unwhitened(self.rows.whiteners, of) for of in coefficients]
         return self._each(_errors, places, self.rows.environments, plain, "forces left out")
 
+    def spreads(self, places: IntArray, solutions: Sequence[Solution]) -> FloatArray:
+        """Root mean posterior variance of each frame's force components, (len(places),).
+
+        From a few random combinations of them.
+        """
+        found = self._with_factors(_spread, places, solutions, "variance of minima left out")
+        return np.array([float(v[0]) for v in found])
+
     def leverages(self, places: IntArray, solutions: Sequence[Solution]) -> list[FloatArray]:
         """Mean posterior variance of each atom's components, (n_atoms,) each."""
+        return self._with_factors(_leverages, places, solutions, "variance of forces left out")
+
+    def _with_factors(
+        self, function: Any, places: IntArray, solutions: Sequence[Solution], text: str
+    ) -> list[FloatArray]:
         counts = np.array([len(w) for w in self.rows.variance_whiteners])
         few = self.rows.environments.first(counts)
         n_free = len(solutions[0].free)
@@ -299,7 +316,7 @@ class _Judge:
             unwhitened(self.rows.variance_whiteners, s.variance_factors(n_free)[2])
             for s in solutions
         ]
-        return self._each(_leverages, places, few, factors, "variance of forces left out")
+        return self._each(function, places, few, factors, text)
 
     def _each(
         self,
@@ -357,6 +374,20 @@ def _leverages(
     return leverages
 
 
+def _spread(
+    descriptor: Descriptor, environments: Environments, factor: FloatArray, labels: ForceLabels
+) -> list[FloatArray]:
+    spreads: list[FloatArray] = []
+    for numbers, positions in zip(labels.numbers, labels.positions, strict=True):
+        n = 3 * len(numbers)
+        m = min(_COMBINATIONS, n)
+        along = combinations(n, m, 0).reshape(m, -1, 3)
+        moving = descriptor.moving(numbers, positions)
+        rows = environments.slopes_along(numbers, moving, along, "float64") @ factor
+        spreads.append(np.array([np.sqrt(np.sum(rows**2) / n)]))
+    return spreads
+
+
 def _no_minima(
     judge: _Judge,
     sums: tuple[FoldSums, FoldSums],
@@ -376,16 +407,12 @@ def _no_minima(
     n_folds = len(equations.forces.targets)
     if len(left) < _FEW or n_folds < 2:
         return found
-    spread = judge.leverages(left, [variance.solve(*candidate, k) for k in range(n_folds)])
+    spread = judge.spreads(left, [variance.solve(*candidate, k) for k in range(n_folds)])
     tiny = np.finfo(np.float64).tiny
     for _ in range(_PASSES):
         solutions = [equations.solve(*candidate, k).coefficients for k in range(n_folds)]
-        worst = np.array(
-            [
-                np.sqrt(np.max(np.sum(e**2, axis=1) / np.maximum(v, tiny)))
-                for e, v in zip(judge.errors(left, solutions), spread, strict=True)
-            ]
-        )
+        largest = [np.sqrt(np.max(np.sum(e**2, axis=1))) for e in judge.errors(left, solutions)]
+        worst = np.array(largest) / np.maximum(spread, tiny)
         logs = np.log(np.maximum(worst, tiny))
         if not np.all(np.isfinite(logs)):
             raise TrainingError(
@@ -403,6 +430,7 @@ def _no_minima(
             sums[0].add(fold, block, targets, -1.0)
             sums[1].add(fold, variance_block, targets, -1.0)
         found = np.concatenate([found, taken])
-        spread = [v for v, is_bad in zip(spread, bad, strict=True) if not is_bad]
-        left = left[~bad]
+        spread, left = spread[~bad], left[~bad]
+        if bad.mean() < _ENOUGH:
+            break
     return np.sort(found)

@@ -1,8 +1,8 @@
 """Rows of force components and of curvatures in the regression of the sparse trend.
 
 Rows are made frame by frame and kept only as sums, so that memory does not grow with the number of
-frames. A frame with more components than wanted gives random combinations of them: their expected
-sum of products is that of all components.
+frames. A frame with more components than wanted gives random combinations of them, which are
+derivatives along random displacements of all atoms: their expected sum of products is that of all.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ _FRAMES = 16
 # Å; second differences over it are exact to 1e-4 of stretches, and far above rounding.
 _STEP = 0.01
 
-Frame = tuple[IntArray, FloatArray, FloatArray, int]
+# Numbers, positions, forces, seed and most rows.
+Frame = tuple[IntArray, FloatArray, FloatArray, int, int]
 Block = tuple[int, int, FloatArray, FloatArray, FloatArray]
 
 
@@ -40,8 +41,8 @@ class ForceRows:
         Gives the derivatives of an atom's row.
     whiteners, variance_whiteners : list of ndarray
         Of each element, for all its environments and for the first of them that the variance uses.
-    most : int
-        Most rows of a frame; 0 for all of them.
+    most, most_assumed : int
+        Most rows of a frame, and of one whose forces are assumed; 0 for all of them.
     dtype : str
         Of the rows: in single precision where there are too many columns for double.
     """
@@ -51,6 +52,7 @@ class ForceRows:
     whiteners: Sequence[FloatArray]
     variance_whiteners: Sequence[FloatArray]
     most: int = 0
+    most_assumed: int = 0
     dtype: str = "float64"
 
     def blocks(
@@ -87,10 +89,16 @@ class ForceRows:
 
         def job(lot: IntArray) -> tuple[Any, ...]:
             frames = [
-                (labels.numbers[j], labels.positions[j], labels.delta[j], int(seeds[j]))
+                (
+                    labels.numbers[j],
+                    labels.positions[j],
+                    labels.delta[j],
+                    int(seeds[j]),
+                    self.most_assumed if labels.assumed[j] else self.most,
+                )
                 for j in lot
             ]
-            return self.environments, self.descriptor, frames, self.most, self.dtype
+            return self.environments, self.descriptor, frames, self.dtype
 
         return self._in_blocks(_slopes, job, folds, n_jobs)
 
@@ -149,22 +157,33 @@ def _slopes(
     environments: Environments,
     descriptor: Descriptor,
     frames: Sequence[Frame],
-    most: int,
     dtype: str,
 ) -> tuple[FloatArray, FloatArray]:
     """Slopes of kernel sums of some frames as rows of force components, and their targets."""
-    rows, targets = [], []
-    for numbers, positions, delta, place in frames:
+    rows: list[FloatArray] = []
+    targets: list[FloatArray] = []
+    for numbers, positions, delta, place, most in frames:
         moving = descriptor.moving(numbers, positions)
-        slopes = -environments.slopes(numbers, moving, dtype)
         y = np.ravel(delta)
         if 0 < most < len(y):
-            # The seed is the frame's: the same combinations whenever its rows are made.
-            mix = np.random.default_rng(place).normal(size=(most, len(y))) / np.sqrt(most)
-            slopes, y = mix.astype(dtype) @ slopes, mix @ y
-        rows.append(slopes)
-        targets.append(y)
+            mix = combinations(len(y), most, place)
+            along = mix.reshape(most, -1, 3)
+            rows.append(-environments.slopes_along(numbers, moving, along, dtype))
+            targets.append(mix @ y)
+        else:
+            rows.append(-environments.slopes(numbers, moving, dtype))
+            targets.append(y)
     return np.concatenate(rows), np.concatenate(targets)
+
+
+def combinations(n: int, m: int, seed: int) -> FloatArray:
+    """Random combinations of n rows whose sum of products is expected to be that of all, (m, n).
+
+    Orthogonal, which makes less noise than independent ones. The seed is the frame's: the same
+    combinations whenever its rows are made.
+    """
+    random = np.random.default_rng(seed).normal(size=(n, m))
+    return np.asarray(np.linalg.qr(random)[0].T * np.sqrt(n / m))
 
 
 def _curvatures(

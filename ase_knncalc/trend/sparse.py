@@ -62,9 +62,10 @@ class SparseSettings(Settings):
         Ridge penalties λ (noise over signal variance) tried in cross-validation.
     force_weights
         Weights of a force component (eV/Å) against an energy (eV) tried in cross-validation.
-    force_rows
-        Most rows of a frame's force components in the fit; where a frame has more, as many random
-        combinations of them stand for all. 0: all of them.
+    force_rows, minima_rows
+        Most rows of a frame's force components in the fit, where they were computed and where they
+        are zero because the frame is a minimum; where a frame has more, as many random combinations
+        of them stand for all. 0: all of them.
     curvature_frames
         Most minima whose harmonic frequencies are used as curvatures; each costs 6 n_atoms
         calculations of the baseline.
@@ -81,6 +82,7 @@ class SparseSettings(Settings):
     penalties: Several[Positive] = (1e-6, 3e-6, 1e-5, 3e-5)
     force_weights: Several[Positive] = (0.03, 0.3)
     force_rows: Whole = 0
+    minima_rows: Whole = 0
     curvature_frames: Whole = 0
     sample: Count = 20_000
 

@@ -81,6 +81,7 @@ def fit_sparse(
                 whiteners,
                 variance_whiteners,
                 settings.force_rows,
+                settings.minima_rows,
                 "float32" if wide else "float64",
             ),
             groups,

@@ -57,6 +57,9 @@ def test_gradient_is_the_derivative() -> None:
             DESCRIPTOR.local(atoms.numbers, plus) - DESCRIPTOR.local(atoms.numbers, minus)
         ) / (2 * step)
         np.testing.assert_allclose(gradient[:, :, atom, axis], numeric, atol=1e-5)
+    along = np.random.default_rng(1).normal(size=(2, len(atoms), 3))
+    changes = np.tensordot(along, gradient, axes=([1, 2], [2, 3]))
+    np.testing.assert_allclose(moving.along(along), changes, atol=1e-8)
 
 
 def test_far_apart_is_additive() -> None:

@@ -114,6 +114,12 @@ def test_derivatives_and_their_contraction(which: str, compressed: Compressed) -
     expected = np.tensordot(slopes, dense, axes=([0, 1], [0, 1]))
     np.testing.assert_allclose(moving.pull(slopes), expected, atol=1e-9)
     np.testing.assert_allclose(derivatives.pull(slopes), expected, atol=1e-9)
+    along = np.random.default_rng(1).normal(size=(4, len(atoms), 3))
+    changes = np.tensordot(along, dense, axes=([1, 2], [2, 3]))
+    np.testing.assert_allclose(derivatives.along(along), changes, atol=1e-9)
+    # Compressed ones are in single precision.
+    tolerance = 1e-9 if which == "base" else 1e-5 * np.abs(changes).max()
+    np.testing.assert_allclose(moving.along(along), changes, atol=tolerance)
 
 
 def test_all_components_lose_nothing() -> None:

@@ -168,6 +168,42 @@ def test_held_out_forces_are_those_of_a_fit_without_the_group(task) -> None:
     assert np.corrcoef(found.leave_group_out[left], expected)[0, 1] > 0.8
 
 
+def test_combinations_of_rows_stand_for_all(task) -> None:
+    """Their products are on average those of all rows, and their targets go with them."""
+    frames, descriptor, batch, _, forces = task
+    environments = choose_environments(batch, (1, 8), SETTINGS, 0)
+    whiteners = environments.whiteners()
+    chosen = [i for i, a in enumerate(frames) if len(a) == 9][:3]
+
+    def products(computed: int, assumed: int, kind: bool, seed: int = 0):
+        rows = ForceRows(environments, descriptor, whiteners, whiteners, computed, assumed)
+        labels = ForceLabels(
+            np.array(chosen),
+            [frames[i].numbers for i in chosen],
+            [frames[i].positions for i in chosen],
+            [forces[i] for i in chosen],
+            np.full(len(chosen), kind),
+        )
+        folds = np.zeros(len(chosen), dtype=int)
+        seeds = seed + np.arange(len(chosen))
+        (block,) = rows.blocks(labels, folds, 1, seeds)
+        return block[2].T @ block[2], block[2].T @ block[4], len(block[2])
+
+    gram, target, n = products(0, 0, True)
+    assert n == 27 * len(chosen)
+    assert products(9, 0, True)[2] == n
+    assert products(9, 0, False)[2] == 9 * len(chosen)
+    assert products(0, 9, True)[2] == 9 * len(chosen)
+    several = [products(0, 9, True, seed) for seed in range(0, 400, 4)]
+    mean = np.mean([s[0] for s in several], axis=0)
+    assert np.linalg.norm(mean - gram) < 0.15 * np.linalg.norm(gram)
+    assert np.linalg.norm(several[0][0] - gram) > 2 * np.linalg.norm(mean - gram)
+    mean_target = np.mean([s[1] for s in several], axis=0)
+    assert np.linalg.norm(mean_target - target) < 0.2 * np.linalg.norm(target)
+    again = products(0, 9, True, 4)
+    np.testing.assert_array_equal(again[0], several[1][0])
+
+
 def test_folds_keep_groups_together() -> None:
     groups = ["a", "b", "a", "c", "d", "b", "e"]
     folds = folds_of(groups, 7, 3)
