@@ -146,6 +146,18 @@ class KNNModel:
         Raises
         ------
         StructureError
+            As for :meth:`state`.
+        """
+        return self.state(atoms, charge, multiplicity)[0]
+
+    def state(
+        self, atoms: Atoms, charge: int | None = None, multiplicity: int | None = None
+    ) -> tuple[int, int]:
+        """Total charge and multiplicity of a structure that the model covers.
+
+        Raises
+        ------
+        StructureError
             NaN positions, overlapping atoms, periodic cell, elements never seen
             (:class:`UnknownElementError`), charges or multiplicities never seen or contradicting
             (:class:`ChargeError`).
@@ -154,7 +166,7 @@ class KNNModel:
         require_elements(atoms.numbers, self.elements)
         total, spin = resolve_charge(atoms, charge, multiplicity)
         self.info.require_state(total, spin, lowest_multiplicity(atoms, total))
-        return total
+        return total, spin
 
     @overload
     def predict(
@@ -263,10 +275,9 @@ class KNNModel:
     ) -> Prediction:
         """:meth:`predict` of one structure."""
         forces = forces or forces_std
-        total = self.check(atoms, charge, multiplicity)
+        total, spin = self.state(atoms, charge, multiplicity)
         baseline_forces = None
         if self.baseline is not None and (baseline_energy is None or forces):
-            spin = resolve_charge(atoms, charge, multiplicity)[1]
             if forces:
                 computed, baseline_forces = self.baseline.energy_and_forces(atoms, total, spin)
                 baseline_energy = computed if baseline_energy is None else baseline_energy

@@ -4,7 +4,8 @@ From the strictest to the loosest: the same bits (:func:`exact_bytes`), the same
 order but for a translation (:func:`largest_shift`), in whatever orientation and order
 (:class:`DuplicateFinder`; :func:`matching_order` and :func:`turned` say how the one becomes the
 other). Where positions were not kept, places of descriptors tell (:func:`near_pairs`), and the
-shift of atoms that such a distance stands for is compared with :data:`SAME_IN_METRIC`.
+shift of atoms that such a distance stands for is compared with :data:`SAME_IN_METRIC`. What has
+another :func:`species` is never the same.
 """
 
 from __future__ import annotations
@@ -30,6 +31,15 @@ SAME_IN_LOOKUP = 1e-3
 SAME_IN_METRIC = 1e-3
 # Share of their usual length by which descriptors of nearly the same structure differ at most.
 _NEAR = 0.003
+
+
+Species = tuple[bytes, int, int]
+"""Elements, charge and multiplicity."""
+
+
+def species(atoms: Atoms, charge: int, multiplicity: int) -> Species:
+    """What structures share that can be the same in any order of their atoms."""
+    return np.sort(atoms.numbers).tobytes(), charge, multiplicity
 
 
 def exact_bytes(atoms: Atoms, charge: int, multiplicity: int) -> bytes:
@@ -183,7 +193,7 @@ class DuplicateFinder:
     def __init__(self, tolerance: float = SAME_IN_DATA) -> None:
         # Two atoms that move apart change their distance by two shifts.
         self._limit = 2.0 * tolerance
-        self._groups: dict[tuple[bytes, int, int], _Group] = {}
+        self._groups: dict[Species, _Group] = {}
         self._frames: list[Atoms] = []
 
     @classmethod
@@ -210,7 +220,7 @@ class DuplicateFinder:
 
     def add(self, atoms: Atoms, charge: int, multiplicity: int) -> None:
         """Remember a structure, new or not, under the number of those before it."""
-        group = self._groups.setdefault(_key(atoms, charge, multiplicity), _Group())
+        group = self._groups.setdefault(species(atoms, charge, multiplicity), _Group())
         invariants = _invariants(*_sorted_distances(atoms))
         place = bisect_left(group.order, invariants[0])
         group.order.insert(place, float(invariants[0]))
@@ -219,7 +229,7 @@ class DuplicateFinder:
         self._frames.append(atoms)
 
     def _matches(self, atoms: Atoms, charge: int, multiplicity: int) -> Iterator[int]:
-        group = self._groups.get(_key(atoms, charge, multiplicity))
+        group = self._groups.get(species(atoms, charge, multiplicity))
         if group is None:
             return
         distances, weights = _sorted_distances(atoms)
@@ -232,10 +242,6 @@ class DuplicateFinder:
             other, _ = _sorted_distances(self._frames[group.members[i]])
             if not distances.size or np.abs(other - distances).max() <= self._limit:
                 yield group.members[i]
-
-
-def _key(atoms: Atoms, charge: int, multiplicity: int) -> tuple[bytes, int, int]:
-    return np.sort(atoms.numbers).tobytes(), charge, multiplicity
 
 
 @lru_cache(maxsize=256)

@@ -53,7 +53,7 @@ class Chooser:
     config
         Of the loop.
     cache
-        HDF5 file of baseline labels, for the energy window; None keeps them in memory.
+        SQLite file of baseline labels, for the energy window; None keeps them in memory.
     """
 
     def __init__(self, config: LoopConfig, cache: Path | None) -> None:

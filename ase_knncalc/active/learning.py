@@ -64,7 +64,7 @@ def learn(
     labelled
         All structures labelled in this loop, the batch among them.
     config, cache
-        Of the loop; HDF5 file of baseline labels.
+        Of the loop; SQLite file of baseline labels.
 
     Raises
     ------

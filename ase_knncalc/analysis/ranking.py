@@ -56,7 +56,7 @@ def predict_frames(
     keys
         Where structures keep the energies of ``baseline="given"``.
     cache
-        HDF5 file of baseline labels.
+        SQLite file of baseline labels.
     n_jobs
         Processes (−1: all cores).
     progress

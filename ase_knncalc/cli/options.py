@@ -38,7 +38,7 @@ JobsOption = Annotated[
 SeedOption = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Of all random choices.")]
 CacheOption = Annotated[
     Optional[Path],  # noqa: UP045 - typer reads it at run time
-    typer.Option(help="Label cache (HDF5) of baseline energies."),
+    typer.Option(help="Label cache (SQLite) of baseline energies."),
 ]
 
 

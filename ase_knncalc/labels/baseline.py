@@ -64,7 +64,7 @@ def baseline_labels(
     forces
         For each frame, whether forces are wanted too.
     cache
-        HDF5 file of finished labels; an interrupted run goes on where it was.
+        SQLite file of finished labels; an interrupted run goes on where it was.
     n_jobs
         Processes, as joblib counts them (−1: all cores).
     progress

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from ase_knncalc._lib.arguments import file_name
 from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc._lib.files import only_writer, replacing
 from ase_knncalc.errors import ModelFileError
-from ase_knncalc.labels.database import Database
+from ase_knncalc.labels.database import Closing, Database
 from ase_knncalc.sameness import exact_bytes
 from ase_knncalc.store.container import is_container, read_container
 
@@ -47,7 +46,7 @@ def label_key(atoms: Atoms, charge: int, multiplicity: int, method: dict[str, An
     return digest.hexdigest()
 
 
-class LabelCache:
+class LabelCache(Closing):
     """Map from :func:`label_key` to :class:`CachedLabel`, kept in a file.
 
     Parameters
@@ -109,17 +108,6 @@ class LabelCache:
         if self._database is not None:
             self._database.close()
             self._database = None
-
-    def __enter__(self) -> LabelCache:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def _read(self, database: Database) -> None:
         for key, energy, forces, checksum in database.query("SELECT * FROM energies"):

@@ -15,7 +15,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from ase_knncalc._lib.files import has_locks
@@ -28,7 +27,21 @@ _VERSION = 1
 _FACTS = "facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)"
 
 
-class Database:
+class Closing:
+    """What is closed at the end of a ``with`` block."""
+
+    def close(self) -> None:
+        """Release what is held."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Database(Closing):
     """A file of tables, and of facts: texts that are kept under names.
 
     Parameters
@@ -167,17 +180,6 @@ class Database:
         with suppress(sqlite3.Error):
             self._db.execute("PRAGMA journal_mode = DELETE")
         self._db.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _reason(error: sqlite3.OperationalError) -> str:

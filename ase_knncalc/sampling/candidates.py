@@ -22,6 +22,7 @@ from ase_knncalc._lib.parallel import check_jobs
 from ase_knncalc._lib.progress import track
 from ase_knncalc.descriptors import FCHL19
 from ase_knncalc.errors import KNNCalcError
+from ase_knncalc.sameness import Species, species
 from ase_knncalc.sampling.engines import make_engine
 from ase_knncalc.sampling.molecules import Ingredient, composition_of, pack
 from ase_knncalc.sampling.settings import SamplingSettings
@@ -61,15 +62,14 @@ class Distinct:
     energy_tolerance: float = 0.01
     distance_tolerance: float = 0.01
     frames: list[Atoms] = field(default_factory=list)
-    _known: dict[bytes, list[tuple[float, FloatArray]]] = field(default_factory=dict, repr=False)
+    _known: dict[Species, list[tuple[float, FloatArray]]] = field(default_factory=dict, repr=False)
 
     def add(self, atoms: Atoms) -> bool:
         """Keep a structure (with ``info["energy"]``) unless it is there; whether it was kept."""
-        numbers = np.sort(atoms.numbers)
-        descriptor = FCHL19(tuple(np.unique(numbers).tolist()), **PRESETS["sparse"])  # type: ignore[arg-type]
+        descriptor = FCHL19(tuple(np.unique(atoms.numbers).tolist()), **PRESETS["sparse"])  # type: ignore[arg-type]
         features = descriptor.local(atoms.numbers, atoms.positions).sum(axis=0)
         energy = float(atoms.info["energy"])
-        known = self._known.setdefault(numbers.tobytes() + str(resolve_charge(atoms)).encode(), [])
+        known = self._known.setdefault(species(atoms, *resolve_charge(atoms)), [])
         limit = self.distance_tolerance * float(np.linalg.norm(features))
         for other_energy, other in known:
             if (

@@ -98,6 +98,11 @@ def _allowed(trial: Atoms, current: Atoms) -> bool:
     return closest_contact(trial, moved) > _CLOSEST and is_one_cluster(trial)
 
 
+def _metropolis(rng: np.random.Generator, rise: float, temperature: float) -> bool:
+    """Whether a move that raises the energy by so much (eV) is taken."""
+    return bool(rng.random() < np.exp(min(0.0, -rise / (units.kB * temperature))))
+
+
 def monte_carlo(
     start: Atoms,
     calculator: Calculator,
@@ -126,7 +131,7 @@ def monte_carlo(
             except FAILURES as e:
                 outcome.failures.append(str(e))
                 new = np.inf
-            accepted = rng.random() < np.exp(min(0.0, (energy - new) / (units.kB * temperature)))
+            accepted = _metropolis(rng, new - energy, temperature)
             if accepted:
                 current, energy = trial, new
         if move <= settings.interval:
@@ -176,7 +181,7 @@ def basin_hopping(
         if not is_one_cluster(trial):
             continue
         outcome.frames.append(_finish(trial, new))
-        if rng.random() < np.exp(min(0.0, (energy - new) / (units.kB * temperature))):
+        if _metropolis(rng, new - energy, temperature):
             current, energy = trial, new
     return outcome
 

@@ -107,7 +107,7 @@ def append(
         Where the labels come from; kept in the provenance of each addition. By default each
         frame's own ``reference_method`` and ``source``.
     cache
-        HDF5 file of baseline labels.
+        SQLite file of baseline labels.
     check_labels
         Whether to refuse labels in another unit or of another level of theory, those whose median
         error lies more than 1 eV, and six standard deviations, from zero; and to leave out single

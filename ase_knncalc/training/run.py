@@ -76,7 +76,7 @@ def train(
         How the model is made; ``options`` are fields of :class:`TrainingSettings`, for short, and
         go before those of ``settings``.
     cache
-        HDF5 file of baseline labels: an interrupted run goes on where it was.
+        SQLite file of baseline labels: an interrupted run goes on where it was.
     n_jobs
         Processes for labels, descriptors and metrics of folds (−1: all cores). Inside
         :func:`ase_knncalc._lib.parallel.cluster` they are the workers of a Dask cluster.

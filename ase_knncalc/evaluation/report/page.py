@@ -100,7 +100,7 @@ def write_report(
     keys
         Where data and training keep their labels.
     cache
-        HDF5 file of baseline labels.
+        SQLite file of baseline labels.
     repeats
         Random splits of each size of the learning curve.
     n_jobs, progress
