@@ -28,15 +28,14 @@ from ase.outputs import Properties, all_outputs
 
 from ase_knncalc._lib.arguments import Positive, checked, instance
 from ase_knncalc.baselines import Baseline, NoBaseline, baseline_of, make_baseline
+from ase_knncalc.charges import stated, stated_copy
 from ase_knncalc.errors import BaselineError, NoveltyError, SettingsError
 from ase_knncalc.model import KNNModel
-from ase_knncalc.store import load_model
-from ase_knncalc.structure import structure_label
+from ase_knncalc.store import find_model, load_model
+from ase_knncalc.store.container import stated_checksum
+from ase_knncalc.structure import resolve_charge, structure_label
 
 OnNovelty = Literal["warn", "raise", "ignore"]
-
-# Keys of ``atoms.info`` that the energy depends on; ASE's own comparison does not look at them.
-_INFO_KEYS = ("charge", "multiplicity", "spin")
 
 # Results beside those in ``implemented_properties``: they do not add up, and ASE's
 # ``SumCalculator`` adds up whatever its calculators list in common.
@@ -140,6 +139,7 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
         self.model: KNNModel
         self._warned = False
         self._with_forces = False
+        self._checksum = ""
         self._lock = threading.RLock()
         super().__init__(
             atoms=atoms,
@@ -197,6 +197,9 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
         baseline = wanted["baseline"], wanted["allow_other_baseline"]
         if "model" in given or not hasattr(self, "model"):
             model = _resolve_model(wanted["model"], *baseline)
+            self._checksum = (
+                "" if isinstance(wanted["model"], KNNModel) else _checksum(wanted["model"])
+            )
         elif changed.keys() & {"baseline", "allow_other_baseline"}:
             # Where the model came from may be another file by now, or a name that leads elsewhere.
             own = isinstance(wanted["model"], KNNModel)
@@ -229,13 +232,13 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
         return value is not None or old is not None
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
-        """Changes since the last calculation, charge and multiplicity in ``info`` included."""
+        """Changes since the last calculation, charge and multiplicity included."""
         changes = list(super().check_state(atoms, tol=tol))
         if self.atoms is not None:
+            # ASE's own comparison does not look at them.
+            before, now = stated(self.atoms), stated(atoms)
             changes += [
-                f"info.{key}"
-                for key in _INFO_KEYS
-                if not _same(self.atoms.info.get(key), atoms.info.get(key))
+                key for key in {**before, **now} if not _same(before.get(key), now.get(key))
             ]
         return changes
 
@@ -265,6 +268,8 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
         # Called by hand, too: what fails must not leave the results of another structure.
         self.results = {}
         super().calculate(atoms, list(properties), list(system_changes))
+        if atoms is not None:
+            self.atoms = stated_copy(atoms)
         p = self.parameters
         # Who asked for forces once is in dynamics or a relaxation and will ask again after the
         # energy: the baseline then runs once a step, not twice.
@@ -368,6 +373,30 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
         """Results that ASE knows, as its typed mapping; see the class for the others."""
         return Properties({k: v for k, v in self.results.items() if k in all_outputs})
 
+    def origin(self, atoms: Atoms) -> dict[str, Any]:
+        """Whose energies these are, and of which state: what :func:`snapshot` keeps of it.
+
+        Returns
+        -------
+        dict
+            ``model`` (name, file or ``"in memory"``), ``model_checksum`` (SHA-256 of the file's
+            content, empty of a model in memory), ``charge`` and ``multiplicity``.
+
+        Raises
+        ------
+        ChargeError
+            If sources of the charge contradict each other.
+        """
+        p = self.parameters
+        charge, multiplicity = resolve_charge(atoms, p["charge"], p["multiplicity"])
+        model = p["model"]
+        return {
+            "model": "in memory" if isinstance(model, KNNModel) else os.fspath(model),
+            "model_checksum": self._checksum,
+            "charge": charge,
+            "multiplicity": multiplicity,
+        }
+
     def _get_name(self) -> str:
         return "knncalc"
 
@@ -410,6 +439,10 @@ def _resolve_model(
             "allow_other_baseline=True)"
         )
     return model
+
+
+def _checksum(name: str | os.PathLike[str]) -> str:
+    return stated_checksum(find_model(name), "model")
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -46,6 +46,10 @@ class DataError(KNNCalcError, ValueError):
     """Labelled data cannot be used: empty, unreadable, without labels, or in other units."""
 
 
+class PredictedLabelError(DataError):
+    """What stands as a reference energy was predicted by a model of this package."""
+
+
 class TrainingError(KNNCalcError):
     """A model cannot be trained from what was given."""
 

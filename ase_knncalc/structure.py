@@ -7,7 +7,6 @@ structure which cannot be handled is refused once, early, and with the same word
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,10 +15,8 @@ from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 
 from ase_knncalc._lib.arrays import AnyArray
+from ase_knncalc.charges import agreed, stated_charges, stated_multiplicities
 from ase_knncalc.errors import ChargeError, SettingsError, StructureError
-
-_INTEGER_TOLERANCE = 1e-3
-# Sums of partial charges carry rounding noise, therefore a tolerance and not equality.
 
 _FARTHEST = 1e6
 # Å; floating-point numbers of that size are 1e-10 apart.
@@ -31,18 +28,21 @@ _BLOCK_PAIRS = 2**20
 def resolve_charge(atoms: Atoms, charge: Any = None, multiplicity: Any = None) -> tuple[int, int]:
     """Total charge and spin multiplicity of a structure.
 
-    For each of the two the sources are, in this order:
+    For each of the two the sources are
 
     1. the argument;
-    2. ``atoms.info["charge"]``, ``atoms.info["multiplicity"]``;
-    3. the sum of the initial charges; the absolute sum of the initial magnetic moments plus one
+    2. ``atoms.info`` under the usual names: ``charge``, ``total_charge``, ``net_charge``, ``q``, …;
+       ``multiplicity``, ``spin_multiplicity``, ``mult``, or the number of unpaired electrons in
+       ``uhf``, …; ``spin`` and ``total_spin`` where they can mean one multiplicity only;
+    3. the attributes ``atoms.charge`` and ``atoms.spin_multiplicity``, as pymatgen's adaptor sets
+       them;
+    4. the sum of the initial charges; the absolute sum of the initial magnetic moments plus one
        (only where the array exists and is not all zero, because ASE's default is zero);
-    4. charge 0; the lowest multiplicity that the number of electrons allows, 1 or 2.
+    5. charge 0; multiplicity 1, where the number of electrons is even.
 
     A source that is missing or ``None`` is passed over. All sources that do give a value have to
-    agree: a contradiction is an error, not a matter of precedence. ``atoms.info["spin"]`` is no
-    source, since programs disagree on whether it means 2S or 2S + 1; but a value that is neither
-    for the multiplicity found is an error.
+    agree: a contradiction is an error, not a matter of precedence. So is an odd number of electrons
+    where nothing says the multiplicity, since it mostly is an ion without its charge.
 
     Parameters
     ----------
@@ -61,43 +61,24 @@ def resolve_charge(atoms: Atoms, charge: Any = None, multiplicity: Any = None) -
     Raises
     ------
     ChargeError
-        If sources contradict each other, a value is not an integer, or charge, multiplicity and
-        the number of electrons do not fit together (see :func:`check_electrons`).
+        If sources contradict each other, a value is not an integer or can mean several things,
+        the number of electrons is odd and nothing says the multiplicity, or charge, multiplicity
+        and the number of electrons do not fit together (see :func:`check_electrons`).
     """
     label = structure_label(atoms)
-    charges = _given("charge", charge, atoms, label)
-    if atoms.has("initial_charges"):
-        values = np.asarray(atoms.get_initial_charges(), dtype=float)
-        if np.any(values != 0):  # NaN counts as given, and is refused as a value
-            charges["sum of initial charges"] = _to_int(
-                float(values.sum()), "sum of initial charges", label
-            )
-    multiplicities = _given("multiplicity", multiplicity, atoms, label)
-    if atoms.has("initial_magmoms"):
-        moments = np.asarray(atoms.get_initial_magnetic_moments(), dtype=float)
-        if moments.ndim != 1:
-            raise ChargeError(
-                f"{label}: initial magnetic moments are vectors (shape {moments.shape}), but only "
-                "collinear spins are supported; set one number per atom, or remove them and give "
-                "multiplicity"
-            )
-        if np.any(moments != 0):
-            source = "|sum of initial magnetic moments| + 1"
-            multiplicities[source] = _to_int(abs(float(moments.sum())) + 1.0, source, label)
-
-    total_charge = _agreed("charge", charges, label)
-    if total_charge is None:
-        total_charge = 0
-    total_multiplicity = _agreed("multiplicity", multiplicities, label)
+    charges = stated_charges(atoms, charge, label)
+    total_charge = agreed("charge", charges, label) or 0
+    n_electrons = _electron_count(atoms, total_charge)
+    multiplicities = stated_multiplicities(atoms, multiplicity, n_electrons, label)
+    total_multiplicity = agreed("multiplicity", multiplicities, label)
     if total_multiplicity is None:
-        total_multiplicity = lowest_multiplicity(atoms, total_charge)
-    spin = _given_spin(atoms, label)
-    if spin is not None and spin not in (total_multiplicity, total_multiplicity - 1):
-        raise ChargeError(
-            f'{label}: atoms.info["spin"] = {spin} means neither 2S nor 2S + 1 of multiplicity '
-            f"{total_multiplicity}; programs disagree on what it means: set "
-            'atoms.info["multiplicity"] (2S + 1) instead'
-        )
+        if n_electrons % 2 and n_electrons > 0:
+            raise ChargeError(
+                f"{label}: charge {total_charge:+d} leaves {n_electrons} electrons, an odd number, "
+                "and nothing says the multiplicity: is it an ion whose charge is missing, or a "
+                'radical? Set atoms.info["charge"], or atoms.info["multiplicity"] (2 for a doublet)'
+            )
+        total_multiplicity = 1
     try:
         check_electrons(atoms, total_charge, total_multiplicity)
     except ChargeError as error:
@@ -259,52 +240,6 @@ def composition_label(atoms: Atoms) -> str:
         ``atoms.info["composition"]`` (such as ``"3sa4w"``), else the formula in Hill order.
     """
     return _info_text(atoms, "composition") or str(atoms.get_chemical_formula(mode="hill"))
-
-
-def _given(key: str, argument: Any, atoms: Atoms, label: str) -> dict[str, int]:
-    """Values of ``key`` that were given by hand, by the name of their source."""
-    sources = {f"argument {key}": argument, f'atoms.info["{key}"]': atoms.info.get(key)}
-    return {
-        source: _to_int(value, source, label)
-        for source, value in sources.items()
-        if value is not None
-    }
-
-
-def _given_spin(atoms: Atoms, label: str) -> int | None:
-    """What ``info["spin"]`` says if it is a number; some programs keep other things there."""
-    try:
-        return _to_int(atoms.info.get("spin"), "spin", label)
-    except ChargeError:
-        return None
-
-
-def _agreed(what: str, given: dict[str, int], label: str) -> int | None:
-    """The one value all sources give, or None without a source."""
-    if len(set(given.values())) > 1:
-        listed = ", ".join(f"{source} = {value}" for source, value in given.items())
-        raise ChargeError(
-            f"{label}: sources of the {what} contradict each other: {listed}; "
-            "correct or remove all but one"
-        )
-    return next(iter(given.values()), None)
-
-
-def _to_int(value: Any, source: str, label: str) -> int:
-    """Read an integer, however it is written, or raise a ChargeError that names its source."""
-    if isinstance(value, np.ndarray) and value.ndim == 0:
-        value = value.item()
-    # bool is an int to Python, but True as a charge is a mistake and not a cation.
-    if not isinstance(value, bool | np.bool_):
-        if isinstance(value, int | np.integer):
-            return int(value)
-        if isinstance(value, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,9}\s*", value):
-            return int(value)
-        if isinstance(value, float | np.floating) and math.isfinite(value):
-            nearest = round(float(value))
-            if abs(float(value) - nearest) <= _INTEGER_TOLERANCE:
-                return nearest
-    raise ChargeError(f"{label}: {source} is {value!r}, expected an integer; correct or remove it")
 
 
 def _electron_count(atoms: Atoms, charge: int) -> int:

@@ -112,7 +112,7 @@ def test_far_from_the_origin() -> None:
 
 @pytest.mark.parametrize("symbol", ["H", "O", "S"])
 def test_one_atom(symbol: str) -> None:
-    atoms = Atoms(symbol)
+    atoms = Atoms(symbol, info={"multiplicity": 2} if symbol == "H" else {})
     atoms.calc = KNNCalculator("saw-wb97xd", coverage=0.9)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")

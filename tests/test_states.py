@@ -24,7 +24,7 @@ from ase_knncalc.active.learning import covered
 from ase_knncalc.errors import ChargeError, ModelFileError
 from ase_knncalc.training import append
 
-RADICAL = Atoms("OH", [[0, 0, 0], [0, 0, 0.97]])
+RADICAL = Atoms("OH", [[0, 0, 0], [0, 0, 0.97]], info={"multiplicity": 2})
 
 SAID = {
     "argument": lambda a: {"multiplicity": 3},
@@ -85,7 +85,7 @@ def test_the_shipped_models_cover_the_lowest_multiplicity() -> None:
     assert model.check(molecule("H2O"), multiplicity=1) == 0
     assert model.check(RADICAL) == 0
     with pytest.raises(ChargeError, match=r"multiplicity 4 .* lowest multiplicity alone, here 2$"):
-        model.check(RADICAL, multiplicity=4)
+        model.check(Atoms(RADICAL, info={}), multiplicity=4)
 
 
 @pytest.mark.parametrize("baseline", ["none", "given"])

@@ -12,6 +12,7 @@ from ase.io import read
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ase_knncalc.charges import stated_copy
 from ase_knncalc.errors import ChargeError, SettingsError, StructureError
 from ase_knncalc.structure import (
     check_electrons,
@@ -38,29 +39,50 @@ class TestResolveCharge:
 
     def test_lowest_multiplicity_without_moments(self) -> None:
         assert resolve_charge(Atoms("O2", [[0, 0, 0], [0, 0, 1.2]])) == (0, 1)
-        assert resolve_charge(Atoms("H")) == (0, 2)
+
+    @pytest.mark.parametrize("charge", [None, 1, -1])
+    def test_an_odd_number_of_electrons_needs_a_multiplicity(self, charge: int | None) -> None:
+        atoms = Atoms("H") if charge is None else water()
+        with pytest.raises(ChargeError, match=r"an odd number, and nothing says the multiplicity"):
+            resolve_charge(atoms, charge)
+        assert resolve_charge(atoms, charge, 2) == (charge or 0, 2)
 
     @pytest.mark.parametrize(
         ("arguments", "info", "charges", "moments", "expected"),
         [
-            ((1, None), {}, None, None, (1, 2)),
+            ((1, 2), {}, None, None, (1, 2)),
             ((None, 3), {}, None, None, (0, 3)),
-            ((None, None), {"charge": -1}, None, None, (-1, 2)),
+            ((None, 2), {"charge": -1}, None, None, (-1, 2)),
+            ((None, None), {"charge": -2}, None, None, (-2, 1)),
             ((None, None), {"charge": -1, "multiplicity": 4}, None, None, (-1, 4)),
-            ((None, None), {}, [1.0, 0.0, 0.0], None, (1, 2)),
+            ((None, 2), {}, [1.0, 0.0, 0.0], None, (1, 2)),
+            ((None, None), {}, [-0.402, 0.2, 0.2], None, (0, 1)),
             ((None, None), {}, [-0.4, 0.2, 0.2], None, (0, 1)),
             ((None, None), {}, [-0.6, -0.2, -0.2], [0.0, 0.5, 0.5], (-1, 2)),
             ((None, None), {}, None, [0.0, -1.0, -1.0], (0, 3)),
             ((None, None), {}, None, [0.0, -1.0, 1.0], (0, 1)),
             # ASE's zeros say nothing, so that they contradict nothing.
-            ((None, None), {"charge": 1}, [0.0, 0.0, 0.0], [0.0, 0.0, 0.0], (1, 2)),
+            ((None, None), {"charge": 2}, [0.0, 0.0, 0.0], [0.0, 0.0, 0.0], (2, 1)),
             ((1, 2), {"charge": 1, "multiplicity": 2}, [0, 0, 1.0], [0, 0, 1.0], (1, 2)),
             ((0, None), {"charge": None, "multiplicity": None}, None, None, (0, 1)),
             # 2S and 2S + 1, as programs have it; both are this molecule's.
             ((None, None), {"spin": 0}, None, None, (0, 1)),
             ((None, None), {"spin": 1}, None, None, (0, 1)),
             ((None, None), {"spin": 3, "multiplicity": 3}, None, None, (0, 3)),
-            ((None, None), {"spin": "nonsense"}, None, None, (0, 1)),
+            ((None, None), {"total_spin": 2, "mult": 3}, None, None, (0, 3)),
+            # Other names.
+            ((None, None), {"total_charge": -2}, None, None, (-2, 1)),
+            ((None, None), {"net_charge": "2"}, None, None, (2, 1)),
+            ((None, None), {"q": -1, "uhf": 1}, None, None, (-1, 2)),
+            ((None, None), {"Total Charge": 1.0, "spin_multiplicity": 4}, None, None, (1, 4)),
+            # With an odd number of electrons 2S and 2S + 1 cannot be mistaken for each other.
+            ((1, None), {"spin": 1}, None, None, (1, 2)),
+            ((1, None), {"spin": 2}, None, None, (1, 2)),
+            ((1, None), {"spin": 0.5}, None, None, (1, 2)),
+            ((1, None), {"total_spin": "3"}, None, None, (1, 4)),
+            # Not the charge of the whole.
+            ((None, None), {"charge_transfer": 0.13, "charge_source": "log"}, None, None, (0, 1)),
+            ((None, None), {"charges": [1.0, 0.0, 0.0], "Q": 17.0}, None, None, (0, 1)),
         ],
     )
     def test_sources(self, arguments, info, charges, moments, expected) -> None:
@@ -76,6 +98,9 @@ class TestResolveCharge:
     @pytest.mark.parametrize(
         ("arguments", "info", "charges", "moments", "named"),
         [
+            ((0,), {"total_charge": -2}, None, None, ["argument charge = 0", "total_charge.*= -2"]),
+            ((), {"charge": 0, "q": -2}, None, None, [r'info\["charge"\] = 0', r'"q"\] = -2']),
+            ((0,), {"uhf": 2, "mult": 1}, None, None, [r'"uhf"\] \+ 1 = 3', r'"mult"\] = 1']),
             ((1,), {"charge": 0}, None, None, ["argument charge = 1", r'info\["charge"\] = 0']),
             ((), {"charge": 1}, [-1.0, 0, 0], None, [r'"charge"\] = 1', "initial charges = -1"]),
             # Partial charges that sum to zero do say that the molecule is neutral.
@@ -101,13 +126,35 @@ class TestResolveCharge:
         with pytest.raises(ChargeError, match=r"neither 2S nor 2S \+ 1.*multiplicity 1.*set"):
             resolve_charge(water(spin=3))
 
+    def test_attributes_of_the_atoms(self) -> None:
+        atoms = water()
+        atoms.charge, atoms.spin_multiplicity = -1, 4
+        assert resolve_charge(atoms) == (-1, 4)
+        assert resolve_charge(stated_copy(atoms)) == (-1, 4)
+        atoms.info["charge"] = 1
+        with pytest.raises(ChargeError, match=r'info\["charge"\] = 1, atoms\.charge = -1'):
+            resolve_charge(atoms)
+        atoms.info["charge"], atoms.spin_multiplicity = -1, "doublet"
+        with pytest.raises(ChargeError, match=r"atoms\.spin_multiplicity is 'doublet'"):
+            resolve_charge(atoms)
+
+    @pytest.mark.parametrize(
+        "info",
+        [{"charge_of_cluster": -2}, {"anion": 2}, {"my_multiplicity": 3}, {"spin": "triplet"}],
+    )
+    def test_what_is_not_understood_is_refused(self, info: dict[str, object]) -> None:
+        with pytest.raises(ChargeError, match=f"{next(iter(info))}.*set atoms|correct or remove"):
+            resolve_charge(water(**info))
+        assert resolve_charge(water(**info) if "spin" not in info else water(), 0, 1) == (0, 1)
+
     @pytest.mark.parametrize(
         "value", [1, np.int64(1), np.int8(1), 1.0, np.float32(1), 0.9995, "1", "+1", " 1 "]
     )
     def test_ways_to_write_one(self, value: object) -> None:
-        assert resolve_charge(water(charge=value)) == (1, 2)
-        assert resolve_charge(water(), value) == (1, 2)
-        assert resolve_charge(water(charge=np.array(value) if value == 1 else value)) == (1, 2)
+        assert resolve_charge(water(charge=value), multiplicity=2) == (1, 2)
+        assert resolve_charge(water(), value, 2) == (1, 2)
+        array = np.array(value) if value == 1 else value
+        assert resolve_charge(water(charge=array), multiplicity=2) == (1, 2)
 
     @pytest.mark.parametrize(
         "value",
@@ -164,9 +211,9 @@ class TestResolveCharge:
             resolve_charge(Atoms("H"), 1, 3)
 
     def test_structure_is_not_changed(self) -> None:
-        atoms = water(charge="1")
+        atoms = water(charge="2")
         resolve_charge(atoms)
-        assert atoms.info == {"charge": "1"}
+        assert atoms.info == {"charge": "2"}
         assert not atoms.has("initial_charges")
 
     @given(
@@ -207,7 +254,7 @@ class TestResolveCharge:
             atoms.info["charge"] = f"{charge:+d}"
         else:
             atoms.set_initial_charges(np.full(len(atoms), (charge + noise) / len(atoms)))
-        assert resolve_charge(atoms, argument) == expected
+        assert resolve_charge(atoms, argument, expected[1]) == expected
 
 
 class TestCheckStructure:

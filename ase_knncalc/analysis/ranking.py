@@ -14,6 +14,7 @@ from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc._lib.parallel import check_jobs, run
 from ase_knncalc._lib.progress import track
 from ase_knncalc._lib.threads import one_blas_thread
+from ase_knncalc.charges import stated_copy
 from ase_knncalc.data import KeyMap
 from ase_knncalc.descriptors import featurize
 from ase_knncalc.errors import BaselineError
@@ -85,7 +86,7 @@ def predict_frames(
     charged = []
     for atoms in frames:
         total = model.check(atoms, charge)
-        copy = atoms.copy()
+        copy = stated_copy(atoms)
         copy.info["charge"] = total
         charged.append(copy)
     if baseline_energy is None:

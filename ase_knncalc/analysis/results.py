@@ -14,6 +14,8 @@ from ase.calculators.calculator import BaseCalculator, all_properties
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from ase_knncalc._lib.arguments import instance
+from ase_knncalc.charges import stated_copy
+from ase_knncalc.data.own import PREDICTED
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.prediction import Prediction
 
@@ -26,7 +28,10 @@ def snapshot(atoms: Atoms, *, per_atom: Literal["arrays", "info"] = "arrays") ->
     Energy and forces are in a ``SinglePointCalculator``, as for any calculator; ``energy_std``,
     ``novelty``, ``baseline_energy``, ``delta``, ``energy_low`` and ``energy_high`` (with
     ``coverage``) and ``nearest``, the names of the nearest training structures, are in ``info``;
-    ``forces_std`` is in ``arrays``. Nothing is computed but the energy, where it is not known.
+    ``forces_std`` is in ``arrays``. So are charge and multiplicity of the calculation, with the
+    model's name and checksum (``predicted_by``, ``model_checksum``) and the energy as
+    ``energy_predicted``; a charge is in the initial charges as well, which databases keep. Nothing
+    is computed but the energy, where it is not known.
 
     Parameters
     ----------
@@ -65,8 +70,13 @@ def snapshot(atoms: Atoms, *, per_atom: Literal["arrays", "info"] = "arrays") ->
     results = calculator.results
     copy = atoms.copy()
     known = {k: v for k, v in results.items() if k in all_properties and v is not None}
+    origin = calculator.origin(atoms) if hasattr(calculator, "origin") else {}
+    if origin:
+        _mark(copy, origin, float(results["energy"]))
+    # Its results are those of the charges that the copy has now.
     copy.calc = SinglePointCalculator(copy, **known)
     copy.calc.name = calculator.name
+    copy.calc.parameters.update(origin)
     copy.info |= {key: float(results[key]) for key in _SCALARS if key in results}
     if "energy_interval" in results:
         low, high = results["energy_interval"]
@@ -77,6 +87,25 @@ def snapshot(atoms: Atoms, *, per_atom: Literal["arrays", "info"] = "arrays") ->
         place = copy.info if per_atom == "info" else copy.arrays
         place["forces_std"] = np.array(results["forces_std"], dtype=float)
     return copy
+
+
+def _mark(atoms: Atoms, origin: dict[str, Any], energy: float) -> None:
+    """Write down whose energy it is and of which state, in all places that some format keeps."""
+    charge, multiplicity = origin["charge"], origin["multiplicity"]
+    atoms.info |= {
+        "charge": charge,
+        "multiplicity": multiplicity,
+        PREDICTED: energy,
+        "predicted_by": origin["model"],
+    }
+    if origin["model_checksum"]:  # ASE would take what follows an empty value for it
+        atoms.info["model_checksum"] = origin["model_checksum"]
+    # ASE's databases keep no info, but initial charges and moments.
+    if charge and not atoms.has("initial_charges"):
+        atoms.set_initial_charges(np.full(len(atoms), charge / len(atoms)))
+    if multiplicity > 1 and not atoms.has("initial_magmoms"):
+        moment = (multiplicity - 1) / len(atoms)
+        atoms.set_initial_magnetic_moments(np.full(len(atoms), moment))
 
 
 def annotate(
@@ -98,13 +127,13 @@ def annotate(
     charge
         Total charge that the prediction is for, where it is not the structure's own.
     """
-    copy = atoms.copy()
+    copy = stated_copy(atoms)
     # Energies that ASE knows by name are in the calculator that reads them.
     copy.calc = atoms.calc
     if charge is not None:
         copy.info["charge"] = charge
     info: dict[str, Any] = {
-        "energy_predicted": prediction.energy,
+        PREDICTED: prediction.energy,
         "energy_std": prediction.energy_std,
         "novelty": prediction.novelty,
         "nearest": _names(prediction.neighbors),

@@ -25,6 +25,7 @@ from ase.symbols import Symbols
 
 from ase_knncalc._lib.arguments import Count, Positive, checked, instance
 from ase_knncalc._lib.arrays import FloatArray
+from ase_knncalc.charges import stated_copy
 from ase_knncalc.errors import SettingsError, StructureError
 from ase_knncalc.labels.curvatures import LINE, in_wavenumbers, vibrations
 from ase_knncalc.structure import check_structure, resolve_charge, structure_label
@@ -241,7 +242,7 @@ def wavenumbers(atoms: Atoms, delta: float = 0.01) -> FloatArray:
     from ase.vibrations import Vibrations
 
     _forces(atoms)
-    copy = atoms.copy()
+    copy = stated_copy(atoms)
     copy.calc = atoms.calc
     copy.set_constraint()
     with tempfile.TemporaryDirectory() as folder:

@@ -80,15 +80,34 @@ LowOption = Annotated[
     ),
 ]
 ForceUnit = Annotated[
-    str, typer.Option(help="Of forces in the data: eV/Å, Hartree/Bohr, … or a factor to eV/Å.")
+    Optional[str],  # noqa: UP045 - typer reads it at run time
+    typer.Option(
+        help="Of forces in the data: eV/Å (default), Hartree/Bohr, … or a factor to eV/Å."
+    ),
+]
+EnergyUnit = Annotated[
+    str,
+    typer.Option(
+        help="Of energies in the data, unless keys or frames say it: eV, Hartree, kcal/mol, kJ/mol."
+    ),
+]
+OwnPredictions = Annotated[
+    bool,
+    typer.Option("--own-predictions", help="Take energies for labels that this package predicted."),
+]
+StrictOption = Annotated[
+    bool,
+    typer.Option("--strict", help="An error, and no output, if anything has to be left out."),
 ]
 
 
 Number = TypeVar("Number", int, float)
 
 
-def unit_or_factor(text: str) -> str | float:
+def unit_or_factor(text: str | None) -> str | float | None:
     """A number where the text is one."""
+    if text is None:
+        return None
     try:
         return float(text)
     except ValueError:

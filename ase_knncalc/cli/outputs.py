@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ase_knncalc._lib.files import check_writable
+
+if TYPE_CHECKING:
+    from ase_knncalc.data import Omission
 
 Output = tuple[str, Path | None, Callable[[Path], object] | None]
 
@@ -76,6 +80,21 @@ def check_folder(option: str, path: Path | None) -> None:
         from ase_knncalc.errors import SettingsError
 
         raise SettingsError(f"{option} {path}: {problem}")
+
+
+def refuse_omissions(omitted: Sequence[Omission], total: int) -> None:
+    """Refuse to go on without some of the structures, for ``--strict``.
+
+    Raises
+    ------
+    DataError
+        If any was left out; names each.
+    """
+    if omitted:
+        from ase_knncalc.data import report_omissions
+        from ase_knncalc.errors import DataError
+
+        raise DataError(f"--strict: {report_omissions(omitted, total, limit=20)}")
 
 
 def _files_of(path: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -13,16 +14,25 @@ from ase_knncalc.cli.options import (
     BaselineKey,
     BaselineOption,
     DaskOption,
+    EnergyUnit,
     ForceUnit,
     JobsOption,
     JsonOption,
     LowOption,
+    OwnPredictions,
     QuietOption,
     ReferenceKey,
     SeedOption,
+    StrictOption,
     unit_or_factor,
 )
-from ase_knncalc.cli.outputs import cache_place, check_folder, check_outputs, model_place
+from ase_knncalc.cli.outputs import (
+    cache_place,
+    check_folder,
+    check_outputs,
+    model_place,
+    refuse_omissions,
+)
 from ase_knncalc.cli.printing import print_json, print_table
 from ase_knncalc.settings import TrainingSettings
 from ase_knncalc.trend.sparse import SparseSettings
@@ -67,7 +77,10 @@ def train(
             "--check/--no-check", help="Leave out structures with labels wrong beyond doubt."
         ),
     ] = True,
-    force_unit: ForceUnit = "eV/Å",
+    energy_unit: EnergyUnit = "eV",
+    force_unit: ForceUnit = None,
+    own_predictions: OwnPredictions = False,
+    strict: StrictOption = False,
     minima: Annotated[
         bool,
         typer.Option(
@@ -128,7 +141,7 @@ def train(
     """
     from ase_knncalc._lib.arguments import OneOf, checked
     from ase_knncalc._lib.profiling import profiling
-    from ase_knncalc.data import KeyMap, pair_sources
+    from ase_knncalc.data import KeyMap, Omission, pair_sources, read_dataset, report_omissions
     from ase_knncalc.store import save_model
     from ase_knncalc.training import train as run
 
@@ -150,7 +163,9 @@ def train(
     keys = KeyMap(
         reference_energy=reference_key,
         baseline_energy=baseline_key,
+        energy_unit=energy_unit,
         force_unit=unit_or_factor(force_unit),
+        own_predictions=own_predictions,
     )
     if cache is None:
         old = Path(f"{output}.labels.h5")  # of an earlier version
@@ -167,6 +182,11 @@ def train(
     source, zero, keys = pair_sources(
         data, low or None, monomers or None, low_monomers or None, keys
     )
+    if strict:
+        for part in (source, zero):
+            if part is not None:
+                dataset = read_dataset(part, keys=keys)
+                refuse_omissions(dataset.omitted, len(dataset) + len(dataset.omitted))
     with profiling() as stages:
         model = run(
             source,
@@ -183,6 +203,9 @@ def train(
             progress=not quiet,
             scratch=scratch,
         )
+    omitted = [Omission(**entry) for entry in model.info.provenance.omitted]
+    if strict:  # what the baseline, or the check of labels, left out
+        refuse_omissions(omitted, len(model) + len(omitted))
     save_model(model, output)
     if profile:
         _show_profile(stages)
@@ -200,6 +223,8 @@ def train(
         ["error", "meV", "kcal/mol"],
         rows,
     )
+    if omitted:
+        print(report_omissions(omitted, len(model) + len(omitted)), file=sys.stderr)
 
 
 def _show_profile(stages: Profile) -> None:

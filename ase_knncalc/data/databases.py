@@ -1,4 +1,4 @@
-"""ASE databases (``*.db``)."""
+"""ASE databases (``*.db``, ``*.json``)."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ def iter_database(path: Path, frames: slice) -> Iterator[tuple[int, Atoms]]:
 def _from_row(row: Any, path: Path) -> Atoms:
     try:
         atoms = row.toatoms()
+        if atoms.calc is not None:
+            atoms.calc.parameters = dict(row.get("calculator_parameters") or {})
         atoms.info.update(row.key_value_pairs)
         atoms.info.update(row.data)
         move_arrays(atoms)

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import operator
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols
 
 from ase_knncalc._lib.arguments import NotNegative, checked
-from ase_knncalc.data.frames import enumerate_frames, is_jkqc
+from ase_knncalc.charges import stated_copy
+from ase_knncalc.data.choosing import described
 from ase_knncalc.data.keys import LEVELS, KeyMap, key_map, label_keys
-from ase_knncalc.data.paths import file_stem, printable
+from ase_knncalc.data.paths import file_stem
+from ase_knncalc.data.sources import Source, iter_sources, text_or
 from ase_knncalc.data.units import check_units
-from ase_knncalc.errors import ChargeError, DataError, KNNCalcError, SettingsError, StructureError
+from ase_knncalc.errors import (
+    ChargeError,
+    DataError,
+    KNNCalcError,
+    PredictedLabelError,
+    SettingsError,
+    StructureError,
+)
 from ase_knncalc.sameness import SAME_IN_DATA, DuplicateFinder
-from ase_knncalc.structure import check_structure, composition_label, plain_text, resolve_charge
-
-PathLike: TypeAlias = "str | os.PathLike[str]"
-Source: TypeAlias = "PathLike | Atoms | Iterable[PathLike | Atoms]"
+from ase_knncalc.structure import check_structure, composition_label, resolve_charge
 
 CONFLICT_KEY = "label_conflict"
 """Key in ``info`` of the reason why a frame's labels must not be used."""
@@ -67,6 +72,8 @@ class LabelledDataset:
 
     frames: list[Atoms]
     omitted: list[Omission] = field(default_factory=list)
+    taken: dict[str, str] = field(default_factory=dict)
+    """For each file that has reference energies, the key and the unit they were read in."""
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -170,26 +177,6 @@ def report_omissions(omitted: Sequence[Omission], total: int, limit: int = 5) ->
     return "\n".join(lines)
 
 
-def read_structures(
-    data: Source, index: str | int | slice = ":", *, keys: KeyMap | None = None
-) -> list[Atoms]:
-    """Structures of one or several files as they are, with a name and a source each.
-
-    For what needs no labels, such as prediction: nothing is checked or left out.
-
-    Raises
-    ------
-    DataError
-        A file cannot be read.
-    """
-    frames = []
-    for atoms, _, name, source in iter_sources(data, index, key_map(keys), None):
-        atoms.info["name"] = name
-        atoms.info.setdefault("source", source)
-        frames.append(atoms)
-    return frames
-
-
 def read_dataset(
     data: Source,
     *,
@@ -233,65 +220,12 @@ def read_dataset(
         The unit of forces is needed and not known.
     """
     keys = key_map(keys)
-    unreadable: list[tuple[Path, DataError]] = []
     builder = _Builder(keys, require_reference, require_baseline, tolerance)
-    sources = iter_sources(data, index, keys, unreadable)
-    for atoms, frame_keys, name, source in sources:
-        while unreadable:
-            builder.add_unreadable(*unreadable.pop(0))
-        builder.add(atoms, frame_keys, name, source)
-    for path, error in unreadable:
-        builder.add_unreadable(path, error)
+    for found in iter_sources(data, index, keys, builder.add_unreadable):
+        builder.add(*found)
     dataset = builder.finish()
     check_units(dataset.frames)
     return dataset
-
-
-def iter_sources(
-    data: Source,
-    index: str | int | slice,
-    keys: KeyMap,
-    unreadable: list[tuple[Path, DataError]] | None,
-) -> Iterator[tuple[Atoms, KeyMap, str, str]]:
-    """Yield (frame, its key map, name, source) of files and structures."""
-    parts: Iterable[PathLike | Atoms]
-    parts = [data] if isinstance(data, (str, os.PathLike, Atoms)) else data
-    if not isinstance(parts, Iterable):
-        raise DataError(f"data should be files or ase.Atoms, got {type(data).__name__}")
-
-    def note(path: Path, error: DataError) -> None:
-        assert unreadable is not None
-        unreadable.append((path, error))
-
-    on_error = None if unreadable is None else note
-    n_loose = 0
-    for part in parts:
-        if isinstance(part, Atoms):
-            default = f"frame-{n_loose}"
-            n_loose += 1
-            # A new object: names are written into it.
-            copy = part.copy()
-            copy.calc = part.calc
-            yield copy, keys, _text(part.info.get(keys.name), default), f"memory#{n_loose - 1}"
-            continue
-        if not isinstance(part, (str, os.PathLike)):
-            raise DataError(
-                f"data should be files or ase.Atoms, but there is {type(part).__name__} among them"
-            )
-        path = Path(part)
-        file = printable(path.name)
-        stem = file_stem(Path(file))
-        # The reader of JKQC databases has converted them to eV already.
-        used = replace(keys, energy_unit="eV", force_unit=None) if is_jkqc(path) else keys
-        frames = enumerate_frames(path, index, text_keys=keys.text_keys, on_error=on_error)
-        for number, atoms in frames:
-            name = _text(atoms.info.get(keys.name), f"{stem}-{number}")
-            yield atoms, used, name, f"{file}#{number}"
-
-
-def _text(value: Any, default: str) -> str:
-    """A name as text. Empty and missing ones are replaced."""
-    return plain_text(value) if value is not None and str(value) else default
 
 
 class _Left(Exception):
@@ -314,13 +248,14 @@ class _Builder:
         self.frames: list[Atoms] = []
         self.omitted: list[Omission] = []
         self.finder = DuplicateFinder(tolerance)
+        self.taken: dict[str, str] = {}
         # Two of the frames as they were read, for messages about missing keys.
         self.examples: list[Atoms] = []
 
     def add(self, atoms: Atoms, keys: KeyMap, name: str, source: str) -> None:
         if len(self.examples) < 2:
             self.examples.append(atoms)
-        source = _text(atoms.info.get("source"), source)
+        source = text_or(atoms.info.get("source"), source)
         try:
             clean = self._clean(atoms, keys)
             clean.info = {"name": name, **clean.info, "source": source}
@@ -329,6 +264,8 @@ class _Builder:
             self._omit(name, source, str(e), e.category)
         else:
             self.frames.append(clean)
+            if "reference_energy" in clean.info:
+                self.taken.setdefault(source.rpartition("#")[0] or source, described(atoms, keys))
 
     def add_unreadable(self, path: Path, error: DataError) -> None:
         self._omit(file_stem(path), path.name, str(error), "unreadable")
@@ -339,7 +276,7 @@ class _Builder:
 
     def finish(self) -> LabelledDataset:
         if self.frames:
-            return LabelledDataset(self.frames, self.omitted)
+            return LabelledDataset(self.frames, self.omitted, self.taken)
         if not self.omitted:
             raise DataError("there are no frames in the data")
         categories = {o.category for o in self.omitted}
@@ -369,6 +306,8 @@ class _Builder:
             try:
                 energy = keys.energy(atoms, level)
                 forces = keys.forces(atoms, level)
+            except PredictedLabelError as e:
+                raise _Left("own-prediction", str(e)) from e
             except DataError as e:
                 raise _Left(f"bad-{level}", str(e)) from e
             if energy is not None and not np.isfinite(energy):
@@ -383,7 +322,7 @@ class _Builder:
             if forces is not None:
                 clean.new_array(f"{level}_forces", forces)
         composition = atoms.info.get(keys.composition)
-        info["composition"] = _text(composition, "") or composition_label(atoms)
+        info["composition"] = text_or(composition, "") or composition_label(atoms)
         others = {k: v for k, v in atoms.info.items() if k not in consumed and k not in info}
         clean.info = {**info, **others}
         return clean
@@ -419,7 +358,7 @@ def _check_geometry(atoms: Atoms) -> None:
 def _charge_of(atoms: Atoms, keys: KeyMap) -> tuple[int, int]:
     described = atoms
     if (keys.charge, keys.multiplicity) != ("charge", "multiplicity"):
-        described = atoms.copy()
+        described = stated_copy(atoms)
         for name in ("charge", "multiplicity"):
             described.info.pop(name, None)
             key = getattr(keys, name)

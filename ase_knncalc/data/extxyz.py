@@ -35,7 +35,9 @@ from ase.io.extxyz import (
     read_xyz,
 )
 
+from ase_knncalc.data.comments import free_comment
 from ase_knncalc.data.info import is_empty
+from ase_knncalc.data.keys import is_unit
 from ase_knncalc.errors import DataError
 
 # Values that ASE writes as identifiers or free text and that must not turn into numbers.
@@ -156,15 +158,28 @@ def _shorten(line: str, length: int = 40) -> str:
 
 
 def _parse_frame(header: str, comment: str, rows: list[str], text_keys: Collection[str]) -> Atoms:
-    # A copy: the frame may take entries out.
     info = parse_comment(comment, text_keys)
+    said = {} if "=" in comment else free_comment(comment, _numbers(rows))
+    # ASE makes "true" of each word.
+    words = {key for key, value in info.items() if value is True and (said or is_unit(key))}
+    if words and not said:
+        said = {"energy_unit": min(words)}
+    info = {key: value for key, value in info.items() if key not in words}
+    # A copy: the frame may take entries out.
     atoms = _parse_plain(int(header), dict(info), rows)
-    if atoms is not None:
-        return atoms
-    text = header + comment + "".join(rows)
-    if not text.endswith("\n"):
-        text += "\n"
-    return next(read_xyz(io.StringIO(text), 0, properties_parser=lambda _: info))
+    if atoms is None:
+        text = header + comment + "".join(rows)
+        if not text.endswith("\n"):
+            text += "\n"
+        atoms = next(read_xyz(io.StringIO(text), 0, properties_parser=lambda _: info))
+    atoms.info |= said  # such an energy has a unit of its own, and is no result of ASE's
+    return atoms
+
+
+def _numbers(rows: list[str]) -> list[int]:
+    """Atomic numbers in the first column, 0 for what is no symbol."""
+    symbols = (row.split(maxsplit=1)[0] if row.strip() else "" for row in rows)
+    return [int(s) if s.isdecimal() else atomic_numbers.get(s.capitalize(), 0) for s in symbols]
 
 
 def _parse_plain(n_atoms: int, info: dict[str, Any], rows: list[str]) -> Atoms | None:

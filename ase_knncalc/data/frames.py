@@ -20,6 +20,7 @@ from ase.io.formats import UnknownFileTypeError, string2index
 
 from ase_knncalc._lib.arguments import file_name, instance, instances
 from ase_knncalc._lib.files import replacing
+from ase_knncalc.charges import info_with_state
 from ase_knncalc.data.databases import fits_database, iter_database, write_database
 from ase_knncalc.data.extxyz import TEXT_KEYS, count_extxyz, fits_extxyz, iter_extxyz, write_extxyz
 from ase_knncalc.data.info import Fits, plain_info
@@ -34,8 +35,8 @@ _XYZ_SUFFIXES = (".xyz", ".extxyz", ".xyz.gz", ".extxyz.gz")
 _PICKLE_SUFFIXES = (".pkl", ".pickle")
 
 _KNOWN_FORMATS = (
-    "known are .xyz and .extxyz (plain or .gz), .traj, .db, JKQC .pkl, folders of ORCA or Gaussian "
-    "outputs, and what else ase.io.read knows by name or content"
+    "known are .xyz and .extxyz (plain or .gz), .traj, .db and .json of ASE, JKQC .pkl, folders of "
+    "ORCA or Gaussian outputs, and what else ase.io.read knows by name or content"
 )
 
 
@@ -57,7 +58,7 @@ def iter_frames(
     ----------
     path
         ``.xyz`` and ``.extxyz`` (plain or ``.gz``; streamed: a long file needs the memory of one
-        frame), ``.traj``, ``.db`` (ASE database; key-value pairs and data go to ``info``),
+        frame), ``.traj``, ``.db`` and ``.json`` (ASE; key-value pairs and data go to ``info``),
         ``.pkl`` (JKQC, see :func:`~ase_knncalc.data.jkqc.read_jkqc`; its energies arrive in eV), a
         folder of ORCA or Gaussian outputs (``*.out``, ``*.log``, in its subfolders too; the last
         structure of each, in the order of their names), and what else ``ase.io.iread`` reads.
@@ -147,7 +148,7 @@ def _open_frames(
         return ordered(frames, iter_extxyz(path, forward, text_keys))
     if has_suffix(path, (".traj",)):
         return iter_trajectory(path, frames)
-    if has_suffix(path, (".db",)):
+    if has_suffix(path, (".db", ".json")):
         return iter_database(path, frames)
     if has_suffix(path, _PICKLE_SUFFIXES):
         from ase_knncalc.data.jkqc import read_jkqc
@@ -212,7 +213,7 @@ def write_frames(path: str | os.PathLike[str], frames: Iterable[Atoms]) -> None:
         for number, atoms in enumerate(frames):  # noqa: B007 - named in errors
             copy = atoms.copy()
             copy.calc = atoms.calc
-            copy.info = plain_info(atoms.info, fits, told)
+            copy.info = plain_info(info_with_state(atoms), fits, told)
             yield copy
 
     with replacing(path, DataError) as temporary:

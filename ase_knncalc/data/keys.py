@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -12,7 +13,8 @@ from ase import Atoms, units
 from ase.calculators.calculator import BaseCalculator, PropertyNotImplementedError
 
 from ase_knncalc._lib.arguments import OneOf, Settings, instance
-from ase_knncalc.errors import DataError, SettingsError
+from ase_knncalc.data.own import own_prediction
+from ase_knncalc.errors import DataError, PredictedLabelError, SettingsError
 
 ENERGY_UNITS: dict[str, float] = {
     "eV": 1.0,
@@ -31,6 +33,27 @@ FORCE_UNITS: dict[str, float] = {
 """Force units that :class:`KeyMap` knows, in eV/Å."""
 
 
+AUTO = "auto"
+"""As :attr:`KeyMap.reference_energy`: the one energy that a file has."""
+
+UNKNOWN_UNIT = "unknown"
+"""In ``info["energy_unit"]`` of a frame whose comment line has an energy without its unit."""
+
+UNIT_KEYS = ("energy_unit", "energy_units")
+"""Keys in ``info`` under which files say the unit of their energies."""
+
+_UNIT_NAMES = {
+    **dict.fromkeys(("ev", "electronvolt"), "eV"),
+    **dict.fromkeys(("hartree", "hartrees", "ha", "eh", "au"), "Hartree"),
+    **dict.fromkeys(("kcalmol", "kcalpermol", "kcal"), "kcal/mol"),
+    **dict.fromkeys(("kjmol", "kjpermol", "kj"), "kJ/mol"),
+}
+_UNIT_SUFFIX = re.compile(
+    r"[_\-. (\[]+(hartrees?|ha|eh|a\.?u\.?|ev|(?:kcal|kj)(?:[/_]?(?:per_?)?mol)?)[)\]]?\Z",
+    re.IGNORECASE,
+)
+
+
 Key = Annotated[str, MinLen(1)]
 
 
@@ -45,7 +68,9 @@ class KeyMap(Settings):
     Parameters
     ----------
     reference_energy, baseline_energy
-        Keys of the energies, such as ``"wb97xd_energy"`` and ``"gfn1_energy"``.
+        Keys of the energies, such as ``"wb97xd_energy"`` and ``"gfn1_energy"``. ``"auto"`` as
+        ``reference_energy`` is the one energy that each file has, by whatever name
+        (:func:`~ase_knncalc.data.choosing.choose_key`).
     reference_forces, baseline_forces
         Keys of the forces. If the key of the energy is given and this one is left as it is, the
         matching name is tried: ``wb97xd_forces`` for ``wb97xd_energy``, ``forces`` for ``energy``.
@@ -53,12 +78,15 @@ class KeyMap(Settings):
     name, composition, charge, multiplicity
         Keys in ``info`` of what describes a frame.
     energy_unit
-        Unit of both energies in the file: ``"eV"``, ``"Hartree"``, ``"kcal/mol"`` or ``"kJ/mol"``.
+        Unit of both energies in the file: ``"eV"``, ``"Hartree"``, ``"kcal/mol"`` or ``"kJ/mol"``,
+        unless a key says it (``dft_energy_hartree``), or a frame in ``info["energy_unit"]``.
     force_unit
         Unit of both forces: ``"eV/Å"``, ``"Hartree/Bohr"``, ``"Hartree/Å"`` or ``"kcal/mol/Å"``.
         Or a number: the factor that turns the forces in the file into eV/Å.
         Left out, it is eV/Å beside energies in eV; beside others it has to be said if there are
         forces.
+    own_predictions
+        Whether energies that this package predicted are taken for reference energies.
 
     Raises
     ------
@@ -76,6 +104,7 @@ class KeyMap(Settings):
     multiplicity: Key = "multiplicity"
     energy_unit: Annotated[str, OneOf(tuple(ENERGY_UNITS))] = "eV"
     force_unit: str | float | None = None
+    own_predictions: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -109,7 +138,10 @@ class KeyMap(Settings):
         Raises
         ------
         DataError
-            What is under the key is not one number.
+            What is under the key is not one number, or its unit is another than the one given or
+            not known.
+        PredictedLabelError
+            It is a reference energy that this package predicted.
         """
         key = getattr(self, f"{level}_energy")
         value = find_label(atoms, key)
@@ -121,7 +153,32 @@ class KeyMap(Settings):
             energy = float(np.asarray(value, dtype=float).reshape(()))
         except (TypeError, ValueError):
             raise DataError(f"{key!r} should be one number, but it is {_describe(value)}") from None
-        return energy * ENERGY_UNITS[self.energy_unit]
+        energy *= ENERGY_UNITS[self._unit(atoms, key)]
+        if level == "reference" and not self.own_predictions:
+            why = own_prediction(atoms, key, energy)
+            if why:
+                raise PredictedLabelError(
+                    f"{why}, and no label; KeyMap(own_predictions=True), --own-predictions of "
+                    "convert, train and append, takes it all the same"
+                )
+        return energy
+
+    def _unit(self, atoms: Atoms, key: str) -> str:
+        """Unit of the energy under a key: what the frame says, or else what was given."""
+        said = said_unit(atoms, key)
+        if said == UNKNOWN_UNIT and self.energy_unit == "eV":
+            raise DataError(
+                f"the unit of {key!r} in its comment line is not said; give it with "
+                "KeyMap(energy_unit=…), --energy-unit, or write energy=… for eV"
+            )
+        if said in (None, UNKNOWN_UNIT):
+            return self.energy_unit
+        if self.energy_unit not in ("eV", said):
+            raise DataError(
+                f"{key!r} is in {said}, as the file says, and not in {self.energy_unit}, as was "
+                "given"
+            )
+        return str(said)
 
     def forces(self, atoms: Atoms, level: str) -> np.ndarray | None:
         """Forces of ``level``, shape (n_atoms, 3) in eV/Å, or None if the frame has none.
@@ -135,9 +192,10 @@ class KeyMap(Settings):
         value = None if key is None else find_label(atoms, key)
         if value is None:
             return None
-        if self.force_unit is None and self.energy_unit != "eV":
+        unit_said = self._unit(atoms, getattr(self, f"{level}_energy"))
+        if self.force_unit is None and unit_said != "eV":
             raise SettingsError(
-                f"energies are in {self.energy_unit}, and the unit of the forces {key!r} is not "
+                f"energies are in {unit_said}, and the unit of the forces {key!r} is not "
                 f"said; give force_unit, one of {_choices(FORCE_UNITS)}"
             )
         try:
@@ -154,8 +212,12 @@ class KeyMap(Settings):
 
     def consumed(self) -> set[str]:
         """Keys of a file that become canonical ones."""
-        keys = {getattr(self, f) for f in self.__dataclass_fields__ if not f.endswith("_unit")}
-        return keys | {key for level in LEVELS if (key := self.forces_key(level)) is not None}
+        names = {f for f in self.__dataclass_fields__ if not f.endswith(("_unit", "_predictions"))}
+        return (
+            {getattr(self, f) for f in names}
+            | {*UNIT_KEYS}
+            | {key for level in LEVELS if (key := self.forces_key(level)) is not None}
+        )
 
 
 def key_map(keys: KeyMap | None) -> KeyMap:
@@ -192,6 +254,40 @@ def label_keys(frames: Iterable[Atoms]) -> list[str]:
         results = getattr(atoms.calc, "results", {})
         found.update(key for key in ("energy", "free_energy") if results.get(key) is not None)
     return sorted(found)
+
+
+def unit_named(text: Any) -> str:
+    """The unit that a word means, as :data:`ENERGY_UNITS` has it.
+
+    Raises
+    ------
+    DataError
+        If it is none of them.
+    """
+    unit = _UNIT_NAMES.get(re.sub(r"[^a-z]", "", str(text).lower()))
+    if unit is None:
+        raise DataError(f"{text!r} is no unit of energies; known are {_choices(ENERGY_UNITS)}")
+    return unit
+
+
+def is_unit(word: str) -> bool:
+    """Whether a word is the name of a unit of energies."""
+    return word.lower().replace("/", "").replace(".", "") in _UNIT_NAMES
+
+
+def said_unit(atoms: Atoms, key: str) -> str | None:
+    """Unit that the key of an energy or the frame says, None where nothing does.
+
+    Raises
+    ------
+    DataError
+        If what the frame says is no unit.
+    """
+    match = _UNIT_SUFFIX.search(key)
+    if match:
+        return unit_named(match[1])
+    said = next((atoms.info[name] for name in UNIT_KEYS if name in atoms.info), None)
+    return said if said is None or said == UNKNOWN_UNIT else unit_named(said)
 
 
 def _choices(table: dict[str, float]) -> str:

@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
-from ase_knncalc.data.dataset import CONFLICT_KEY, Source, iter_sources
+from ase_knncalc.charges import info_with_state
+from ase_knncalc.data.dataset import CONFLICT_KEY
 from ase_knncalc.data.keys import LEVELS, KeyMap, key_map, label_keys
 from ase_knncalc.data.paths import file_stem
+from ase_knncalc.data.sources import Source, iter_sources
 from ase_knncalc.errors import DataError
 from ase_knncalc.sameness import SAME_IN_PAIRS, DuplicateFinder, turned
 
@@ -215,9 +217,12 @@ class _Entry:
 
 
 def _read(data: Source, keys: KeyMap, pairs: PairedFrames, *, low: bool = False) -> list[_Entry]:
-    unreadable: list[tuple[Path, DataError]] = []
     entries = []
-    for atoms, used, name, source in iter_sources(data, ":", keys, unreadable):
+
+    def note(path: Path, error: DataError) -> None:
+        pairs.unreadable.append((file_stem(path), str(error)))
+
+    for atoms, used, name, source in iter_sources(data, ":", keys, note):
         places = [(used, "reference")]
         if low:
             # JKQC's first energy is the reference, also where that of the high level is another.
@@ -238,7 +243,6 @@ def _read(data: Source, keys: KeyMap, pairs: PairedFrames, *, low: bool = False)
         clean = _clean(atoms, used, name, source)
         file = str(clean.info["source"]).partition("#")[0]
         entries.append(_Entry(atoms, clean, energy, forces, problem, file))
-    pairs.unreadable += [(file_stem(path), str(error)) for path, error in unreadable]
     if not entries:
         raise DataError(f"there are no structures in the data; {pairs.line()}")
     return entries
@@ -246,13 +250,14 @@ def _read(data: Source, keys: KeyMap, pairs: PairedFrames, *, low: bool = False)
 
 def _clean(atoms: Atoms, keys: KeyMap, name: str, source: str) -> Atoms:
     clean = atoms.copy()
+    info = info_with_state(atoms)
     described = {
-        role: atoms.info[key]
+        role: info[key]
         for role in ("composition", "charge", "multiplicity")
-        if (key := getattr(keys, role)) in atoms.info
+        if (key := getattr(keys, role)) in info
     }
     consumed = keys.consumed() | KeyMap().consumed()
-    others = {k: v for k, v in atoms.info.items() if k not in consumed}
+    others = {k: v for k, v in info.items() if k not in consumed}
     clean.info = {"name": name, "source": source, **described, **others}
     for key in consumed & set(clean.arrays):
         del clean.arrays[key]

@@ -269,6 +269,11 @@ def mixed_units(energies: np.ndarray, counts: np.ndarray) -> list[UnitSuspicion]
     ]
 
 
+def all_electron_energy(numbers: Sequence[int]) -> float:
+    """About the total energy of a molecule, Hartree; NaN with elements beyond argon."""
+    return sum(_ATOM_IN_MOLECULE.get(int(z), np.nan) for z in numbers)
+
+
 def _unit_pair(ratio: float, tolerance: float) -> tuple[str, str] | None:
     """Units (of the odd frame, of the rest) whose factor is ``ratio``; those with eV first."""
     pairs = [(odd, rest) for odd in _PER_EV for rest in _PER_EV if odd != rest]

@@ -17,6 +17,7 @@ from typing import cast
 
 from ase import Atoms
 
+from ase_knncalc.charges import stated_copy
 from ase_knncalc.errors import KNNCalcError, SettingsError
 from ase_knncalc.labelers.base import Label, Labeler
 
@@ -59,7 +60,7 @@ def in_workers(
         try:
             while not worker.closed:
                 index = todo.get_nowait()
-                done.put((index, worker.run(frames[index].copy(), time_limit)))
+                done.put((index, worker.run(stated_copy(frames[index]), time_limit)))
         except queue.Empty:
             pass
         except BaseException as e:

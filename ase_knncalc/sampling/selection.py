@@ -37,6 +37,7 @@ from annotated_types import Ge, Lt
 
 from ase_knncalc._lib.arguments import NotNegative, OneOf, Whole, checked, instance
 from ase_knncalc._lib.arrays import BoolArray, FloatArray, IntArray
+from ase_knncalc.charges import stated_copy
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.errors import ChargeError, SettingsError, UnknownElementError
 from ase_knncalc.sameness import DuplicateFinder
@@ -242,7 +243,7 @@ def select_frames(
     charged = []
     for i, atoms in enumerate(frames):
         total = _covered_charge(model, atoms, i)
-        copy = atoms.copy()
+        copy = stated_copy(atoms)
         copy.info["charge"] = total
         copy.info["composition"] = composition_label(copy)
         charged.append(copy)

@@ -175,6 +175,22 @@ def _verified_bytes(path: Path, kind: str) -> bytes:
         raise ModelFileError(f"cannot read {path}: it is larger than the memory") from e
 
 
+def stated_checksum(path: str | os.PathLike[str], kind: str) -> str:
+    """SHA-256 that the header of a file states, in hexadecimal digits.
+
+    Raises
+    ------
+    ModelFileError
+        If the file cannot be read, or is of another kind.
+    """
+    path = Path(path)
+    try:
+        with open(path, "rb") as handle:
+            return _read_header(handle.read(USER_BLOCK), path, kind)
+    except OSError as e:
+        raise ModelFileError(f"cannot read {path}: {e.strerror}") from e
+
+
 def _read_header(header: bytes, path: Path, kind: str) -> str:
     """Checksum that the header states, if kind and version are right."""
     match = _HEADER.match(header)

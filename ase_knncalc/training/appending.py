@@ -28,9 +28,16 @@ from ase_knncalc._lib.files import only_writer
 from ase_knncalc.analysis.membership import training_twins
 from ase_knncalc.data import KeyMap, Omission, read_dataset
 from ase_knncalc.data.dataset import SAME_ENERGY, place_in_file
+from ase_knncalc.data.keys import key_map
 from ase_knncalc.data.units import ratio_unit
 from ase_knncalc.descriptors import FeatureBatch
-from ase_knncalc.errors import ChargeError, DataError, ModelFileError, UnknownElementError
+from ase_knncalc.errors import (
+    ChargeError,
+    DataError,
+    ModelFileError,
+    PredictedLabelError,
+    UnknownElementError,
+)
 from ase_knncalc.info import HeldOutErrors
 from ase_knncalc.knn.index import NeighborIndex
 from ase_knncalc.knn.term import KNNTerm
@@ -51,6 +58,8 @@ _LARGEST = 6.0
 # Beyond this (eV), too, a label is wrong, and what all labels have in common is another level of
 # theory: models that leave what they know are wrong by less, or say so.
 _WRONG = 1.0
+# What is as near (eV) to what the model predicts was predicted by it.
+_OWN = 2e-6
 
 
 @dataclass(frozen=True)
@@ -121,8 +130,8 @@ def append(
         If a structure holds an element, or has a charge or multiplicity, that the training never
         saw: train again with these structures.
     DataError
-        If no frame has a label, or the labels are in another unit than eV, or of another level of
-        theory than the model's, beyond doubt.
+        If no frame has a label, or the labels are in another unit than eV, of another level of
+        theory than the model's, or predictions of this package, beyond doubt.
     BaselineError
         If baseline energies of the data are not those of the model's baseline.
 
@@ -150,6 +159,8 @@ def append(
     if not fresh:
         return _nothing(model, omitted)
     new = _Additions.of(model, [frames[i] for i in fresh], batch.select(fresh))
+    if not key_map(keys).own_predictions:
+        _refuse_own(new)
     if check_labels:
         new = _credible(model, new, omitted)
         if not new.frames:
@@ -195,6 +206,18 @@ def _check_covered(model: KNNModel, atoms: Atoms) -> None:
             "offsets for elements and charges, comes from training: train again with such "
             "structures (knncalc train)"
         ) from None
+
+
+def _refuse_own(new: _Additions) -> None:
+    """Refuse labels that are the model's own predictions, written where nothing says whose."""
+    same = np.abs(new.errors) < _OWN
+    if 2 * same.sum() > len(same):
+        first = new.frames[int(np.flatnonzero(same)[0])].info["name"]
+        raise PredictedLabelError(
+            f"the energies of {int(same.sum())} of {len(same)} structures (the first: {first}) are "
+            "what the model itself predicts, and no labels; KeyMap(own_predictions=True), "
+            "--own-predictions, takes them all the same"
+        )
 
 
 def _complete(

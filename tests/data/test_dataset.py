@@ -267,6 +267,7 @@ def test_single_atoms() -> None:
     for charge in (0, 1, 0):
         atom = Atoms("H", positions=[[charge, 0, 0]])
         atom.info.update(reference_energy=-13.6 * (1 - charge) - 0.001, charge=charge)
+        atom.info["multiplicity"] = 2 - charge
         frames.append(atom)
     dataset = read_dataset(frames)
     assert len(dataset) == 2
