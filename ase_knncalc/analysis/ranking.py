@@ -15,9 +15,9 @@ from ase_knncalc._lib.parallel import check_jobs, run
 from ase_knncalc._lib.progress import track
 from ase_knncalc._lib.threads import one_blas_thread
 from ase_knncalc.charges import stated_copy
-from ase_knncalc.data import KeyMap
+from ase_knncalc.data import KeyMap, Omission
 from ase_knncalc.descriptors import featurize
-from ase_knncalc.errors import BaselineError
+from ase_knncalc.errors import BaselineError, KNNCalcError
 from ase_knncalc.labels.baseline import baseline_labels, brought_energy
 from ase_knncalc.model import KNNModel
 from ase_knncalc.prediction import Predictions
@@ -83,16 +83,94 @@ def predict_frames(
         raise BaselineError("the model has no baseline attached: load_model(..., baseline='auto')")
     if not frames:
         return model.predict([])
-    charged = []
-    for atoms in frames:
-        total = model.check(atoms, charge)
-        copy = stated_copy(atoms)
-        copy.info["charge"] = total
-        charged.append(copy)
+    charged = [_charged(model, atoms, charge) for atoms in frames]
     if baseline_energy is None:
         energies = baseline_of(
             model, frames, charged, keys=keys, cache=cache, n_jobs=n_jobs, progress=progress
         )
+    return replace(_corrections(model, charged, n_jobs, progress), baseline_energy=energies)
+
+
+def predict_usable(
+    model: KNNModel,
+    frames: Sequence[Atoms],
+    *,
+    charge: int | None = None,
+    keys: KeyMap | None = None,
+    n_jobs: int = -1,
+    progress: bool = False,
+) -> tuple[Predictions, list[int], list[Omission]]:
+    """:func:`predict_frames` of those structures that can be predicted.
+
+    Parameters
+    ----------
+    model, charge, keys, n_jobs, progress
+        As there.
+    frames
+        As :func:`~ase_knncalc.data.read_structures` gives them.
+
+    Returns
+    -------
+    predictions : Predictions
+    places : list of int
+        Which of ``frames`` they are of.
+    omitted : list of Omission
+        The others, which the model does not cover or the baseline fails for, and why.
+
+    Raises
+    ------
+    BaselineError
+        If the model has no baseline.
+    """
+    if model.baseline is None:
+        raise BaselineError("the model has no baseline attached: load_model(..., baseline='auto')")
+    omitted: list[Omission] = []
+
+    def leave_out(i: int, reason: str, category: str) -> None:
+        info = frames[i].info
+        name, source = str(info.get("name", f"frame-{i}")), str(info.get("source", ""))
+        omitted.append(Omission(i, name, source, reason, category))
+
+    charged: dict[int, Atoms] = {}
+    energies: dict[int, float] = {}
+    for i, atoms in enumerate(frames):
+        try:
+            copy = _charged(model, atoms, charge)
+            brought = brought_energy(model.baseline, atoms, keys)
+        except KNNCalcError as e:
+            leave_out(i, str(e), "baseline" if isinstance(e, BaselineError) else "not-covered")
+            continue
+        charged[i] = copy
+        if brought is not None:
+            energies[i] = brought
+    missing = [i for i in charged if i not in energies]
+    if missing:
+        labels = baseline_labels(
+            [charged[i] for i in missing], model.baseline, n_jobs=n_jobs, progress=progress
+        )
+        for i, energy, problem in zip(missing, labels.energies, labels.errors, strict=True):
+            if problem:
+                leave_out(i, problem, "baseline")
+            else:
+                energies[i] = float(energy)
+    places = sorted(energies)
+    if not places:
+        return model.with_baseline(None).predict([]), [], omitted
+    found = _corrections(model, [charged[i] for i in places], n_jobs, progress)
+    return replace(found, baseline_energy=np.array([energies[i] for i in places])), places, omitted
+
+
+def _charged(model: KNNModel, atoms: Atoms, charge: int | None) -> Atoms:
+    """A copy with its total charge in ``info``, if the model covers the structure."""
+    total = model.check(atoms, charge)
+    copy = stated_copy(atoms)
+    copy.info["charge"] = total
+    return copy
+
+
+def _corrections(
+    model: KNNModel, charged: Sequence[Atoms], n_jobs: int, progress: bool
+) -> Predictions:
     bare = model.with_baseline(None)
     blocks = [charged[i : i + _BLOCK] for i in range(0, len(charged), _BLOCK)]
     parts = run(
@@ -102,7 +180,7 @@ def predict_frames(
         n_jobs=n_jobs if len(blocks) > 1 else 1,
     )
     corrections = list(track(parts, total=len(blocks), text="corrections", show=progress))
-    return replace(Predictions.join(corrections), baseline_energy=energies)
+    return Predictions.join(corrections)
 
 
 def baseline_of(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -17,13 +19,17 @@ from ase_knncalc.cli.options import (
     JsonOption,
     ModelOption,
     QuietOption,
+    StrictOption,
     Structures,
 )
-from ase_knncalc.cli.outputs import check_outputs
+from ase_knncalc.cli.outputs import check_outputs, refuse_omissions
 from ase_knncalc.cli.printing import csv_text, print_json, print_table
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+    from ase_knncalc.model import KNNModel
+    from ase_knncalc.prediction import Predictions
 
 CsvOption = Annotated[
     Optional[Path],  # noqa: UP045
@@ -53,6 +59,7 @@ def predict(
     charge: ChargeOption = None,
     jobs: JobsOption = -1,
     dask: DaskOption = None,
+    strict: StrictOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -60,8 +67,6 @@ def predict(
 
     Example: knncalc predict clusters.xyz -m saw-wb97xd -o predicted.extxyz
     """
-    from ase_knncalc.analysis.ranking import predict_frames
-    from ase_knncalc.data import KeyMap, read_structures
     from ase_knncalc.data.frames import frame_writer
     from ase_knncalc.store import find_model, load_model
 
@@ -72,15 +77,7 @@ def predict(
     )
     loaded = load_model(model, baseline=baseline, allow_other_baseline=allow_other_baseline)
     loaded.calibration.multiple(coverage)  # raises before the baseline is run
-    frames = read_structures(structures)
-    found = predict_frames(
-        loaded,
-        frames,
-        charge=charge,
-        keys=KeyMap(baseline_energy=baseline_key),
-        n_jobs=jobs,
-        progress=not quiet,
-    )
+    frames, found = _predicted(loaded, structures, charge, baseline_key, jobs, quiet, strict)
     low, high = found.energy_interval(coverage)
     columns = ["name", "energy_eV", "energy_std_eV", "low_eV", "high_eV", "novelty", "nearest"]
     rows = [
@@ -115,6 +112,7 @@ def rank(
     charge: ChargeOption = None,
     jobs: JobsOption = -1,
     dask: DaskOption = None,
+    strict: StrictOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
@@ -124,22 +122,14 @@ def rank(
     """
     import numpy as np
 
-    from ase_knncalc.analysis.ranking import predict_frames
-    from ase_knncalc.data import KeyMap, read_structures
     from ase_knncalc.store import find_model, load_model
 
     check_outputs([*structures, find_model(model)], ("--csv", csv, None))
     loaded = load_model(model, baseline=baseline, allow_other_baseline=allow_other_baseline)
-    frames = read_structures(structures)
-    species = _species(frames, charge)
-    found = predict_frames(
-        loaded,
-        frames,
-        charge=charge,
-        keys=KeyMap(baseline_energy=baseline_key),
-        n_jobs=jobs,
-        progress=not quiet,
+    frames, found = _predicted(
+        loaded, structures, charge, baseline_key, jobs, quiet, strict, check=_species
     )
+    species = _species(frames, charge)
     order = np.argsort(found.energy, kind="stable")
     lowest = found.energy[order[0]]
     columns = [
@@ -166,24 +156,75 @@ def rank(
     _show(f"{species}, {len(rows)} conformers", columns, rows, csv, as_json, top)
 
 
+def _predicted(
+    model: KNNModel,
+    structures: list[Path],
+    charge: int | None,
+    baseline_key: str,
+    jobs: int,
+    quiet: bool,
+    strict: bool,
+    check: Callable[[list[Atoms], int | None], object] | None = None,
+) -> tuple[list[Atoms], Predictions]:
+    """Structures that can be predicted, and their predictions; the others are told.
+
+    ``check`` looks at the structures that could be read and have a charge, before any work.
+    """
+    from ase_knncalc.analysis.ranking import predict_usable
+    from ase_knncalc.data import KeyMap, Omission, read_structures, report_omissions
+    from ase_knncalc.data.paths import file_stem
+    from ase_knncalc.errors import DataError
+
+    omitted: list[Omission] = []
+
+    def note(path: Path, error: DataError) -> None:
+        omitted.append(Omission(len(omitted), file_stem(path), path.name, str(error), "unreadable"))
+
+    frames = read_structures(structures, on_error=note)
+    if strict:
+        refuse_omissions(omitted, len(frames) + len(omitted))
+    if check is not None:
+        check(frames, charge)
+    found, places, left = predict_usable(
+        model,
+        frames,
+        charge=charge,
+        keys=KeyMap(baseline_energy=baseline_key),
+        n_jobs=jobs,
+        progress=not quiet,
+    )
+    omitted += left
+    total = len(frames) + len(omitted) - len(left)
+    if strict:
+        refuse_omissions(omitted, total)
+    if not places and len(left) == total == 1:
+        raise DataError(f"{left[0].name}: {left[0].reason}")
+    if not places:
+        raise DataError(f"no structure can be predicted; {report_omissions(omitted, total)}")
+    if omitted:
+        print(report_omissions(omitted, total), file=sys.stderr)
+    return [frames[i] for i in places], found
+
+
 def _species(frames: list[Atoms], charge: int | None) -> str:
     """Formula and charge that all conformers share."""
     from ase_knncalc.errors import StructureError
     from ase_knncalc.structure import resolve_charge
 
-    totals = [resolve_charge(a, charge)[0] for a in frames]
-    species = sorted(
-        {
-            a.get_chemical_formula() + (f" ({total:+d})" if total else "")
-            for a, total in zip(frames, totals, strict=True)
-        }
-    )
+    found = set()
+    for atoms in frames:
+        try:
+            total = resolve_charge(atoms, charge)[0]
+        except StructureError:  # left out later, with the reason
+            continue
+        found.add(atoms.get_chemical_formula() + (f" ({total:+d})" if total else ""))
+    species = sorted(found)
     if len(species) > 1:
         raise StructureError(
             f"conformers of one composition and charge are ranked, but the files hold "
             f"{len(species)}: {', '.join(species[:5])}; rank each on its own"
         )
-    return str(species[0])
+    return str(species[0]) if species else ""
 
 
 def _show(

@@ -10,12 +10,15 @@ from typing import Any
 from ase import Atoms
 
 from ase_knncalc.data.info import comes_back, move_arrays, per_atom
+from ase_knncalc.data.paths import ErrorHandler
 from ase_knncalc.data.slices import forwards, ordered
 from ase_knncalc.errors import DataError
 
 
-def iter_database(path: Path, frames: slice) -> Iterator[tuple[int, Atoms]]:
-    """Rows with their numbers, in the order of their ids."""
+def iter_database(
+    path: Path, frames: slice, on_error: ErrorHandler | None = None
+) -> Iterator[tuple[int, Atoms]]:
+    """Rows with their numbers, in the order of their ids; unreadable ones go to ``on_error``."""
     from ase.db import connect
 
     with connect(str(path)) as database:
@@ -23,7 +26,21 @@ def iter_database(path: Path, frames: slice) -> Iterator[tuple[int, Atoms]]:
         rows = islice(
             enumerate(database.select(sort="id")), forward.start, forward.stop, forward.step
         )
-        yield from ordered(frames, ((i, _from_row(row, path)) for i, row in rows))
+        yield from ordered(frames, _frames(rows, path, on_error))
+
+
+def _frames(
+    rows: Iterable[tuple[int, Any]], path: Path, on_error: ErrorHandler | None
+) -> Iterator[tuple[int, Atoms]]:
+    for number, row in rows:
+        try:
+            atoms = _from_row(row, path)
+        except DataError as e:
+            if on_error is None:
+                raise
+            on_error(path, e)
+        else:
+            yield number, atoms
 
 
 def _from_row(row: Any, path: Path) -> Atoms:

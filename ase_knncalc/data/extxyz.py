@@ -38,6 +38,7 @@ from ase.io.extxyz import (
 from ase_knncalc.data.comments import free_comment
 from ase_knncalc.data.info import is_empty
 from ase_knncalc.data.keys import is_unit
+from ase_knncalc.data.paths import ErrorHandler
 from ase_knncalc.errors import DataError
 
 # Values that ASE writes as identifiers or free text and that must not turn into numbers.
@@ -73,6 +74,7 @@ def iter_extxyz(
     path: Path,
     frames: slice = slice(None),
     text_keys: Collection[str] = TEXT_KEYS,
+    on_error: ErrorHandler | None = None,
 ) -> Iterator[tuple[int, Atoms]]:
     """Frames of an XYZ file with their numbers, one at a time.
 
@@ -84,6 +86,8 @@ def iter_extxyz(
         Which frames, without negative numbers. Frames left out are skipped unparsed.
     text_keys
         Keys of the comment line whose values stay text.
+    on_error
+        Called with the path and the error of each frame that cannot be parsed.
 
     Raises
     ------
@@ -96,9 +100,13 @@ def iter_extxyz(
         try:
             atoms = _parse_frame(header, comment, rows, text_keys)
         except Exception as e:  # whatever ASE and numpy raise on damaged text
-            raise DataError(
+            error = DataError(
                 f"{path}: frame {number} (line {line}) cannot be read as extended XYZ: {e}"
-            ) from e
+            )
+            if on_error is None:
+                raise error from e
+            on_error(path, error)
+            continue
         yield number, atoms
 
 

@@ -24,8 +24,8 @@ from ase_knncalc.charges import info_with_state
 from ase_knncalc.data.databases import fits_database, iter_database, write_database
 from ase_knncalc.data.extxyz import TEXT_KEYS, count_extxyz, fits_extxyz, iter_extxyz, write_extxyz
 from ase_knncalc.data.info import Fits, plain_info
-from ase_knncalc.data.outputs import SUFFIXES, ErrorHandler, add_charge, iter_outputs
-from ase_knncalc.data.paths import has_suffix
+from ase_knncalc.data.outputs import SUFFIXES, add_charge, iter_outputs
+from ase_knncalc.data.paths import ErrorHandler, has_suffix
 from ase_knncalc.data.slices import forwards, ordered
 from ase_knncalc.data.tables import fits_csv, write_csv
 from ase_knncalc.data.trajectories import fits_trajectory, iter_trajectory, write_trajectory
@@ -67,8 +67,9 @@ def iter_frames(
     text_keys
         Keys of extended XYZ comment lines that stay text: ASE reads ``name=0001`` as the number 1.
     on_error
-        Called with the path and the error for each unreadable output in a folder, which is then
-        left out; without it the error is raised.
+        Called with the path and the error for each unreadable output in a folder, or frame of an
+        extended XYZ file, trajectory or database, which is then left out; without it the error
+        is raised.
 
     Yields
     ------
@@ -145,11 +146,11 @@ def _open_frames(
         return iter_outputs(path, frames, on_error)
     if has_suffix(path, _XYZ_SUFFIXES):
         forward = forwards(frames, lambda: count_extxyz(path))
-        return ordered(frames, iter_extxyz(path, forward, text_keys))
+        return ordered(frames, iter_extxyz(path, forward, text_keys, on_error))
     if has_suffix(path, (".traj",)):
-        return iter_trajectory(path, frames)
+        return iter_trajectory(path, frames, on_error)
     if has_suffix(path, (".db", ".json")):
-        return iter_database(path, frames)
+        return iter_database(path, frames, on_error)
     if has_suffix(path, _PICKLE_SUFFIXES):
         from ase_knncalc.data.jkqc import read_jkqc
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from ase import Atoms
 
-from ase_knncalc.data.paths import file_stem, has_suffix, printable
+from ase_knncalc.data.paths import ErrorHandler, file_stem, has_suffix, printable
 from ase_knncalc.errors import DataError
 
-ErrorHandler = Callable[[Path, DataError], None]
 SUFFIXES = (".out", ".log")
 
 # ORCA prints "Total Charge  Charge .... -1" and "Multiplicity  Mult .... 1", Gaussian

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from ase_knncalc.errors import DataError
+
+ErrorHandler = Callable[[Path, DataError], None]
 
 
 def has_suffix(path: Path, suffixes: Sequence[str]) -> bool:

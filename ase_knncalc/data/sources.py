@@ -14,8 +14,7 @@ from ase_knncalc.charges import stated_copy
 from ase_knncalc.data.choosing import choose_key
 from ase_knncalc.data.frames import enumerate_frames, is_jkqc
 from ase_knncalc.data.keys import AUTO, KeyMap, key_map
-from ase_knncalc.data.outputs import ErrorHandler
-from ase_knncalc.data.paths import file_stem, printable
+from ase_knncalc.data.paths import ErrorHandler, file_stem, printable
 from ase_knncalc.errors import DataError
 from ase_knncalc.structure import plain_text
 

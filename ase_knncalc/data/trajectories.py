@@ -9,11 +9,14 @@ from typing import Any
 from ase import Atoms
 
 from ase_knncalc.data.info import comes_back, move_arrays, per_atom
+from ase_knncalc.data.paths import ErrorHandler
 from ase_knncalc.errors import DataError
 
 
-def iter_trajectory(path: Path, frames: slice) -> Iterator[tuple[int, Atoms]]:
-    """Frames with their numbers."""
+def iter_trajectory(
+    path: Path, frames: slice, on_error: ErrorHandler | None = None
+) -> Iterator[tuple[int, Atoms]]:
+    """Frames with their numbers; those that cannot be read go to ``on_error``."""
     from ase.io.trajectory import TrajectoryReader
 
     with TrajectoryReader(str(path)) as trajectory:
@@ -21,7 +24,11 @@ def iter_trajectory(path: Path, frames: slice) -> Iterator[tuple[int, Atoms]]:
             try:
                 atoms = trajectory[number]
             except Exception as e:
-                raise DataError(f"{path}: frame {number} cannot be read: {e}") from e
+                error = DataError(f"{path}: frame {number} cannot be read: {e}")
+                if on_error is None:
+                    raise error from e
+                on_error(path, error)
+                continue
             move_arrays(atoms)
             yield number, atoms
 

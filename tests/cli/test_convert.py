@@ -23,7 +23,8 @@ def test_what_was_taken_is_said(tmp_path) -> None:
     done = knncalc("convert", "a.extxyz", "-o", "b.extxyz", cwd=tmp_path)
     assert "energies from 'E_hartree' in Hartree: a.extxyz" in done.stdout
     assert "1 of them have no reference energy: bare" in done.stdout
-    assert read(tmp_path / "b.extxyz").info["reference_energy"] == pytest.approx(-76.4 * Hartree)
+    found = read(tmp_path / "b.extxyz", 0).info["reference_energy"]
+    assert found == pytest.approx(-76.4 * Hartree)
     about = json.loads(
         knncalc("convert", "a.extxyz", "-o", "b.extxyz", "--json", cwd=tmp_path).stdout
     )
