@@ -30,6 +30,10 @@ class UnknownElementError(StructureError):
     """A structure holds an element that the model was not trained on."""
 
 
+class FormulaError(StructureError):
+    """A structure's formula is no combination of the formulas that the model was trained on."""
+
+
 class NoveltyError(StructureError):
     """A structure is further from the training data than ``on_novelty="raise"`` allows."""
 

@@ -244,6 +244,18 @@ class HeldOutErrors:
         """What the absolute errors of that fraction of the structures stay below, eV."""
         return float(np.quantile(np.abs(self.errors), fraction))
 
+    def span(self, n: int | None) -> FloatArray:
+        """Orthonormal rows that span the ``counts`` of the first ``n`` structures (None: of all).
+
+        What is not among their combinations is not determined by the training: neither are the
+        offsets of elements and charges in it.
+        """
+        rows = np.unique(self.counts[:n], axis=0).astype(np.float64)
+        if not len(rows):
+            return rows
+        _, sizes, directions = np.linalg.svd(rows, full_matrices=False)
+        return np.asarray(directions[sizes > 1e-9 * max(float(sizes[0]), 1.0)])
+
     def join(self, other: HeldOutErrors) -> HeldOutErrors:
         """These structures and then the others."""
         return HeldOutErrors(

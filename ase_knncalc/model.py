@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from ase import Atoms
+from ase.data import chemical_symbols
+from ase.formula import Formula
 
 from ase_knncalc._lib.arguments import finite_numbers, instance
 from ase_knncalc._lib.arrays import AnyArray, FloatArray, IntArray
@@ -27,12 +30,17 @@ from ase_knncalc.descriptors import (
     require_atoms,
     require_elements,
 )
-from ase_knncalc.errors import BaselineError, SettingsError
+from ase_knncalc.errors import BaselineError, FormulaError, SettingsError
 from ase_knncalc.info import HeldOutErrors, ModelInfo
 from ase_knncalc.knn.metrics import Metric
 from ase_knncalc.knn.term import KNNEstimate, KNNTerm
 from ase_knncalc.prediction import Neighbor, Prediction, Predictions
-from ase_knncalc.structure import check_structure, lowest_multiplicity, resolve_charge
+from ase_knncalc.structure import (
+    check_structure,
+    lowest_multiplicity,
+    resolve_charge,
+    structure_label,
+)
 from ase_knncalc.trend.base import ForceVariance, Trend, TrendEstimate
 from ase_knncalc.uncertainty import Calibration, ForceCalibration, Signals
 
@@ -160,13 +168,41 @@ class KNNModel:
         StructureError
             NaN positions, overlapping atoms, periodic cell, elements never seen
             (:class:`UnknownElementError`), charges or multiplicities never seen or contradicting
-            (:class:`ChargeError`).
+            (:class:`ChargeError`), a formula that is no combination of those of the training
+            (:class:`FormulaError`).
         """
         check_structure(atoms)
         require_elements(atoms.numbers, self.elements)
         total, spin = resolve_charge(atoms, charge, multiplicity)
         self.info.require_state(total, spin, lowest_multiplicity(atoms, total))
+        self._require_formula(atoms, total)
         return total, spin
+
+    def _require_formula(self, atoms: Atoms, charge: int) -> None:
+        """Refuse formulas for which the trend's offsets of elements and charges say nothing."""
+        if self.held_out is None:  # a file of old
+            return
+        counts = [np.count_nonzero(atoms.numbers == z) for z in self.elements]
+        column = np.array([*counts, charge, abs(charge)], dtype=np.float64)
+        rest = column - (column @ self._span.T) @ self._span
+        if np.abs(rest).max() <= 1e-6 * np.abs(column).max():
+            return
+        sizes = self.held_out.counts.sum(axis=1)
+        small = self.held_out.counts[np.argsort(sizes, kind="stable")[:1], :-2][0]
+        example = Formula.from_dict(
+            {chemical_symbols[z]: int(n) for z, n in zip(self.elements, small, strict=True) if n}
+        ).format("hill")
+        raise FormulaError(
+            f"{structure_label(atoms)}: {atoms.get_chemical_formula()} (charge {charge:+d}) is no "
+            f"combination of the formulas that the model was trained on (the smallest: {example}), "
+            "so that nothing determines what its elements and charge add to the energy; train "
+            "with structures that hold them in other ratios"
+        )
+
+    @cached_property
+    def _span(self) -> FloatArray:
+        assert self.held_out is not None
+        return self.held_out.span(self.info.provenance.trained_structures)
 
     @overload
     def predict(

@@ -13,17 +13,26 @@ from ase.calculators.calculator import CalculationFailed, InputError
 from ase.calculators.lj import LennardJones
 from helpers.factories import tiny, water_clusters
 
-from ase_knncalc import KNNCalculator, load_model, predict_frames, save_model, train
+from ase_knncalc import (
+    KNNCalculator,
+    find_in_training,
+    load_model,
+    predict_frames,
+    save_model,
+    train,
+)
 from ase_knncalc.baselines import TBLiteBaseline, XTBBaseline, make_baseline
 from ase_knncalc.errors import (
     BaselineError,
     ChargeError,
     DataError,
+    FormulaError,
     ModelFileError,
     SettingsError,
     StructureError,
     UnknownElementError,
 )
+from ase_knncalc.info import HeldOutErrors
 
 
 def dimer() -> Atoms:
@@ -113,7 +122,7 @@ def test_far_from_the_origin() -> None:
 @pytest.mark.parametrize("symbol", ["H", "O", "S"])
 def test_one_atom(symbol: str) -> None:
     atoms = Atoms(symbol, info={"multiplicity": 2} if symbol == "H" else {})
-    atoms.calc = KNNCalculator("saw-wb97xd", coverage=0.9)
+    atoms.calc = KNNCalculator("multibase-wb97xd", coverage=0.9)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         energy = atoms.get_potential_energy()
@@ -122,6 +131,39 @@ def test_one_atom(symbol: str) -> None:
     assert np.abs(forces).max() < 1e-10
     assert atoms.calc.results["novelty"] > 1
     assert any("far from the training data" in str(w.message) for w in told)
+
+
+def test_formulas_that_the_training_says_nothing_of_are_refused() -> None:
+    """A model of sulfuric acid and water knows differences of the two, and nothing of hydrogen."""
+    model = load_model("saw-wb97xd", baseline=None)
+    radical = {"multiplicity": 2}
+    for atoms in (Atoms("H", info=radical), Atoms("OH", [[0, 0, 0], [0, 0, 0.97]], info=radical),
+                  molecule("H2"), molecule("H2O2"), molecule("SO2")):  # fmt: skip
+        with pytest.raises(FormulaError, match=r"no combination of the formulas .* smallest: H2O"):
+            model.check(atoms)
+        with pytest.raises(FormulaError):
+            KNNCalculator("saw-wb97xd").get_property("energy", atoms)
+    # Acid without water: the difference of two formulas that it was trained on.
+    so3 = Atoms("SO3", [[0, 0, 0], [1.42, 0, 0], [-0.71, 1.23, 0], [-0.71, -1.23, 0]])
+    assert model.check(so3) == model.check(molecule("H2O")) == 0
+    assert find_in_training(model, molecule("H2O2")).answer.startswith("no")
+
+
+def test_span_of_counts_is_that_of_the_training_alone() -> None:
+    # Water, hydroxide; then hydrogen, appended: the trend did not see it.
+    counts = np.array([[2, 1, 0, 0], [1, 1, -1, 1], [2, 0, 0, 0]])
+    held = HeldOutErrors(*np.zeros((3, 3)), counts)
+
+    def inside(column, n):
+        span = held.span(n)
+        return np.allclose(span.T @ (span @ np.array(column, dtype=float)), column)
+
+    assert inside([3, 2, -1, 1], 2)  # both
+    assert inside([1, 0, 1, -1], 2)  # their difference
+    assert not inside([3, 1, 1, 1], 2)  # hydronium: its charge was not seen
+    assert not inside([2, 0, 0, 0], 2)
+    assert inside([2, 0, 0, 0], None)
+    assert not inside([3, 1, 1, 1], None)
 
 
 def water_box(n: int) -> Atoms:

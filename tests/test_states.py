@@ -80,7 +80,7 @@ def test_another_multiplicity_is_an_error_however_it_is_said(baselines, name, ho
 
 
 def test_the_shipped_models_cover_the_lowest_multiplicity() -> None:
-    model = load_model("saw-wb97xd", baseline=None)
+    model = load_model("multibase-wb97xd", baseline=None)
     assert model.info.states == []
     assert model.check(molecule("H2O"), multiplicity=1) == 0
     assert model.check(RADICAL) == 0

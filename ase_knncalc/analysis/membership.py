@@ -12,7 +12,7 @@ from ase import Atoms
 from ase_knncalc._lib.arguments import instance
 from ase_knncalc._lib.arrays import BoolArray, FloatArray
 from ase_knncalc.descriptors import FeatureBatch, featurize
-from ase_knncalc.errors import ChargeError, UnknownElementError
+from ase_knncalc.errors import ChargeError, FormulaError, UnknownElementError
 from ase_knncalc.model import KNNModel
 from ase_knncalc.sameness import SAME_IN_METRIC
 from ase_knncalc.structure import check_structure, composition_label, resolve_charge
@@ -156,7 +156,7 @@ def find_in_training(model: KNNModel, atoms: Atoms, *, charge: int | None = None
     composition = composition_label(atoms)
     try:
         total = model.check(atoms, charge)
-    except (UnknownElementError, ChargeError) as e:
+    except (UnknownElementError, ChargeError, FormulaError) as e:
         return Membership(covered=False, reason=str(e), composition=composition)
     positions = np.asarray(atoms.positions)
     rng = np.random.default_rng(0)

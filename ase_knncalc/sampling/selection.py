@@ -39,7 +39,7 @@ from ase_knncalc._lib.arguments import NotNegative, OneOf, Whole, checked, insta
 from ase_knncalc._lib.arrays import BoolArray, FloatArray, IntArray
 from ase_knncalc.charges import stated_copy
 from ase_knncalc.descriptors import FeatureBatch
-from ase_knncalc.errors import ChargeError, SettingsError, UnknownElementError
+from ase_knncalc.errors import ChargeError, FormulaError, SettingsError, UnknownElementError
 from ase_knncalc.sameness import DuplicateFinder
 from ase_knncalc.structure import (
     check_structure,
@@ -271,7 +271,7 @@ def _covered_charge(model: KNNModel, atoms: Atoms, place: int) -> int:
     resolve_charge(atoms)
     try:
         return model.check(atoms)
-    except (UnknownElementError, ChargeError) as e:
+    except (UnknownElementError, ChargeError, FormulaError) as e:
         raise type(e)(
             f"{structure_label(atoms, place)}: {e}. Leave such structures out, or label some of "
             "them and train anew with these (knncalc train)"

@@ -34,6 +34,7 @@ from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.errors import (
     ChargeError,
     DataError,
+    FormulaError,
     ModelFileError,
     PredictedLabelError,
     UnknownElementError,
@@ -126,9 +127,9 @@ def append(
 
     Raises
     ------
-    UnknownElementError, ChargeError
-        If a structure holds an element, or has a charge or multiplicity, that the training never
-        saw: train again with these structures.
+    UnknownElementError, ChargeError, FormulaError
+        If a structure holds an element, or has a formula, charge or multiplicity, that nothing in
+        the training says anything of: train again with these structures.
     DataError
         If no frame has a label, or the labels are in another unit than eV, of another level of
         theory than the model's, or predictions of this package, beyond doubt.
@@ -200,7 +201,7 @@ def _check_covered(model: KNNModel, atoms: Atoms) -> None:
     charge, multiplicity = resolve_charge(atoms)
     try:
         model.check(atoms, charge, multiplicity)
-    except (UnknownElementError, ChargeError) as e:
+    except (UnknownElementError, ChargeError, FormulaError) as e:
         raise type(e)(
             f"{atoms.info['name']} cannot be appended: {e}. What the model covers, and the trend's "
             "offsets for elements and charges, comes from training: train again with such "
