@@ -24,7 +24,7 @@ from ase_knncalc.charges import info_with_state
 from ase_knncalc.data.databases import fits_database, iter_database, write_database
 from ase_knncalc.data.extxyz import TEXT_KEYS, count_extxyz, fits_extxyz, iter_extxyz, write_extxyz
 from ase_knncalc.data.info import Fits, plain_info
-from ase_knncalc.data.outputs import SUFFIXES, add_charge, iter_outputs
+from ase_knncalc.data.outputs import SUFFIXES, iter_outputs, read_output
 from ase_knncalc.data.paths import ErrorHandler, has_suffix
 from ase_knncalc.data.slices import forwards, ordered
 from ase_knncalc.data.tables import fits_csv, write_csv
@@ -60,8 +60,9 @@ def iter_frames(
         ``.xyz`` and ``.extxyz`` (plain or ``.gz``; streamed: a long file needs the memory of one
         frame), ``.traj``, ``.db`` and ``.json`` (ASE; key-value pairs and data go to ``info``),
         ``.pkl`` (JKQC, see :func:`~ase_knncalc.data.jkqc.read_jkqc`; its energies arrive in eV), a
-        folder of ORCA or Gaussian outputs (``*.out``, ``*.log``, in its subfolders too; the last
-        structure of each, in the order of their names), and what else ``ase.io.iread`` reads.
+        folder of ORCA or Gaussian outputs (``*.out``, ``*.log``, in its subfolders too, in the
+        order of their names) or one of them (its last converged energy with its structure), and
+        what else ``ase.io.iread`` reads.
     index
         Frame number, slice, or text of either such as ``"-1"`` or ``"100:200:2"``.
     text_keys
@@ -157,6 +158,8 @@ def _open_frames(
         return iter(list(enumerate(read_jkqc(path)))[frames])
     if path.is_fifo():
         raise DataError(f"{path}: a pipe does not tell its format; write a file, and name that")
+    if has_suffix(path, SUFFIXES):
+        return iter(list(enumerate([read_output(path)]))[frames])
     return _iter_other(path, frames)
 
 
@@ -168,10 +171,7 @@ def _iter_other(path: Path, frames: slice) -> Iterator[tuple[int, Atoms]]:
 
     forward = forwards(frames, lambda: sum(1 for _ in read()))
     numbered = islice(enumerate(read()), forward.start, forward.stop, forward.step)
-    for number, atoms in ordered(frames, numbered):
-        if has_suffix(path, SUFFIXES):
-            add_charge(atoms, path)
-        yield number, atoms
+    yield from ordered(frames, numbered)
 
 
 def write_frames(path: str | os.PathLike[str], frames: Iterable[Atoms]) -> None:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 from ase import Atoms
 
+from ase_knncalc.data.gaussian import is_gaussian, read_gaussian
+from ase_knncalc.data.orca import is_orca, read_orca
 from ase_knncalc.data.paths import ErrorHandler, file_stem, has_suffix, printable
+from ase_knncalc.data.results import NoLabelError
 from ase_knncalc.errors import DataError
 
 SUFFIXES = (".out", ".log")
-
-# ORCA prints "Total Charge  Charge .... -1" and "Multiplicity  Mult .... 1", Gaussian
-# "Charge = -1 Multiplicity = 1". ASE reads neither, and an anion read as neutral would be a
-# wrong label without a sign of it.
-_ORCA_CHARGE = re.compile(r"^\s*Total Charge\s+Charge\s+\.{3,}\s+(-?\d+)", re.MULTILINE)
-_ORCA_MULTIPLICITY = re.compile(r"^\s*Multiplicity\s+Mult\s+\.{3,}\s+(\d+)", re.MULTILINE)
-_GAUSSIAN_CHARGE = re.compile(r"^\s*Charge\s*=\s*(-?\d+)\s+Multiplicity\s*=\s*(\d+)", re.MULTILINE)
 
 
 def output_files(folder: Path) -> list[Path]:
@@ -30,14 +25,14 @@ def output_files(folder: Path) -> list[Path]:
 def iter_outputs(
     path: Path, frames: slice, on_error: ErrorHandler | None
 ) -> Iterator[tuple[int, Atoms]]:
-    """The last structure of each output in a folder, with its number."""
+    """The structure of each output in a folder, with its number."""
     files = output_files(path)
     if not files:
         raise DataError(f"{path}: the folder holds no output files (*.out, *.log)")
     times = Counter(file_stem(file) for file in files)
     for number, file in list(enumerate(files))[frames]:
         try:
-            atoms = _read_output(file)
+            atoms = read_output(file)
             # One folder for each structure, with files that all have the same name.
             inside = file.relative_to(path)
             stem = file_stem(file)
@@ -52,28 +47,28 @@ def iter_outputs(
         yield number, atoms
 
 
-def _read_output(file: Path) -> Atoms:
+def read_output(file: Path) -> Atoms:
+    """The structure of the last converged energy of an output, with energy, forces and state.
+
+    Outputs of programs other than ORCA and Gaussian are left to ASE.
+
+    Raises
+    ------
+    DataError
+        There is none, or the file cannot be read; says why.
+    """
+    text = file.read_text(encoding="utf-8", errors="replace")
+    read = read_orca if is_orca(text) else read_gaussian if is_gaussian(text) else None
+    try:
+        return _by_ase(file) if read is None else read(text).atoms()
+    except NoLabelError as e:
+        raise DataError(f"{file}: cannot be read as an ORCA or Gaussian output: {e}") from e
+
+
+def _by_ase(file: Path) -> Atoms:
     from ase.io import read
 
     try:
-        atoms = read(str(file), index=-1, do_not_split_by_at_sign=True)
+        return read(str(file), index=-1, do_not_split_by_at_sign=True)
     except Exception as e:  # see iter_frames
-        detail = str(e) or type(e).__name__
-        raise DataError(f"{file}: cannot be read as an ORCA or Gaussian output: {detail}") from e
-    add_charge(atoms, file)
-    return atoms
-
-
-def add_charge(atoms: Atoms, file: Path) -> None:
-    """Take charge and multiplicity, which ASE leaves in the text of an output."""
-    text = file.read_text(encoding="utf-8", errors="replace")
-    charges = _ORCA_CHARGE.findall(text)
-    multiplicities = _ORCA_MULTIPLICITY.findall(text)
-    if not charges:
-        found = _GAUSSIAN_CHARGE.findall(text)
-        charges = [charge for charge, _ in found]
-        multiplicities = [multiplicity for _, multiplicity in found]
-    if charges:
-        atoms.info.setdefault("charge", int(charges[-1]))
-    if multiplicities:
-        atoms.info.setdefault("multiplicity", int(multiplicities[-1]))
+        raise NoLabelError(f"ASE cannot read it either ({str(e) or type(e).__name__})") from e

@@ -57,6 +57,7 @@ GAUSSIAN = """ Entering Gaussian System, Link 0=g16
       2          1           0        0.000000    0.000000    1.060000
  ---------------------------------------------------------------------
  SCF Done:  E(RwB97XD) =  -75.6000000000     A.U. after   10 cycles
+ Normal termination of Gaussian 16 at Mon Jan  1 00:00:00 2024.
 """
 
 
