@@ -261,7 +261,7 @@ class TestChargeAndMultiplicity:
             labeler.label(hydroxide())
         with pytest.raises(LabelerError, match=r"oxygen has .*multiplicity 3.*factory"):
             labeler.label(triplet())
-        radical = Atoms("OH", [[0, 0, 0], [0, 0, 0.97]])
+        radical = Atoms("OH", [[0, 0, 0], [0, 0, 0.97]], info={"multiplicity": 2})
         with pytest.raises(LabelerError, match=r"multiplicity 2.*factory"):
             labeler.label(radical)
 
