@@ -9,20 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from ase.build import molecule
-from ase.io import read
 from helpers.factories import water_clusters
-from helpers.loops import SETTINGS, TRUTH, Oracle, read_labelled, write_config
+from helpers.loops import SETTINGS, Oracle, read_labelled, write_config
 
 from ase_knncalc import TrainingSettings, load_model, save_model, train
-from ase_knncalc.active import ActiveLoop, Journal, inputs, read_config, run_loop
-from ase_knncalc.active.journal import structure_key
-from ase_knncalc.active.pool import Candidates
+from ase_knncalc.active import ActiveLoop, Journal, read_config, run_loop
 from ase_knncalc.active.report import sentence
 from ase_knncalc.data import write_frames
 from ase_knncalc.errors import DataError, KNNCalcError, LabelerError, SettingsError
 from ase_knncalc.knn.term import KNNTerm
-from ase_knncalc.labelers import Label
 from ase_knncalc.training.bandwidth import OFF
 
 # As it is in the small model of these tests.
@@ -209,17 +204,6 @@ def test_a_labeler_that_always_fails_stops_the_loop_and_can_be_mended(folder) ->
         assert [a.key for a in journal.asked()][:3] == asked
 
 
-def test_labels_of_two_methods_do_not_mix(folder) -> None:
-    class Other(Oracle):
-        method = "triples"
-
-    run_loop(read_config(write_config(folder, iterations=1)), labeler=Oracle(folder / "calls"))
-    other = Other(folder / "others")
-    with pytest.raises(SettingsError, match=r"are of 'pairs', and the labeler gives 'triples'"):
-        run_loop(read_config(write_config(folder, iterations=2)), labeler=other)
-    assert not other.calls.exists()
-
-
 def test_resources_of_a_labeler_may_change(folder) -> None:
     def identity(options: str) -> dict:
         path = write_config(folder)
@@ -230,137 +214,6 @@ def test_resources_of_a_labeler_may_change(folder) -> None:
     few, many = identity("{threads = 1, max_memory = 500}"), identity("{threads = 8}")
     assert few == many
     assert few != identity('{threads = 8, basis = "sto-3g"}')
-
-
-class Shifted(Oracle):
-    """Another level of theory under the same name."""
-
-    def label(self, atoms):
-        found = super().label(atoms)
-        return Label(found.energy - 20.0 * len(atoms), None, 0.0, self.method)
-
-
-def test_a_labeler_of_another_level_stops_the_loop(folder) -> None:
-    path = write_config(folder, batch=20)
-    text = path.read_text().replace("check_labels = false", "")
-    path.write_text(text.replace('data = ["known.extxyz"]', ""))
-    oracle = Shifted(folder / "calls")
-    for _ in range(2):  # the second call finds out without another label
-        with pytest.raises(DataError, match=r"below what the model .*another level of theory"):
-            run_loop(read_config(path), labeler=oracle)
-        assert len(oracle.calls.read_text().split()) == 3
-        assert len(read_labelled(folder / "work")) == 3
-
-
-class FirstWrong(Oracle):
-    """One calculation that ended in another state."""
-
-    def label(self, atoms):
-        first = not self.calls.exists()
-        found = super().label(atoms)
-        return Label(found.energy + 50.0 * first, None, 0.0, self.method)
-
-
-def test_one_wrong_label_does_not_stop_the_loop(folder) -> None:
-    path = write_config(folder, batch=6, iterations=1)
-    text = path.read_text().replace("check_labels = false", "")
-    path.write_text(text.replace('data = ["known.extxyz"]', ""))
-    (report,) = run_loop(read_config(path), labeler=FirstWrong(folder / "calls"))
-    assert (report["labels"], report["structures"]) == (6, 60 + 5)
-    assert "its reference energy lies" in report["left_out"][0]
-
-
-@pytest.mark.parametrize("labels", [1, 2])
-def test_stopping_at_the_first_labels_gives_the_same_as_running_through(folder, labels) -> None:
-    class Stopped(FirstWrong):
-        left = labels
-
-        def label(self, atoms):
-            self.left -= 1
-            if self.left < 0:
-                raise KeyboardInterrupt
-            return super().label(atoms)
-
-    path = write_config(folder, iterations=2)
-    text = path.read_text().replace("check_labels = false", "")
-    text = text.replace('data = ["known.extxyz"]', "")
-    path.write_text(text.replace('"work"', '"other"'))
-    through = run_loop(read_config(path), labeler=FirstWrong(folder / "others"))
-    path.write_text(text)
-    config = read_config(path)
-    with pytest.raises(KeyboardInterrupt):
-        run_loop(config, labeler=Stopped(folder / "calls"))
-    assert run_loop(config, labeler=FirstWrong(folder / "calls")) == through
-    assert (folder / "calls").read_text() == (folder / "others").read_text()
-
-
-def test_a_labeler_of_another_level_than_the_training_data_labels_one_structure(folder) -> None:
-    path = folder / "config.toml"
-    path.write_text(path.read_text().replace("check_labels = false", ""))
-    oracle = Shifted(folder / "calls")
-    with pytest.raises(SettingsError, match=r"labeler: it gives .* training data have"):
-        run_loop(read_config(path), labeler=oracle)
-    assert len(oracle.calls.read_text().split()) == 1
-    good = Oracle(folder / "others")
-    run_loop(read_config(path), labeler=good)
-    assert len(good.calls.read_text().split()) == 1 + 15
-
-
-class Choosy(Oracle):
-    """Fails for the sizes that it is told of."""
-
-    fails = ()
-
-    def label(self, atoms):
-        found = super().label(atoms)
-        if len(atoms) in self.fails:
-            raise LabelerError("SCF did not converge")
-        return found
-
-
-def test_a_failed_comparison_of_levels_is_told_and_not_paid_again(folder) -> None:
-    known = read(folder / "known.extxyz", ":")
-    sizes = [next(a for a in known if len(a) == n) for n in (3, 6, 9, 12)]
-    few = [*sizes, *(a for a in known if len(a) == 12 and a is not sizes[-1])]
-    write_frames(folder / "known.extxyz", few)
-    path = folder / "config.toml"
-    text = path.read_text().replace("check_labels = false", "").replace("iterations = 3", "{}")
-    path.write_text(text.format("iterations = 1"))
-    oracle = Choosy(folder / "calls")
-    oracle.fails = (3, 6, 9)
-    name = sizes[0].info["name"]
-    with pytest.warns(UserWarning, match=rf"{name}: SCF did not.*is not compared"):
-        run_loop(read_config(path), labeler=oracle)
-    tried = oracle.calls.read_text().split()
-    assert tried[:3] == [structure_key(a) for a in sizes[:3]]
-    path.write_text(text.format("iterations = 2"))
-    with pytest.warns(UserWarning, match=rf"{name}: SCF did not.*is not compared"):
-        run_loop(read_config(path), labeler=oracle)
-    later = oracle.calls.read_text().split()[len(tried) :]
-    assert not {structure_key(a) for a in sizes} & set(later)
-    # Once it is asked again for what failed, the comparison is, too, until one succeeds.
-    path.write_text(text.format("iterations = 3"))
-    oracle.fails = (3,)
-    done = len(oracle.calls.read_text().split())
-    with pytest.warns(UserWarning, match=rf"{name}: SCF did not.*compared .* by the next"):
-        run_loop(read_config(path), labeler=oracle, retry=True)
-    again = oracle.calls.read_text().split()[done:]
-    assert again[:2] == [structure_key(a) for a in sizes[:2]]
-    assert structure_key(sizes[2]) not in again
-
-
-@pytest.mark.parametrize("table", ["known", "test"])
-def test_data_of_another_level_are_refused(folder, table) -> None:
-    frames = water_clusters(60, seed=4)
-    for atoms in frames:
-        atoms.info["reference_energy"] += 0.7 * len(atoms)
-    write_frames(folder / f"{table}.extxyz", frames)
-    path = folder / "config.toml"
-    path.write_text(path.read_text().replace("check_labels = false", ""))
-    oracle = Oracle(folder / "calls")
-    with pytest.raises(DataError, match=r"(training\.data|test\.files): .* another level"):
-        run_loop(read_config(path), labeler=oracle)
-    assert not oracle.calls.exists()
 
 
 def test_test_structures_that_are_learned_from_are_told(folder) -> None:
@@ -376,105 +229,6 @@ def test_test_structures_that_are_learned_from_are_told(folder) -> None:
 def write_config_in(path: Path, directory: str) -> Path:
     path.write_text(path.read_text().replace('"work"', f'"{directory}"'))
     return path
-
-
-def test_each_sampling_is_another_whatever_seed_is_set(folder) -> None:
-    path = folder / "config.toml"
-    text = path.read_text().replace("[pool]", "[pool]\nsettings = {seed = 7}")
-    path.write_text(text)
-    table = read_config(path).pool
-    seeds = {table.sampling_settings(0, shift).seed for shift in (0, 100, 1000)}
-    assert seeds == {7, 107, 1007}
-
-
-def test_files_of_a_pool_lie_beside_the_configuration(folder, monkeypatch) -> None:
-    write_frames(folder / "own.xyz", water_clusters(1))
-    path = folder / "config.toml"
-    pool = 'sample = [["own.xyz:2", "w:1"], ["own.xyz"]]\nengine = "model:first.h5"'
-    path.write_text(path.read_text().replace('files = ["pool.extxyz"]', pool))
-    monkeypatch.chdir(folder.parent)
-    table = read_config(path).pool
-    assert table.sample == ((f"{folder / 'own.xyz'}:2", "w:1"), (str(folder / "own.xyz"),))
-    assert table.engine == f"model:{folder / 'first.h5'}"
-
-
-def test_molecules_of_a_pool_that_do_not_bind_are_told(folder) -> None:
-    path = write_config(folder, iterations=1)
-    (folder / "work").mkdir()
-    good = path.read_text()
-    pool = 'sample = [["amp:2"]{}]\nn = 2\nengine = "GFN1-xTB"\nsettings = {{relax_steps = 60}}'
-    path.write_text(good.replace('files = ["pool.extxyz"]', pool.format("")))
-    with pytest.raises(KNNCalcError, match=r"pool.sample: 2amp: no structures, .* fell apart"):
-        Candidates(read_config(path)).of(1, None)
-    path.write_text(good.replace('files = ["pool.extxyz"]', pool.format(', ["w:1"]')))
-    with pytest.warns(UserWarning, match=r"pool.sample: 2amp: no structures, .* fell apart"):
-        found = Candidates(read_config(path)).of(1, None)
-    assert [a.info["composition"] for a in found] == ["1w"]
-
-
-def test_spins_of_sampled_molecules_are_checked(folder, monkeypatch) -> None:
-    seen = []
-    monkeypatch.setattr(inputs, "check_pool", lambda _config, _model, frames: seen.extend(frames))
-    oxygen = molecule("O2")
-    oxygen.set_initial_magnetic_moments(None)
-    oxygen.info["multiplicity"] = 3
-    write_frames(folder / "o2.xyz", [oxygen])
-    path = write_config(folder, iterations=1)
-    pool = 'sample = [["o2.xyz", "amp:1"]]'
-    path.write_text(path.read_text().replace('files = ["pool.extxyz"]', pool))
-    inputs.check_ingredients(read_config(path), None)
-    assert [(a.info["charge"], a.info["multiplicity"]) for a in seen] == [(1, 3)]
-
-
-def test_plan_counts_what_is_left_to_label(folder) -> None:
-    class Stopped(Oracle):
-        left = 4
-
-        def label(self, atoms):
-            self.left -= 1
-            if self.left < 0:
-                raise KeyboardInterrupt
-            return super().label(atoms)
-
-    config = read_config(write_config(folder, iterations=1))
-    with pytest.raises(KeyboardInterrupt):
-        run_loop(config, labeler=Stopped(folder / "calls"))
-    assert len(ActiveLoop(config).plan().chosen) == 1
-    run_loop(config, labeler=Oracle(folder / "calls"))
-    plan = ActiveLoop(config).plan()
-    assert plan.chosen == []
-    assert "all iterations are done" in plan.note
-
-
-def test_what_is_known_is_not_bought(folder) -> None:
-    """Not in another orientation and order of atoms either, nor as a file rounds it."""
-    known = water_clusters(60)[:4]
-    pool = water_clusters(30, seed=11)[:6]
-    turned = []
-    for atoms in (*known, *pool[:3]):
-        copy = atoms[::-1]
-        copy.rotate(70, (1, 2, 3))
-        copy.positions = copy.positions.round(5)
-        copy.info = {"name": f"{atoms.info['name']}-turned"}
-        turned.append(copy)
-    write_frames(folder / "pool.extxyz", [*pool, *turned])
-    for data in ('data = ["known.extxyz"]', ""):
-        path = write_config(folder, strategy="random", iterations=1, batch=20)
-        text = path.read_text().replace('data = ["known.extxyz"]', data)
-        path.write_text(text.replace('"work"', '"work"' if data else '"other"'))
-        oracle = Oracle(folder / ("calls" if data else "others"))
-        if not data:  # the model has its own in their places
-            write_frames(folder / "pool.extxyz", [*pool, *turned[4:], *known])
-        (report,) = run_loop(read_config(path), labeler=oracle)
-        assert (report["asked"], report["pool"]) == (6, 0)
-
-
-def test_a_pool_of_known_structures_is_told(folder) -> None:
-    write_frames(folder / "pool.extxyz", water_clusters(60)[:4])
-    oracle = Oracle(folder / "calls")
-    with pytest.warns(UserWarning, match="after 0 of 2 iterations: all structures .* are known"):
-        assert run_loop(read_config(write_config(folder, iterations=2)), labeler=oracle) == []
-    assert not oracle.calls.exists()
 
 
 def test_a_labeler_that_breaks_stops_the_loop_and_is_asked_again(folder) -> None:
@@ -544,42 +298,6 @@ def test_a_model_that_is_gone_is_made_again(folder, damage) -> None:
     assert len(asked) == len(set(asked)) == 15
     after = load_model(folder / "work" / "model-003.h5", baseline="none")
     assert len(after) == len(before) + 5
-
-
-def test_a_sampled_pool_outlives_other_mistakes(folder) -> None:
-    path = write_config(folder, iterations=1)
-    pool = 'sample = [["w:2"]]\nn = 4\nengine = "model:first.h5"\nsettings = {relax = false}'
-    good = path.read_text().replace('files = ["pool.extxyz"]', pool)
-    path.write_text(good.replace("batch = 5", 'batch = 5\nretrain = "never"'))
-    loop = ActiveLoop(read_config(path), labeler=Oracle(folder / "calls", failing="2w-0"))
-    loop._label = None  # type: ignore[method-assign,assignment]
-    with pytest.raises(TypeError):
-        loop.run()
-    file = folder / "work" / "pool-000.extxyz"
-    before = file.stat().st_mtime_ns
-    path.write_text(good.replace('["test.extxyz"]', "[]"))
-    run_loop(read_config(path), labeler=Oracle(folder / "calls"))
-    assert file.stat().st_mtime_ns == before
-
-
-def test_the_energy_window_does_not_creep(folder) -> None:
-    path = write_config(folder, strategy="random", iterations=6)
-    path.write_text(path.read_text().replace("batch =", "energy_window = 0.05\nbatch ="))
-    with pytest.warns(UserWarning, match=r"\d+ structures .* all outside loop.energy_window"):
-        run_loop(read_config(path), labeler=Oracle(folder / "calls"))
-    pool = water_clusters(30, seed=11)
-    lowest: dict[str, float] = {}
-    for atoms in pool:
-        formula = atoms.get_chemical_formula()
-        lowest[formula] = min(lowest.get(formula, 0.0), TRUTH[atoms.info["name"]])
-    above = [
-        energy - lowest[a.get_chemical_formula()]
-        for a in pool
-        for name, energy in read_labelled(folder / "work").items()
-        if a.info["name"] == name
-    ]
-    assert max(above) < 0.05 + 0.03  # the model's own error
-    assert len(above) < len(pool)
 
 
 def test_labels_are_in_their_file_before_they_are_learned(folder, monkeypatch) -> None:
@@ -703,28 +421,6 @@ def test_a_start_model_may_be_replaced_and_labels_stay(folder, monkeypatch) -> N
     assert len(oracle.calls.read_text().split()) == 5
 
 
-@pytest.mark.parametrize("known_to", ["training", "model"])
-def test_the_energy_window_counts_from_what_is_known(folder, known_to) -> None:
-    known = [a for a in water_clusters(60) if len(a) == 6]
-    lowest = min(known, key=lambda a: a.info["reference_energy"])
-    window = 0.05
-    limit = lowest.info["reference_energy"] + window + 0.03  # the model's own error
-    pool = [
-        a for a in water_clusters(30, seed=11) if len(a) == 6 and a.info["reference_energy"] > limit
-    ]
-    assert len(pool) > 2
-    write_frames(folder / "pool.extxyz", [*pool, lowest])
-    path = write_config(folder, iterations=1)
-    text = path.read_text().replace("batch =", f"energy_window = {window}\nbatch =")
-    if known_to == "model":
-        text = text.replace('data = ["known.extxyz"]', "")
-    path.write_text(text)
-    oracle = Oracle(folder / "calls")
-    with pytest.warns(UserWarning, match=r"all outside loop\.energy_window"):
-        assert run_loop(read_config(path), labeler=oracle) == []
-    assert not oracle.calls.exists()
-
-
 def test_paths_of_a_home_are_found(folder, monkeypatch) -> None:
     monkeypatch.setenv("HOME", str(folder / "home"))
     path = folder / "config.toml"
@@ -761,14 +457,3 @@ def test_why_it_trained_is_said(folder) -> None:
     path.write_text(path.read_text().replace("batch = 4", "batch = 4\ngrowth = 0.06"))
     (report,) = run_loop(read_config(path))
     assert re.search(r"4 labels, trained \(4 additions are 7%", sentence(report))
-
-
-def test_structures_of_two_samplings_have_two_names(folder) -> None:
-    path = write_config(folder, iterations=2, batch=3)
-    pool = 'sample = [["w:2"]]\nn = 4\nrefresh = true\nengine = "model:first.h5"\n'
-    pool += "settings = {relax = false}"
-    path.write_text(path.read_text().replace('files = ["pool.extxyz"]', pool))
-    run_loop(read_config(path), labeler=Oracle(folder / "calls"))
-    with Journal(folder / "work" / "journal.db") as journal:
-        names = [a.atoms.info["name"] for a in journal.asked()]
-    assert len(names) == len(set(names)) == 6
