@@ -14,9 +14,10 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 
+from ase_knncalc._lib.arguments import NotNegative, checked
 from ase_knncalc._lib.arrays import AnyArray
 from ase_knncalc.charges import agreed, stated_charges, stated_multiplicities
-from ase_knncalc.errors import ChargeError, SettingsError, StructureError
+from ase_knncalc.errors import ChargeError, StructureError
 
 _FARTHEST = 1e6
 # Å; floating-point numbers of that size are 1e-10 apart.
@@ -170,10 +171,7 @@ def check_structure(atoms: Atoms, *, min_distance_factor: float = 0.5) -> None:
             f"expected one ase.Atoms object, got {type(atoms).__module__}."
             f"{type(atoms).__qualname__}; {hint}"
         )
-    if not (math.isfinite(min_distance_factor) and min_distance_factor >= 0):
-        raise SettingsError(
-            f"min_distance_factor must be a finite number >= 0, got {min_distance_factor!r}"
-        )
+    checked("min_distance_factor", min_distance_factor, NotNegative)
     if len(atoms) == 0:
         raise StructureError("the structure has no atoms; expected at least one")
     unknown = np.flatnonzero(atoms.numbers >= len(chemical_symbols))
