@@ -29,7 +29,7 @@ from ase.outputs import Properties, all_outputs
 from ase_knncalc._lib.arguments import Positive, checked, instance
 from ase_knncalc.baselines import Baseline, NoBaseline, baseline_of, make_baseline
 from ase_knncalc.charges import stated, stated_copy
-from ase_knncalc.errors import BaselineError, NoveltyError, SettingsError
+from ase_knncalc.errors import BaselineError, NoveltyError, SettingsError, StructureError
 from ase_knncalc.model import KNNModel
 from ase_knncalc.store import find_model, load_model
 from ase_knncalc.store.container import stated_checksum
@@ -153,6 +153,15 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
             coverage=coverage,
             allow_other_baseline=allow_other_baseline,
         )
+
+    def __copy__(self) -> KNNCalculator:
+        """One with parameters and results of its own; the model is shared."""
+        new = type(self).__new__(type(self))
+        state = self.__getstate__()
+        state["parameters"] = type(self.parameters)(self.parameters)
+        state["results"] = dict(self.results)
+        new.__setstate__(state)
+        return new
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies of all kinds, too: each has a lock of its own.
@@ -355,6 +364,11 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
             If there is no such property, or not with this model and these parameters.
         """
         with self._lock:
+            if atoms is None and self.atoms is None:
+                raise StructureError(
+                    "the calculator has no structure: set atoms.calc and ask the structure, or "
+                    "give it, as in calculator.get_potential_energy(atoms)"
+                )
             if name not in _EXTRAS:
                 return super().get_property(name, atoms, allow_calculation)
             if super().get_property("energy", atoms, allow_calculation) is None:

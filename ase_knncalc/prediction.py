@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import index
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -14,8 +14,7 @@ from ase_knncalc.errors import BaselineError
 from ase_knncalc.uncertainty import Calibration
 
 
-@dataclass(frozen=True)
-class Neighbor:
+class Neighbor(NamedTuple):
     """A training structure near the one asked for.
 
     Attributes
@@ -37,7 +36,7 @@ class Neighbor:
     distance: float
     weight: float
     residual: float
-    index: int
+    index: int  # type: ignore[assignment]  # a tuple, so that JSON of results works, has a method
 
 
 @dataclass(frozen=True)

@@ -217,7 +217,8 @@ CALLS = {
         for f in fields(KeyMap)
         for also in [
             ("None", "number") if f.name == "force_unit"
-            else () if f.name in ("energy_unit", "own_predictions") else ("text", "NUL", "long")
+            else () if f.name in ("energy_unit", "own_predictions", "ignore_cell")
+            else ("text", "NUL", "long")
         ]
     },
 }  # fmt: skip

@@ -11,6 +11,7 @@ from ase_knncalc.cli.options import (
     BaselineKey,
     EnergyUnit,
     ForceUnit,
+    IgnoreCell,
     JsonOption,
     LowOption,
     OwnPredictions,
@@ -48,6 +49,7 @@ def convert(
     structures_only: Annotated[
         bool, typer.Option("--structures-only", help="Structures without energies are no error.")
     ] = False,
+    ignore_cell: IgnoreCell = False,
     strict: StrictOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -65,6 +67,7 @@ def convert(
         energy_unit=energy_unit,
         force_unit=unit_or_factor(force_unit),
         own_predictions=own_predictions,
+        ignore_cell=ignore_cell,
     )
     pairs = None
     if low:

@@ -95,6 +95,10 @@ OwnPredictions = Annotated[
     bool,
     typer.Option("--own-predictions", help="Take energies for labels that this package predicted."),
 ]
+IgnoreCell = Annotated[
+    bool,
+    typer.Option("--ignore-cell", help="Periodic structures are molecules in an empty box."),
+]
 StrictOption = Annotated[
     bool,
     typer.Option("--strict", help="An error, and no output, if anything has to be left out."),

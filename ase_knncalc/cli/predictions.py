@@ -15,6 +15,7 @@ from ase_knncalc.cli.options import (
     BaselineOption,
     ChargeOption,
     DaskOption,
+    IgnoreCell,
     JobsOption,
     JsonOption,
     ModelOption,
@@ -28,6 +29,7 @@ from ase_knncalc.cli.printing import csv_text, print_json, print_table
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from ase_knncalc.data import KeyMap
     from ase_knncalc.model import KNNModel
     from ase_knncalc.prediction import Predictions
 
@@ -59,6 +61,7 @@ def predict(
     charge: ChargeOption = None,
     jobs: JobsOption = -1,
     dask: DaskOption = None,
+    ignore_cell: IgnoreCell = False,
     strict: StrictOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -67,6 +70,7 @@ def predict(
 
     Example: knncalc predict clusters.xyz -m saw-wb97xd -o predicted.extxyz
     """
+    from ase_knncalc.data import KeyMap
     from ase_knncalc.data.frames import frame_writer
     from ase_knncalc.store import find_model, load_model
 
@@ -77,7 +81,8 @@ def predict(
     )
     loaded = load_model(model, baseline=baseline, allow_other_baseline=allow_other_baseline)
     loaded.calibration.multiple(coverage)  # raises before the baseline is run
-    frames, found = _predicted(loaded, structures, charge, baseline_key, jobs, quiet, strict)
+    keys = KeyMap(baseline_energy=baseline_key, ignore_cell=ignore_cell)
+    frames, found = _predicted(loaded, structures, charge, keys, jobs, quiet, strict)
     low, high = found.energy_interval(coverage)
     columns = ["name", "energy_eV", "energy_std_eV", "low_eV", "high_eV", "novelty", "nearest"]
     rows = [
@@ -104,14 +109,21 @@ def predict(
 def rank(
     structures: Structures,
     model: ModelOption = "saw-wb97xd",
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--output", "-o", help="The structures in that order: extxyz, traj, db, csv."),
+    ] = None,
     csv: CsvOption = None,
-    top: Annotated[int, typer.Option(min=0, help="Show the lowest N only (0: all).")] = 0,
+    top: Annotated[
+        int, typer.Option(min=0, help="The lowest N only, in all outputs (0: all).")
+    ] = 0,
     baseline: BaselineOption = "auto",
     allow_other_baseline: AllowOther = False,
     baseline_key: BaselineKey = "baseline_energy",
     charge: ChargeOption = None,
     jobs: JobsOption = -1,
     dask: DaskOption = None,
+    ignore_cell: IgnoreCell = False,
     strict: StrictOption = False,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
@@ -122,12 +134,19 @@ def rank(
     """
     import numpy as np
 
+    from ase_knncalc.data import KeyMap
+    from ase_knncalc.data.frames import frame_writer
     from ase_knncalc.store import find_model, load_model
 
-    check_outputs([*structures, find_model(model)], ("--csv", csv, None))
+    check_outputs(
+        [*structures, find_model(model)],
+        ("--output", output, frame_writer),
+        ("--csv", csv, None),
+    )
     loaded = load_model(model, baseline=baseline, allow_other_baseline=allow_other_baseline)
+    keys = KeyMap(baseline_energy=baseline_key, ignore_cell=ignore_cell)
     frames, found = _predicted(
-        loaded, structures, charge, baseline_key, jobs, quiet, strict, check=_species
+        loaded, structures, charge, keys, jobs, quiet, strict, check=_species
     )
     species = _species(frames, charge)
     order = np.argsort(found.energy, kind="stable")
@@ -153,14 +172,21 @@ def rank(
         ]
         for i in order
     ]
-    _show(f"{species}, {len(rows)} conformers", columns, rows, csv, as_json, top)
+    kept = top or len(rows)
+    if output is not None:
+        from ase_knncalc.analysis.results import annotate
+        from ase_knncalc.data import write_frames
+
+        best = order[:kept]
+        write_frames(output, [annotate(frames[i], found[i], charge=charge) for i in best])
+    _show(f"{species}, {len(rows)} conformers", columns, rows[:kept], csv, as_json)
 
 
 def _predicted(
     model: KNNModel,
     structures: list[Path],
     charge: int | None,
-    baseline_key: str,
+    keys: KeyMap,
     jobs: int,
     quiet: bool,
     strict: bool,
@@ -171,7 +197,7 @@ def _predicted(
     ``check`` looks at the structures that could be read and have a charge, before any work.
     """
     from ase_knncalc.analysis.ranking import predict_usable
-    from ase_knncalc.data import KeyMap, Omission, read_structures, report_omissions
+    from ase_knncalc.data import Omission, read_structures, report_omissions
     from ase_knncalc.data.paths import file_stem
     from ase_knncalc.errors import DataError
 
@@ -180,7 +206,7 @@ def _predicted(
     def note(path: Path, error: DataError) -> None:
         omitted.append(Omission(len(omitted), file_stem(path), path.name, str(error), "unreadable"))
 
-    frames = read_structures(structures, on_error=note)
+    frames = read_structures(structures, keys=keys, on_error=note)
     if strict:
         refuse_omissions(omitted, len(frames) + len(omitted))
     if check is not None:
@@ -189,7 +215,7 @@ def _predicted(
         model,
         frames,
         charge=charge,
-        keys=KeyMap(baseline_energy=baseline_key),
+        keys=keys,
         n_jobs=jobs,
         progress=not quiet,
     )
@@ -233,7 +259,6 @@ def _show(
     rows: list[list[Any]],
     csv: Path | None,
     as_json: bool,
-    top: int = 0,
 ) -> None:
     if csv is not None:
         from ase_knncalc._lib.files import atomic_write
@@ -241,9 +266,8 @@ def _show(
 
         with atomic_write(csv, DataError) as handle:
             handle.write(csv_text(columns, rows).encode("utf-8"))
-    shown = rows[:top] if top > 0 else rows
     if as_json:
-        print_json([dict(zip(columns, row, strict=True)) for row in shown])
+        print_json([dict(zip(columns, row, strict=True)) for row in rows])
         return
-    text = [[f"{x:.4f}" if isinstance(x, float) else x for x in row] for row in shown]
+    text = [[f"{x:.4f}" if isinstance(x, float) else x for x in row] for row in rows]
     print_table(title, columns, text)

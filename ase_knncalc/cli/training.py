@@ -16,6 +16,7 @@ from ase_knncalc.cli.options import (
     DaskOption,
     EnergyUnit,
     ForceUnit,
+    IgnoreCell,
     JobsOption,
     JsonOption,
     LowOption,
@@ -80,6 +81,7 @@ def train(
     energy_unit: EnergyUnit = "eV",
     force_unit: ForceUnit = None,
     own_predictions: OwnPredictions = False,
+    ignore_cell: IgnoreCell = False,
     strict: StrictOption = False,
     minima: Annotated[
         bool,
@@ -166,6 +168,7 @@ def train(
         energy_unit=energy_unit,
         force_unit=unit_or_factor(force_unit),
         own_predictions=own_predictions,
+        ignore_cell=ignore_cell,
     )
     if cache is None:
         old = Path(f"{output}.labels.h5")  # of an earlier version

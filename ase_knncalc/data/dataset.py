@@ -18,7 +18,7 @@ from ase_knncalc.charges import stated_copy
 from ase_knncalc.data.choosing import described
 from ase_knncalc.data.keys import LEVELS, KeyMap, key_map, label_keys
 from ase_knncalc.data.paths import file_stem
-from ase_knncalc.data.sources import Source, iter_sources, text_or
+from ase_knncalc.data.sources import Source, iter_sources, text_or, without_cell
 from ase_knncalc.data.units import check_units
 from ase_knncalc.errors import (
     ChargeError,
@@ -253,6 +253,8 @@ class _Builder:
         self.examples: list[Atoms] = []
 
     def add(self, atoms: Atoms, keys: KeyMap, name: str, source: str) -> None:
+        if keys.ignore_cell:
+            without_cell(atoms)
         if len(self.examples) < 2:
             self.examples.append(atoms)
         source = text_or(atoms.info.get("source"), source)
@@ -348,7 +350,11 @@ def _check_geometry(atoms: Atoms) -> None:
     if not np.isfinite(atoms.positions).all():
         raise _Left("bad-positions", "its positions are not all finite")
     if atoms.pbc.any():
-        raise _Left("periodic", "it has periodic boundary conditions; clusters have none")
+        raise _Left(
+            "periodic",
+            "it has periodic boundary conditions; clusters have none (KeyMap(ignore_cell=True), "
+            "--ignore-cell, where the cell is an empty box and cuts no bond)",
+        )
     try:
         check_structure(atoms)
     except StructureError as e:

@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import numpy as np
 from ase import Atoms
@@ -38,7 +38,7 @@ from ase.io.extxyz import (
 from ase_knncalc.data.comments import free_comment
 from ase_knncalc.data.info import is_empty
 from ase_knncalc.data.keys import is_unit
-from ase_knncalc.data.paths import ErrorHandler
+from ase_knncalc.data.paths import ErrorHandler, encoding_of
 from ase_knncalc.errors import DataError
 
 # Values that ASE writes as identifiers or free text and that must not turn into numbers.
@@ -64,10 +64,14 @@ _SPECIAL_KEYS = {*(set(all_properties) - set(_PER_FRAME_RESULTS)), "Lattice"}
 
 
 def open_text(path: Path) -> TextIO:
-    """Open a text file for reading, decompressing it if its name ends in ``.gz``."""
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
-    return open(path, encoding="utf-8")
+    """Open a text file for reading, decompressing it if its name ends in ``.gz``.
+
+    It is UTF-8, with or without a byte-order mark, or what another mark says.
+    """
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rb") as raw:
+        encoding = encoding_of(raw.read(4))
+    return cast(TextIO, opened(path, "rt", encoding=encoding))
 
 
 def iter_extxyz(
@@ -124,8 +128,9 @@ def _cut(path: Path) -> Iterator[tuple[int, int, str, str, list[str]]]:
             line = stream.readline()
             while line:
                 line_number += 1
-                if not line.strip():
-                    # ASE stops at an empty line, and with it drops the rest of the file.
+                if not line.strip() or line.strip() == ">":
+                    # ORCA's .allxyz has a ">" between frames. At an empty line ASE stops, and with
+                    # it drops the rest of the file.
                     line = stream.readline()
                     continue
                 first = line_number
@@ -153,7 +158,12 @@ def _cut(path: Path) -> Iterator[tuple[int, int, str, str, list[str]]]:
                     line = stream.readline()
                 yield number, first, header, comment, rows
                 number += 1
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as e:
+    except UnicodeError as e:
+        raise DataError(
+            f"{path}: frame {number} or one soon after it is no UTF-8 text ({e}); save the file as "
+            "UTF-8, such as with iconv -f latin1 -t utf-8"
+        ) from e
+    except (OSError, EOFError, zlib.error) as e:
         raise DataError(
             f"{path}: cannot be read beyond frame {number} (line {line_number}): "
             f"{getattr(e, 'strerror', None) or e}"

@@ -32,11 +32,12 @@ from ase_knncalc.data.trajectories import fits_trajectory, iter_trajectory, writ
 from ase_knncalc.errors import DataError, KNNCalcError, SettingsError
 
 _XYZ_SUFFIXES = (".xyz", ".extxyz", ".xyz.gz", ".extxyz.gz")
+_READ_AS_XYZ = (*_XYZ_SUFFIXES, ".allxyz")
 _PICKLE_SUFFIXES = (".pkl", ".pickle")
 
 _KNOWN_FORMATS = (
-    "known are .xyz and .extxyz (plain or .gz), .traj, .db and .json of ASE, JKQC .pkl, folders of "
-    "ORCA or Gaussian outputs, and what else ase.io.read knows by name or content"
+    "known are .xyz, .extxyz (plain or .gz), .allxyz, .traj, .db and .json of ASE, JKQC .pkl, "
+    "folders of ORCA or Gaussian outputs, and what else ase.io.read knows by name or content"
 )
 
 
@@ -145,7 +146,7 @@ def _open_frames(
 ) -> Iterator[tuple[int, Atoms]]:
     if path.is_dir():
         return iter_outputs(path, frames, on_error)
-    if has_suffix(path, _XYZ_SUFFIXES):
+    if has_suffix(path, _READ_AS_XYZ):
         forward = forwards(frames, lambda: count_extxyz(path))
         return ordered(frames, iter_extxyz(path, forward, text_keys, on_error))
     if has_suffix(path, (".traj",)):

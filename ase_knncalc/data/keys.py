@@ -87,6 +87,9 @@ class KeyMap(Settings):
         forces.
     own_predictions
         Whether energies that this package predicted are taken for reference energies.
+    ignore_cell
+        Whether periodic structures are taken for molecules in an empty box. One that is bound to
+        its image, or cut by the border of the cell, is not.
 
     Raises
     ------
@@ -105,6 +108,7 @@ class KeyMap(Settings):
     energy_unit: Annotated[str, OneOf(tuple(ENERGY_UNITS))] = "eV"
     force_unit: str | float | None = None
     own_predictions: bool = False
+    ignore_cell: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -212,7 +216,8 @@ class KeyMap(Settings):
 
     def consumed(self) -> set[str]:
         """Keys of a file that become canonical ones."""
-        names = {f for f in self.__dataclass_fields__ if not f.endswith(("_unit", "_predictions"))}
+        no_keys = ("energy_unit", "force_unit", "own_predictions", "ignore_cell")
+        names = set(self.__dataclass_fields__) - set(no_keys)
         return (
             {getattr(self, f) for f in names}
             | {*UNIT_KEYS}

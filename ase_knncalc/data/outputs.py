@@ -10,7 +10,7 @@ from ase import Atoms
 
 from ase_knncalc.data.gaussian import is_gaussian, read_gaussian
 from ase_knncalc.data.orca import is_orca, read_orca
-from ase_knncalc.data.paths import ErrorHandler, file_stem, has_suffix, printable
+from ase_knncalc.data.paths import ErrorHandler, encoding_of, file_stem, has_suffix, printable
 from ase_knncalc.data.results import NoLabelError
 from ase_knncalc.errors import DataError
 
@@ -57,7 +57,8 @@ def read_output(file: Path) -> Atoms:
     DataError
         There is none, or the file cannot be read; says why.
     """
-    text = file.read_text(encoding="utf-8", errors="replace")
+    raw = file.read_bytes()
+    text = raw.decode(encoding_of(raw[:4]), errors="replace").replace("\r\n", "\n")
     read = read_orca if is_orca(text) else read_gaussian if is_gaussian(text) else None
     try:
         return _by_ase(file) if read is None else read(text).atoms()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,3 +26,14 @@ def file_stem(path: Path) -> str:
 def printable(name: str) -> str:
     """A file's name as text that every file can hold: bytes that are no UTF-8 become "�"."""
     return os.fsencode(name).decode("utf-8", errors="replace")
+
+
+def encoding_of(start: bytes) -> str:
+    """Encoding of a text by its first four bytes: what a byte-order mark says, or UTF-8."""
+    marks = {
+        codecs.BOM_UTF32_LE: "utf-32",
+        codecs.BOM_UTF32_BE: "utf-32",
+        codecs.BOM_UTF16_LE: "utf-16",  # also the beginning of UTF-32, which is looked for first
+        codecs.BOM_UTF16_BE: "utf-16",
+    }
+    return next((name for mark, name in marks.items() if start.startswith(mark)), "utf-8-sig")

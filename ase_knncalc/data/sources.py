@@ -8,7 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
 from ase import Atoms
+from ase.neighborlist import natural_cutoffs, neighbor_list
 
 from ase_knncalc.charges import stated_copy
 from ase_knncalc.data.choosing import choose_key
@@ -47,7 +49,10 @@ def read_structures(
         A file cannot be read.
     """
     frames = []
-    for atoms, _, name, source in iter_sources(data, index, key_map(keys), on_error):
+    used = key_map(keys)
+    for atoms, _, name, source in iter_sources(data, index, used, on_error):
+        if used.ignore_cell:
+            without_cell(atoms)
         atoms.info["name"] = name
         atoms.info.setdefault("source", source)
         frames.append(atoms)
@@ -102,6 +107,18 @@ def _of_file(
     for number, atoms in frames:
         name = text_or(atoms.info.get(keys.name), f"{stem}-{number}")
         yield atoms, used, name, f"{file}#{number}"
+
+
+def without_cell(atoms: Atoms) -> None:
+    """Take a periodic structure for a molecule in an empty box, if it is one; else it stays."""
+    if not atoms.pbc.any():
+        return
+    # Without a cell there is nothing to be cut.
+    if atoms.cell.rank == 3 and len(atoms):
+        shifts = neighbor_list("S", atoms, natural_cutoffs(atoms, mult=1.2))
+        if np.any(shifts):
+            return
+    atoms.pbc = False
 
 
 def text_or(value: Any, default: str) -> str:

@@ -28,7 +28,7 @@ def files(tmp_path_factory, tiny_model):
     text = (folder / "good.extxyz").read_text()
     (folder / "symbol.extxyz").write_text(text.replace("\nO ", "\nQx ", 1))
     (folder / "cut.extxyz").write_text(text[: len(text) // 2])
-    (folder / "garbage.xyz").write_bytes(b"\xff\xfe\x00 nonsense")
+    (folder / "garbage.xyz").write_bytes(b"\x93\xff nonsense")
     write(folder / "other.extxyz", molecule("CH4", info={"name": "methane"}))
     write(folder / "radical.extxyz", Atoms("OH", [[0, 0, 0], [0, 0, 0.97]], info={"name": "oh"}))
     return folder
@@ -49,7 +49,8 @@ def test_predict_and_rank_go_on(files) -> None:
     assert "6 of 12 frames left out" in done.stderr
     for said in (
         "symbol.extxyz: frame 0 (line 1)", "'Qx' is not a chemical symbol", "cut.extxyz: frame 1",
-        "is cut off", "garbage.xyz: cannot be read", "methane (other.extxyz#0)",
+        "is cut off", "garbage.xyz: frame 0 or one soon after it is no UTF-8 text",
+        "methane (other.extxyz#0)",
         "oh (radical.extxyz#0)", "nothing says the multiplicity", "none.xyz: no such file",
     ):  # fmt: skip
         assert said in done.stderr, said
@@ -73,14 +74,14 @@ def test_train_and_convert_go_on(files, tmp_path) -> None:
     data = ("train.extxyz", files / "garbage.xyz", files / "radical.extxyz")
     done = knncalc("train", *data, *options, "-o", "t.h5", cwd=tmp_path)
     assert "2 of 26 frames left out" in done.stderr
-    assert "garbage.xyz: cannot be read" in done.stderr
+    assert "garbage.xyz: frame 0 or one soon after it is no UTF-8 text" in done.stderr
     assert (tmp_path / "t.h5").exists()
     done = knncalc("train", *data, *options, "--strict", "-o", "s.h5", cwd=tmp_path, code=1)
     assert "garbage.xyz" in done.stderr
     assert not (tmp_path / "s.h5").exists()
     done = knncalc("convert", *data, "-o", "c.extxyz", cwd=tmp_path)
     assert "24 structures written" in done.stdout
-    assert "garbage.xyz: cannot be read" in done.stdout
+    assert "garbage.xyz: frame 0 or one soon after it is no UTF-8 text" in done.stdout
     knncalc("convert", *data, "-o", "d.extxyz", "--strict", cwd=tmp_path, code=1)
     assert not (tmp_path / "d.extxyz").exists()
 
@@ -110,3 +111,27 @@ def test_frames_of_every_format_are_left_out_one_by_one(tmp_path, monkeypatch) -
         assert len(told) == 1
         assert name in str(told[0])
         assert "torn" in str(told[0])
+
+
+def test_rank_writes_the_lowest_in_every_output(files) -> None:
+    options = (
+        "-m",
+        "m.h5",
+        "-q",
+        "-j",
+        1,
+        "--top",
+        2,
+        "--csv",
+        "r.csv",
+        "-o",
+        "r.extxyz",
+        "--json",
+    )
+    done = knncalc("rank", "good.extxyz", *options, cwd=files)
+    names = [row["name"] for row in json.loads(done.stdout)]
+    assert len(names) == 2
+    assert [line.split(",")[0] for line in (files / "r.csv").read_text().splitlines()[1:]] == names
+    written = read_structures(files / "r.extxyz")
+    assert [a.info["name"] for a in written] == names
+    assert written[0].info["energy_predicted"] <= written[1].info["energy_predicted"]

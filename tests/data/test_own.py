@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import copy
+import json
+
 import numpy as np
 import pytest
 from ase.build import molecule
 from ase.calculators.singlepoint import SinglePointCalculator
 from ase.db import connect
 from ase.io import read, write
+from ase.io.jsonio import decode, encode
 from helpers.factories import water_clusters
 
 from ase_knncalc import KNNCalculator, save_model, snapshot
 from ase_knncalc.data import KeyMap, iter_frames, read_dataset, write_frames
-from ase_knncalc.errors import ChargeError, DataError, PredictedLabelError
+from ase_knncalc.errors import ChargeError, DataError, PredictedLabelError, StructureError
 from ase_knncalc.prediction import Prediction
 from ase_knncalc.structure import resolve_charge
 from ase_knncalc.training import append
@@ -63,14 +67,14 @@ def test_what_other_programs_computed_is_no_prediction(predicted, tmp_path) -> N
 def test_a_model_knows_its_predictions_without_any_mark(tiny_model, predicted) -> None:
     frames = []
     for atoms in predicted:
-        copy = atoms.copy()
-        copy.calc = SinglePointCalculator(copy, energy=atoms.get_potential_energy())
-        frames.append(copy)
+        same = atoms.copy()
+        same.calc = SinglePointCalculator(same, energy=atoms.get_potential_energy())
+        frames.append(same)
     with pytest.raises(PredictedLabelError, match=r"4 of 4 structures .* what the model itself"):
         append(tiny_model, frames, keys=ENERGY)
     assert len(append(tiny_model, frames, keys=INSIST).model) == len(tiny_model) + 4
-    for i, copy in enumerate(frames):
-        copy.calc.results["energy"] += 0.01 * (-1) ** i
+    for i, atoms in enumerate(frames):
+        atoms.calc.results["energy"] += 0.01 * (-1) ** i
     assert len(append(tiny_model, frames, keys=ENERGY).model) == len(tiny_model) + 4
 
 
@@ -146,3 +150,22 @@ def test_attributes_change_what_is_computed(tiny_model) -> None:
     atoms.charge = -2
     with pytest.raises(ChargeError, match="charge -2 is not covered"):
         calculator.get_property("energy", atoms)
+
+
+def test_copies_share_no_parameters_and_results_are_json(tiny_model) -> None:
+    atoms = molecule("H2O")
+    calculator = KNNCalculator(tiny_model, on_novelty="ignore")
+    with pytest.raises(StructureError, match="the calculator has no structure"):
+        calculator.get_potential_energy()
+    calculator.get_property("energy", atoms)
+    other = copy.copy(calculator)
+    other.set(charge=-2)
+    assert calculator.parameters["charge"] is None
+    assert calculator.check_state(atoms) == []
+    assert calculator.model is other.model
+    plain = json.loads(json.dumps(calculator.results))
+    assert plain["energy"] == calculator.results["energy"]
+    assert plain["neighbors"][0][0] == calculator.results["neighbors"][0].name
+    calculator.get_property("forces", atoms)
+    again = decode(encode(calculator.results))
+    np.testing.assert_array_equal(again["forces"], calculator.results["forces"])
