@@ -388,7 +388,7 @@ options = {method = "GFN2-xTB", verbosity = 0}
         (("train", "data.extxyz", "-o", "x.h5", "--trend", "odd"), "trend must"),
         (("train", "data.extxyz", "-r", "wb97xd_energy", "-o", "no/x.h5", "-q"), "no/x.h5"),
         (("cv", "data.extxyz", "-r", "wb97xd_energy", "--folds", "999", "-q"), "folds asked for"),
-        (("predict", "data.extxyz", "-m", "tiny.h5"), "not covered"),
+        (("predict", "data.extxyz", "-m", "tiny.h5", "--strict"), "not covered"),
     ],
 )  # fmt: skip
 def test_errors_are_one_line_and_exit_code_1(folder, trained, arguments, message) -> None:
