@@ -223,8 +223,8 @@ def _predicted(
     total = len(frames) + len(omitted) - len(left)
     if strict:
         refuse_omissions(omitted, total)
-    if not places and len(left) == total == 1:
-        raise DataError(f"{left[0].name}: {left[0].reason}")
+    if not places and len(omitted) == total == 1:
+        raise DataError(f"{left[0].name}: {left[0].reason}" if left else omitted[0].reason)
     if not places:
         raise DataError(f"no structure can be predicted; {report_omissions(omitted, total)}")
     if omitted:
