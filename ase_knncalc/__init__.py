@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ase_knncalc.model import KNNModel
     from ase_knncalc.prediction import Neighbor, Prediction, Predictions
     from ase_knncalc.settings import TrainingSettings
-    from ase_knncalc.store import list_models, load_model, save_model
+    from ase_knncalc.store import clear_cache, list_models, load_model, save_model
     from ase_knncalc.training import train
 
 __version__ = "0.1.0"
@@ -39,6 +39,7 @@ _HOMES = {
     "Predictions": "prediction",
     "TrainingSettings": "settings",
     "binding_energy": "analysis.binding",
+    "clear_cache": "store",
     "cluster": "_lib.parallel",
     "find_in_training": "analysis.membership",
     "list_models": "store",
@@ -64,6 +65,7 @@ __all__ = [
     "TrainingSettings",
     "__version__",
     "binding_energy",
+    "clear_cache",
     "cluster",
     "find_in_training",
     "list_models",

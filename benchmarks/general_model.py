@@ -2,13 +2,15 @@
 
     python benchmarks/general_model.py train DATA -o multibase-wb97xd.h5
     python benchmarks/general_model.py train DATA -o judged.h5 --leave-out
-    python benchmarks/general_model.py judge DATA judged.h5
+    python benchmarks/general_model.py judge DATA judged.h5 --output general_model.json
+    python benchmarks/general_model.py held-out multibase-wb97xd.h5
 
 ``DATA`` is a folder with ``multibase_equilibrium.extxyz.gz``, ``multibase_properties.csv.gz``
 (frequencies), ``saw_equilibrium.extxyz.gz``, ``saw_monomers.extxyz.gz`` and, to judge,
 ``saw_4sa5w_offequilibrium.extxyz.gz``. Labels off equilibrium are those of
 ``trained_models/labels`` and ``tests/data``. ``--leave-out`` leaves whole compositions out, minima
-and labels alike, which ``judge`` then looks at.
+and labels alike, which ``judge`` then looks at. ``held-out`` shows the energies of labels as the
+folds of a training without their compositions saw them.
 """
 
 from __future__ import annotations
@@ -249,6 +251,36 @@ def judge(
     print(json.dumps(table[-1]), flush=True)
     if output is not None:
         output.write_text(json.dumps(table, indent=1) + "\n")
+
+
+@app.command("held-out")
+def held_out(file: Path) -> None:
+    """Energies of labels off equilibrium in the folds without their compositions, kcal/mol."""
+    model = load_model(file, baseline=None)
+    assert model.held_out is not None
+    place = {name.decode(): i for i, name in enumerate(model.names)}
+    strata: dict[str, list[int]] = {"all structures": list(range(len(model)))}
+    for atoms in labels():
+        i = place.get(str(atoms.info["name"]))
+        if i is not None:
+            strata.setdefault(stratum(atoms), []).append(i)
+            if atoms.info["charge"]:
+                strata.setdefault("ions of all kinds", []).append(i)
+    multiple = model.calibration.multiple(0.9)
+    for name, rows in sorted(strata.items()):
+        error = np.abs(model.held_out.errors[rows])
+        std = model.held_out.stds[rows]
+        row = {
+            "stratum": name,
+            "n": len(rows),
+            "energy_mae": float(KCAL_PER_MOL * error.mean()),
+            "energy_median": float(KCAL_PER_MOL * np.median(error)),
+            "energy_std": float(KCAL_PER_MOL * std.mean()),
+            "inside_90": float(np.mean(error <= multiple * std)),
+            "spearman": float(spearmanr(error, std).statistic),
+        }
+        print(json.dumps(row))
+    print(json.dumps({k: v for k, v in model.info.provenance.trend.items() if k != "not_minima"}))
 
 
 if __name__ == "__main__":

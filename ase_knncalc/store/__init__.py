@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ase_knncalc.store.loaded import clear_cache
 from ase_knncalc.store.model_file import (
     find_model,
     list_models,
@@ -10,4 +11,4 @@ from ase_knncalc.store.model_file import (
     write_model,
 )
 
-__all__ = ["find_model", "list_models", "load_model", "save_model", "write_model"]
+__all__ = ["clear_cache", "find_model", "list_models", "load_model", "save_model", "write_model"]

@@ -52,6 +52,7 @@ from ase_knncalc.knn.weights import KNNSettings
 from ase_knncalc.model import KNNModel
 from ase_knncalc.store.container import package_versions, read_container, write_container
 from ase_knncalc.store.integrity import check_magnitude, check_model
+from ase_knncalc.store.loaded import loaded
 from ase_knncalc.trend.kinds import trend_class
 from ase_knncalc.uncertainty import Calibration, ForceCalibration
 
@@ -160,6 +161,9 @@ def load_model(
 ) -> KNNModel:
     """Read a model by name (``"saw-wb97xd"``) or path.
 
+    A file that was read before is not read again while it is as it was: models are immutable, and
+    all who ask for one share it (:func:`ase_knncalc.clear_cache` forgets them).
+
     Parameters
     ----------
     name
@@ -182,7 +186,24 @@ def load_model(
         corrects.
     """
     path = find_model(file_name("name", name))
+    model = loaded(path, lambda: _read_model(path))
+    if baseline is None:
+        return model
+    if isinstance(baseline, str) and baseline == "auto":
+        try:
+            chosen = baseline_of(model.info.baseline)
+        except SettingsError as e:
+            raise ModelFileError(f"{path}: {e}") from e
+    else:
+        chosen = make_baseline(baseline)
+    return model.with_baseline(chosen, allow_other=allow_other_baseline)
+
+
+def _read_model(path: Path) -> KNNModel:
     metadata, arrays = read_container(path, "model")
+    for array in arrays.values():
+        if array.ndim:
+            array.flags.writeable = False
     try:
         model = _build_model(metadata, _Items(arrays))
         check_model(model)
@@ -196,16 +217,7 @@ def load_model(
         raise ModelFileError(
             f"{path}: its items do not fit together: {e}{_upgrade_hint(metadata)}"
         ) from e
-    if baseline is None:
-        return model
-    if isinstance(baseline, str) and baseline == "auto":
-        try:
-            chosen = baseline_of(model.info.baseline)
-        except SettingsError as e:
-            raise ModelFileError(f"{path}: {e}") from e
-    else:
-        chosen = make_baseline(baseline)
-    return model.with_baseline(chosen, allow_other=allow_other_baseline)
+    return model
 
 
 def _upgrade_hint(metadata: dict[str, Any]) -> str:
