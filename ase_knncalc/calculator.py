@@ -31,6 +31,7 @@ from ase_knncalc.baselines import Baseline, NoBaseline, baseline_of, make_baseli
 from ase_knncalc.charges import stated, stated_copy
 from ase_knncalc.errors import BaselineError, NoveltyError, SettingsError, StructureError
 from ase_knncalc.model import KNNModel
+from ase_knncalc.settings import DEFAULT_MODEL
 from ase_knncalc.store import find_model, load_model
 from ase_knncalc.store.container import stated_checksum
 from ase_knncalc.structure import resolve_charge, structure_label
@@ -109,7 +110,7 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
     nolabel = True
 
     default_parameters: ClassVar[dict[str, Any]] = {
-        "model": "saw-wb97xd",
+        "model": DEFAULT_MODEL,
         "baseline": "auto",
         "charge": None,
         "multiplicity": None,
@@ -122,7 +123,7 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | KNNModel = "saw-wb97xd",
+        model: str | os.PathLike[str] | KNNModel = DEFAULT_MODEL,
         *,
         baseline: str | dict[str, str] | Baseline | Calculator | None = "auto",
         charge: int | None = None,

@@ -23,6 +23,9 @@ from ase_knncalc.knn.weights import WEIGHTS
 from ase_knncalc.trend.base import TREND_KINDS
 from ase_knncalc.trend.sparse import SparseSettings
 
+# What answers where no model is named: energies and forces for all molecules of the shipped data.
+DEFAULT_MODEL = "multibase-wb97xd"
+
 METRICS = ("mlkr", "euclidean", "pca", "random", "kernel", "kernel-normalised")
 
 # FCHL19 as published for the published methods; for the sparse trend what cross-validation on

@@ -28,7 +28,6 @@ from ase_knncalc.sameness import DuplicateFinder
 from ase_knncalc.structure import resolve_charge
 from ase_knncalc.training import append
 from ase_knncalc.training.appending import require_level
-from ase_knncalc.training.bandwidth import OFF
 
 
 def read_test(config: LoopConfig) -> list[Atoms]:
@@ -64,7 +63,7 @@ def check_inputs(
     """
     assert model.baseline is not None
     learns = config.training.data and config.loop.retrain != "never"
-    if model.knn.settings.nugget >= OFF and not learns:
+    if model.knn.settings.off and not learns:
         wanted = "leave loop.retrain at 'auto'" if config.training.data else "give training.data"
         warnings.warn(
             "model: its k-NN term is off, so that labels change uncertainty and novelty, but no "

@@ -24,6 +24,7 @@ from ase_knncalc.cli.options import (
 )
 from ase_knncalc.cli.outputs import cache_place, check_outputs
 from ase_knncalc.cli.printing import print_json, print_table
+from ase_knncalc.settings import DEFAULT_MODEL
 
 OutputOption = Annotated[
     Path, typer.Option("--output", "-o", help="extxyz, xyz(.gz) or traj to write.")
@@ -94,7 +95,7 @@ def sample(
 def select(
     pool: Annotated[list[Path], typer.Argument(help="Structures to choose from.")],
     n: Annotated[int, typer.Option("-n", "--n", min=1, help="Structures to choose.")] = 20,
-    model: ModelOption = "saw-wb97xd",
+    model: ModelOption = DEFAULT_MODEL,
     output: Annotated[
         Optional[Path],  # noqa: UP045 - typer reads it at run time
         typer.Option("--output", "-o", help="Write the chosen structures."),

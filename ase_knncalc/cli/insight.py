@@ -18,6 +18,7 @@ from ase_knncalc.cli.options import (
     Structures,
 )
 from ase_knncalc.cli.printing import print_json, print_table
+from ase_knncalc.settings import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 def explain(
     structures: Structures,
-    model: ModelOption = "saw-wb97xd",
+    model: ModelOption = DEFAULT_MODEL,
     charge: ChargeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -117,7 +118,7 @@ def _show_explanation(atoms: Atoms, found: Explanation) -> None:
 
 def binding(
     structures: Structures,
-    model: ModelOption = "saw-wb97xd",
+    model: ModelOption = DEFAULT_MODEL,
     molecules: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option("--as", help="What the clusters are made of, e.g. 2sa1am (default: found)."),

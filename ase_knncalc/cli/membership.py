@@ -9,11 +9,12 @@ import typer
 
 from ase_knncalc.cli.options import JsonOption, ModelOption
 from ase_knncalc.cli.printing import print_json, print_table
+from ase_knncalc.settings import DEFAULT_MODEL
 
 
 def known(
     structures: Annotated[list[Path], typer.Argument(help="Structures in any format ASE reads.")],
-    model: ModelOption = "saw-wb97xd",
+    model: ModelOption = DEFAULT_MODEL,
     charge: Annotated[
         Optional[int],  # noqa: UP045 - typer reads it at run time
         typer.Option(help="Total charge of every structure (default: each structure's own)."),

@@ -31,11 +31,17 @@ def info(
                 "elements": [chemical_symbols[z] for z in loaded.elements],
                 "descriptor": loaded.descriptor.to_dict(),
                 "trend": loaded.trend.kind,
-                "knn": loaded.knn.settings.to_dict(),
+                "knn": {**loaded.knn.settings.to_dict(), "off": loaded.knn.settings.off},
             }
         )
         return
     settings = loaded.knn.settings
+    trend = about.provenance.trend
+    forces = "learned from energies alone: for minima of the reference only"
+    if loaded.trained_on_forces:
+        excluded = len(trend.get("not_minima", ()))
+        forces = f"learned from {trend['force_frames']} structures"
+        forces += f"; {excluded} records that are no minima left out" if excluded else ""
     rows = [
         ["reference", about.reference],
         ["baseline", about.baseline.get("method", "none")],
@@ -51,6 +57,8 @@ def info(
         ["trend", loaded.trend.kind],
         ["k-NN", f"k = {settings.k}, weights {settings.weights}, {loaded.metric.kind} "
                  f"metric of {loaded.metric.n_components} dimensions"],
+        ["k-NN term", "off: neighbours are for comparison only" if settings.off else "on"],
+        ["forces", forces],
         ["created", about.provenance.created or "?"],
     ]  # fmt: skip
     rows += [[name, f"{KCAL_PER_MOL * value:.3f} kcal/mol"] for name, value in about.named_errors()]

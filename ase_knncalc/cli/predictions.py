@@ -25,6 +25,7 @@ from ase_knncalc.cli.options import (
 )
 from ase_knncalc.cli.outputs import check_outputs, refuse_omissions
 from ase_knncalc.cli.printing import csv_text, print_json, print_table
+from ase_knncalc.settings import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -48,7 +49,7 @@ AllowOther = Annotated[
 
 def predict(
     structures: Structures,
-    model: ModelOption = "saw-wb97xd",
+    model: ModelOption = DEFAULT_MODEL,
     output: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--output", "-o", help="Structures with predictions: extxyz, traj, db, csv."),
@@ -108,7 +109,7 @@ def predict(
 
 def rank(
     structures: Structures,
-    model: ModelOption = "saw-wb97xd",
+    model: ModelOption = DEFAULT_MODEL,
     output: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--output", "-o", help="The structures in that order: extxyz, traj, db, csv."),

@@ -14,6 +14,10 @@ from ase_knncalc.errors import SettingsError
 WEIGHTS = ("distance", "uniform", "kernel", "kriging")
 
 
+# Beyond this nugget the prior outweighs any neighbours: the term is off.
+OFF = 1e6
+
+
 @dataclass(frozen=True)
 class KNNSettings(Settings):
     """How neighbours are weighted.
@@ -43,6 +47,11 @@ class KNNSettings(Settings):
         super().__post_init__()
         if self.bandwidth is None and self.weights in ("kernel", "kriging"):
             raise SettingsError(f"weights={self.weights!r} need a bandwidth, got None")
+
+    @property
+    def off(self) -> bool:
+        """Whether the prior outweighs any neighbours, so that these are for comparison only."""
+        return self.nugget >= OFF
 
     @property
     def smooth(self) -> bool:

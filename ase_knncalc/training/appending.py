@@ -46,7 +46,6 @@ from ase_knncalc.labels.brought import wrong_baselines
 from ase_knncalc.labels.training_data import complete_baseline, compute_features
 from ase_knncalc.model import KNNModel
 from ase_knncalc.structure import label_bytes, resolve_charge
-from ase_knncalc.training.bandwidth import OFF
 from ase_knncalc.trend.base import composition_columns
 
 if TYPE_CHECKING:
@@ -244,12 +243,7 @@ def _complete(
 
 def _nothing(model: KNNModel, omitted: list[Omission]) -> Appended:
     empty = np.zeros(0)
-    return Appended(model, [], omitted, empty, empty, _active(model))
-
-
-def _active(model: KNNModel) -> bool:
-    """Whether the k-NN term contributes to energies."""
-    return model.knn.settings.nugget < OFF
+    return Appended(model, [], omitted, empty, empty, not model.knn.settings.off)
 
 
 def _omission(index: int, atoms: Atoms, reason: str, category: str) -> Omission:
@@ -410,7 +404,7 @@ def _extend(model: KNNModel, new: _Additions, omitted: list[Omission], source: s
             )
         ),
     )
-    return Appended(grown, names, omitted, errors, stds, _active(model))
+    return Appended(grown, names, omitted, errors, stds, not model.knn.settings.off)
 
 
 def _record(

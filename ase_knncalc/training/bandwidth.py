@@ -11,10 +11,8 @@ import numpy as np
 from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc.knn.index import NeighborIndex
 from ase_knncalc.knn.term import KNNTerm
-from ase_knncalc.knn.weights import KNNSettings, wendland
+from ase_knncalc.knn.weights import OFF, KNNSettings, wendland
 
-# Beyond this nugget the prior outweighs any neighbours: the term is off.
-OFF = 1e6
 _NUGGETS = np.array([0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0])
 _WIDTHS = np.array([0.7, 1.0, 1.5, 2.0, 3.0, 5.0])
 _MOST = 2000

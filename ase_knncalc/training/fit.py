@@ -23,12 +23,12 @@ from ase_knncalc.knn.index import NeighborIndex
 from ase_knncalc.knn.kernel_map import KernelMap, fit_kernel_map
 from ase_knncalc.knn.metrics import KernelMetric, LinearMetric
 from ase_knncalc.knn.term import KNNTerm
-from ase_knncalc.knn.weights import KNNSettings
+from ase_knncalc.knn.weights import OFF, KNNSettings
 from ase_knncalc.labels.training_data import TrainingData
 from ase_knncalc.model import KNNModel
 from ase_knncalc.settings import TrainingSettings
 from ase_knncalc.structure import label_bytes
-from ase_knncalc.training.bandwidth import OFF, HeldOut, tune_kernel
+from ase_knncalc.training.bandwidth import HeldOut, tune_kernel
 from ase_knncalc.training.metric import fit_metric, metric_rows
 from ase_knncalc.trend.base import Trend, TrendFit, composition_columns
 from ase_knncalc.trend.kinds import fit_trend, trend_class
