@@ -18,6 +18,7 @@ import os
 import threading
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -27,7 +28,7 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.outputs import Properties, all_outputs
 
 from ase_knncalc._lib.arguments import Positive, checked, instance
-from ase_knncalc.baselines import Baseline, NoBaseline, baseline_of, make_baseline
+from ase_knncalc.baselines import Baseline, NoBaseline, TBLiteBaseline, baseline_of, make_baseline
 from ase_knncalc.charges import stated, stated_copy
 from ase_knncalc.errors import BaselineError, NoveltyError, SettingsError, StructureError
 from ase_knncalc.model import KNNModel
@@ -91,6 +92,11 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
         Probability of ``results["energy_interval"]``; None leaves it out.
     allow_other_baseline
         Use the correction on top of a baseline that it was not made for.
+    warm_start
+        For dynamics and relaxations: each SCF of a tblite baseline starts from the density of the
+        step before where no atom has moved by more than 0.3 Å. Faster, but the last digits of an
+        energy then depend on the path; False, the default, gives the same bits for a structure
+        whatever came before.
     atoms
         Structure to attach to.
 
@@ -119,6 +125,7 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
         "std_threshold": None,
         "coverage": None,
         "allow_other_baseline": False,
+        "warm_start": False,
     }
 
     def __init__(
@@ -133,6 +140,7 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
         std_threshold: float | None = None,
         coverage: float | None = None,
         allow_other_baseline: bool = False,
+        warm_start: bool = False,
         atoms: Atoms | None = None,
     ) -> None:
         if atoms is not None:
@@ -153,6 +161,7 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
             std_threshold=std_threshold,
             coverage=coverage,
             allow_other_baseline=allow_other_baseline,
+            warm_start=warm_start,
         )
 
     def __copy__(self) -> KNNCalculator:
@@ -201,6 +210,7 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
         wanted = {**self.parameters, **given}
         checked("on_novelty", wanted["on_novelty"], OnNovelty)
         checked("allow_other_baseline", wanted["allow_other_baseline"], bool)
+        checked("warm_start", wanted["warm_start"], bool)
         for name in ("novelty_threshold", "std_threshold"):
             checked(name, wanted[name], Positive | None)
         changed = {k: v for k, v in given.items() if k == "model" or self._is_new(k, v)}
@@ -223,6 +233,7 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
             # Whether the new model has forces, and whether they are wanted, is open again.
             self._with_forces = False
         self.model = model
+        self._asked = _following(model) if wanted["warm_start"] else model
         # A new list: the class attribute belongs to all instances.
         self.implemented_properties = ["energy", "free_energy", "energy_std"]
         if model.smooth:
@@ -287,7 +298,7 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
         if (with_std or "forces" in properties) and not self._with_forces:
             self._with_forces = True
             self._warn_of_slopes()
-        prediction = self.model.predict_one(
+        prediction = self._asked.predict_one(
             self.atoms,
             charge=p["charge"],
             multiplicity=p["multiplicity"],
@@ -431,6 +442,14 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
                 value = os.fspath(value)
             plain[key] = value
         return plain
+
+
+def _following(model: KNNModel) -> KNNModel:
+    """The model with a baseline that follows a trajectory, if it has one that can."""
+    baseline = model.baseline
+    if isinstance(baseline, TBLiteBaseline):
+        return replace(model, baseline=baseline.following())
+    return model
 
 
 def _resolve_model(

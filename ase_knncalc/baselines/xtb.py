@@ -7,7 +7,7 @@ import importlib.metadata
 import math
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -184,6 +184,9 @@ class TBLiteBaseline(_XTBFamily):
     def _single_point(
         self, numbers: np.ndarray, positions: np.ndarray, charge: int, uhf: int
     ) -> tuple[float, np.ndarray]:
+        return _numbers(self._calculator(numbers, positions, charge, uhf).singlepoint())
+
+    def _calculator(self, numbers: np.ndarray, positions: np.ndarray, charge: int, uhf: int) -> Any:
         from tblite.interface import Calculator
 
         calculator = Calculator(self.method, numbers, positions, charge=float(charge), uhf=uhf)
@@ -191,8 +194,62 @@ class TBLiteBaseline(_XTBFamily):
         calculator.set("accuracy", self.accuracy)
         calculator.set("max-iter", self.max_iterations)
         calculator.set("temperature", self.electronic_temperature * kB / Hartree)
-        result = calculator.singlepoint()
-        return float(result.get("energy")), np.array(result.get("gradient"), dtype=float)
+        return calculator
+
+    def following(self) -> FollowingTBLite:
+        """The same method for who follows a trajectory."""
+        return FollowingTBLite(**{f.name: getattr(self, f.name) for f in fields(self)})
+
+
+def _numbers(result: Any) -> tuple[float, np.ndarray]:
+    return float(result.get("energy")), np.array(result.get("gradient"), dtype=float)
+
+
+# Å. Structures that differ by more have little of a density in common.
+_NEAR = 0.3
+
+
+@dataclass(frozen=True)
+class FollowingTBLite(TBLiteBaseline):
+    """A :class:`TBLiteBaseline` that starts each SCF from the density of the step before.
+
+    It does so where that was of the same atoms, charge and multiplicity and no atom has moved by
+    more than 0.3 Å; energies then depend on the path, within the threshold of the SCF. Copies and
+    other processes start anew.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "_last", None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {"_last": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
+
+    def _single_point(
+        self, numbers: np.ndarray, positions: np.ndarray, charge: int, uhf: int
+    ) -> tuple[float, np.ndarray]:
+        last = self.__dict__["_last"]
+        # What fails must not be started from.
+        object.__setattr__(self, "_last", None)
+        calculator, result = None, None
+        if last is not None:
+            state, before, calculator, result = last
+            moved = state == (charge, uhf, numbers.tobytes())
+            moved = moved and np.abs(positions - before).max() * Bohr < _NEAR
+            if moved:
+                calculator.update(positions)
+            else:
+                calculator, result = None, None
+        if calculator is None:
+            calculator = self._calculator(numbers, positions, charge, uhf)
+        result = calculator.singlepoint(result)
+        state = charge, uhf, numbers.tobytes()
+        object.__setattr__(self, "_last", (state, positions.copy(), calculator, result))
+        return _numbers(result)
 
 
 @dataclass(frozen=True)
