@@ -7,7 +7,8 @@ always passed explicitly; :func:`ase_knncalc.structure.resolve_charge` finds the
 **Deterministic to the bit.** Each call builds fresh objects (a restart from earlier orbitals
 changes the last digits) and runs on one thread (parallel sums depend on the order in which threads
 finish), whatever ``OMP_NUM_THREADS`` says. Clusters of this size gain nothing from more; use
-processes, one structure each.
+processes, one structure each. The one exception is asked for by name: ``following()`` gives a
+tblite baseline that starts each SCF from the step before, for dynamics and relaxations.
 
 **Threads.** The xTB baselines may be called from several threads: calls wait for each other,
 since the thread limit, and state inside the Fortran libraries, belong to the process.
