@@ -108,6 +108,55 @@ def small_clusters() -> str:
     )
 
 
+def general_model() -> str:
+    """The general model's recipe on compositions left out, kcal/mol and eV/Å."""
+    rows = [r for r in results("general_model") if "inside_90" in r]
+    return table(
+        "compositions left out | structures | energy, mean / median | inside 90 % | rank "
+        "correlation with std | forces | called novel",
+        (
+            f"{r['stratum']} | {r['n']} | {r['energy_mae']:.2f} / {r['energy_median']:.2f} | "
+            f"{100 * r['inside_90']:.0f} % | {r['spearman']:.2f} | {r['force_mae']:.3f} | "
+            f"{100 * r['novel']:.0f} %"
+            for r in rows
+        ),
+    )
+
+
+def general_model_relaxed() -> str:
+    """The same, relaxed from minima of the reference, and vibrations there."""
+    (r,) = (r for r in results("general_model") if "rmsd_median" in r)
+    bands = ", ".join(
+        f"{name.removeprefix('wavenumbers ')}: {value:.0f}"
+        for name, value in r.items()
+        if name.startswith("wavenumbers")
+    )
+    return table(
+        "relaxed from minima of the reference | here",
+        [
+            f"structures | {r['n']}",
+            "energy from that of the minimum, median / 90th percentile, kcal/mol | "
+            f"{r['energy_median']:.2f} / {r['energy_90']:.2f}",
+            f"RMSD, median / 90th percentile, Å | {r['rmsd_median']:.3f} / {r['rmsd_90']:.3f}",
+            f"wavenumbers there, mean error by band, cm⁻¹ | {bands}",
+            f"zero-point energy, mean error, kcal/mol | {r['zero_point_mae']:.2f}",
+            f"modes beyond 20i cm⁻¹ | {r['imaginary_modes']}",
+        ],
+    )
+
+
+def steps() -> str:
+    """Processor time of a step of dynamics, as multiples of tblite's own calculator's."""
+    return table(
+        "atoms | tblite, ms | `warm_start` | with `forces_std` each step | cold SCF",
+        (
+            f"{r['atoms']} | {r['milliseconds']['tblite']:.0f} | {r['ratios']['warm']:.2f} | "
+            f"{r['ratios']['warm_with_std']:.2f} | {r['ratios']['cold']:.2f}"
+            for r in results("steps")
+        ),
+    )
+
+
 def dynamics() -> str:
     """Forces, relaxations and dynamics."""
     found = results("dynamics")
@@ -317,8 +366,8 @@ def density_fitting() -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     f.__name__: f
     for f in (
-        numbers, accuracy, small_clusters, dynamics, distances, composition_prior, speed,
-        correction, large, robustness, active_learning, labels, density_fitting,
+        numbers, accuracy, general_model, general_model_relaxed, small_clusters, dynamics, steps,
+        distances, composition_prior, speed, correction, large, robustness, active_learning, labels, density_fitting,
     )
 }  # fmt: skip
 # A blank line on both sides: Markdown would take a table and the comment for one paragraph.

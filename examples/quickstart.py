@@ -6,9 +6,8 @@ from ase.io import read
 
 from ase_knncalc import KNNCalculator
 
-# A minimum of the reference: what this model is made for.
 atoms = read(Path(__file__).with_name("hydrate.xyz"))
-atoms.calc = KNNCalculator("saw-wb97xd", coverage=0.9)
+atoms.calc = KNNCalculator(coverage=0.9)
 print(f"{atoms.get_potential_energy():.3f} ± {atoms.calc.results['energy_std']:.3f} eV")
 print("90 %: {:.3f} to {:.3f} eV".format(*atoms.calc.results["energy_interval"]))
 print(f"novelty {atoms.calc.results['novelty']:.2f}")

@@ -30,7 +30,7 @@ def main() -> None:
     water.rotate(180, "x")
     water.translate([2.6, 1.2, 1.4])
     cluster += water
-    cluster.calc = KNNCalculator("saw-wb97xd-md", on_novelty="ignore")
+    cluster.calc = KNNCalculator(warm_start=True)
     print(f"start      {cluster.get_potential_energy():.4f} eV")
     BFGS(cluster, logfile=None).run(fmax=0.01, steps=400)
     results = cluster.calc.results
