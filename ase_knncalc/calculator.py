@@ -329,7 +329,7 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
             warnings.warn(
                 "this model was trained on energies alone: its forces are the gradient of its "
                 "energy, but nothing made sure that slopes are right. Use a model trained with "
-                "forces, such as saw-wb97xd-md",
+                f"forces, such as {DEFAULT_MODEL}",
                 UserWarning,
                 stacklevel=2,
             )

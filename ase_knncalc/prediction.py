@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from ase_knncalc._lib.arrays import FloatArray
+from ase_knncalc._lib.arrays import BoolArray, FloatArray
 from ase_knncalc.errors import BaselineError
 from ase_knncalc.uncertainty import Calibration
 
@@ -89,6 +89,11 @@ class Prediction:
         return _at_hand(self.baseline_energy) + self.delta
 
     @property
+    def outside(self) -> bool:
+        """Whether it is outside of what the model knows: novelty above 1."""
+        return bool(self.novelty > 1.0)
+
+    @property
     def forces(self) -> FloatArray | None:
         """Predicted forces in eV/Å, shape (n_atoms, 3), or None when not asked for."""
         if self.delta_forces is None or self.baseline_forces is None:
@@ -133,6 +138,11 @@ class Predictions:
     delta_forces: list[FloatArray] | None = None
     baseline_forces: list[FloatArray] | None = None
     forces_std: list[FloatArray] | None = None
+
+    @property
+    def outside(self) -> BoolArray:
+        """Which are outside of what the model knows: novelty above 1, shape (n,)."""
+        return np.asarray(self.novelty > 1.0)
 
     @classmethod
     def of(cls, single: Sequence[Prediction], calibration: Calibration) -> Predictions:

@@ -367,7 +367,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
     f.__name__: f
     for f in (
         numbers, accuracy, general_model, general_model_relaxed, small_clusters, dynamics, steps,
-        distances, composition_prior, speed, correction, large, robustness, active_learning, labels, density_fitting,
+        distances, composition_prior, speed, correction, large, robustness, active_learning, labels,
+        density_fitting,
     )
 }  # fmt: skip
 # A blank line on both sides: Markdown would take a table and the comment for one paragraph.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -21,6 +22,7 @@ from ase_knncalc.errors import BaselineError, KNNCalcError
 from ase_knncalc.labels.baseline import baseline_labels, brought_energy
 from ase_knncalc.model import KNNModel
 from ase_knncalc.prediction import Predictions
+from ase_knncalc.structure import structure_label
 
 # Structures that are corrected at a time.
 _BLOCK = 256
@@ -88,7 +90,9 @@ def predict_frames(
         energies = baseline_of(
             model, frames, charged, keys=keys, cache=cache, n_jobs=n_jobs, progress=progress
         )
-    return replace(_corrections(model, charged, n_jobs, progress), baseline_energy=energies)
+    found = _corrections(model, charged, n_jobs, progress)
+    _warn_of_novelty(charged, found)
+    return replace(found, baseline_energy=energies)
 
 
 def predict_usable(
@@ -157,6 +161,7 @@ def predict_usable(
     if not places:
         return model.with_baseline(None).predict([]), [], omitted
     found = _corrections(model, [charged[i] for i in places], n_jobs, progress)
+    _warn_of_novelty([charged[i] for i in places], found)
     return replace(found, baseline_energy=np.array([energies[i] for i in places])), places, omitted
 
 
@@ -166,6 +171,22 @@ def _charged(model: KNNModel, atoms: Atoms, charge: int | None) -> Atoms:
     copy = stated_copy(atoms)
     copy.info["charge"] = total
     return copy
+
+
+def _warn_of_novelty(frames: Sequence[Atoms], found: Predictions) -> None:
+    """One warning for all structures that are outside of what the model knows."""
+    outside = np.flatnonzero(found.outside)
+    if not len(outside):
+        return
+    worst = int(np.argmax(found.novelty))
+    several = "is" if len(outside) == 1 else "are"
+    warnings.warn(
+        f"{len(outside)} of {len(frames)} structures {several} far from the training data (novelty "
+        f"above 1), most of all {structure_label(frames[worst])} with {found.novelty[worst]:.2f}: "
+        "energy_std is calibrated only near the data, and their energies may be worse than it says",
+        UserWarning,
+        stacklevel=3,
+    )
 
 
 def _corrections(

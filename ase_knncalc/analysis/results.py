@@ -136,6 +136,7 @@ def annotate(
         PREDICTED: prediction.energy,
         "energy_std": prediction.energy_std,
         "novelty": prediction.novelty,
+        "outside": prediction.outside,
         "nearest": _names(prediction.neighbors),
     }
     if prediction.baseline_energy is not None:

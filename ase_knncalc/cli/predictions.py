@@ -85,7 +85,16 @@ def predict(
     keys = KeyMap(baseline_energy=baseline_key, ignore_cell=ignore_cell)
     frames, found = _predicted(loaded, structures, charge, keys, jobs, quiet, strict)
     low, high = found.energy_interval(coverage)
-    columns = ["name", "energy_eV", "energy_std_eV", "low_eV", "high_eV", "novelty", "nearest"]
+    columns = [
+        "name",
+        "energy_eV",
+        "energy_std_eV",
+        "low_eV",
+        "high_eV",
+        "novelty",
+        "outside",
+        "nearest",
+    ]
     rows = [
         [
             atoms.info["name"],
@@ -94,6 +103,7 @@ def predict(
             low[i],
             high[i],
             found.novelty[i],
+            bool(found.outside[i]),
             found.neighbors[i][0].name,
         ]
         for i, atoms in enumerate(frames)
@@ -158,6 +168,7 @@ def rank(
         "relative_kcal_mol",
         "energy_std_kcal_mol",
         "novelty",
+        "outside",
         "nearest",
         "distance",
     ]
@@ -168,6 +179,7 @@ def rank(
             KCAL_PER_MOL * (found.energy[i] - lowest),
             KCAL_PER_MOL * found.energy_std[i],
             found.novelty[i],
+            bool(found.outside[i]),
             found.neighbors[i][0].name,
             found.neighbors[i][0].distance,
         ]
@@ -270,5 +282,11 @@ def _show(
     if as_json:
         print_json([dict(zip(columns, row, strict=True)) for row in rows])
         return
-    text = [[f"{x:.4f}" if isinstance(x, float) else x for x in row] for row in rows]
+    text = [[_cell(x) for x in row] for row in rows]
     print_table(title, columns, text)
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    return f"{value:.4f}" if isinstance(value, float) else value
