@@ -246,7 +246,8 @@ def test_charges_add_up_unless_they_cancel(trend: str) -> None:
     neutral, plus, minus = frames[3], frames[1], frames[2]
 
     def trend_of(atoms: Atoms, charge: int) -> float:
-        return float(model.predict(atoms, charge=charge).trend)
+        multiplicity = 1 if charge == 0 else 2
+        return float(model.predict(atoms, charge=charge, multiplicity=multiplicity).trend)
 
     for ion, charge in ((plus, 1), (minus, -1)):
         whole = trend_of(far_apart(neutral, ion), charge)

@@ -154,6 +154,7 @@ def test_errors() -> None:
     saddle = Atoms("N3", [[0, 0, 0], [1.0, 0, 0], [2.0, 0, 0]])
     # Pressed between the ends: they would rather bend out than be this near.
     saddle.calc = MorsePotential(epsilon=2.0, rho0=2.0, r0=1.1, rcut1=20, rcut2=30)
+    saddle.info["multiplicity"] = 2
     with pytest.raises(StructureError, match=r"no minimum.*i cm"):
         gibbs_energy(saddle, fmax=None)
     for name in ("temperature", "pressure", "lowest", "symmetry", "delta", "fmax"):
