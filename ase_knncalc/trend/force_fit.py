@@ -401,36 +401,47 @@ def _no_minima(
     deviation there, is compared with those of all such records: rare chemistry, of which the fit
     knows little, has large forces and a large standard deviation, and stays. What is found is taken
     off the sums, for it spoils the fits that the others are judged by, and they are judged again.
+    Where a whole group is rare and wrong in part, that fit cannot tell: in the end the fit to all
+    is asked, too, which has been told that there are no forces and follows where it can.
     """
     left = np.flatnonzero(judge.labels.assumed)
     found = np.zeros(0, dtype=np.intp)
     n_folds = len(equations.forces.targets)
     if len(left) < _FEW or n_folds < 2:
         return found
-    spread = judge.spreads(left, [variance.solve(*candidate, k) for k in range(n_folds)])
-    tiny = np.finfo(np.float64).tiny
-    for _ in range(_PASSES):
-        solutions = [equations.solve(*candidate, k).coefficients for k in range(n_folds)]
-        largest = [np.sqrt(np.max(np.sum(e**2, axis=1))) for e in judge.errors(left, solutions)]
-        worst = np.array(largest) / np.maximum(spread, tiny)
-        logs = np.log(np.maximum(worst, tiny))
-        if not np.all(np.isfinite(logs)):
-            raise TrainingError(
-                "forces of some records are not finite: check the data (knncalc check)"
-            )
-        usual = float(np.median(logs))
-        bad = logs > usual + _OUTLYING * _MAD * float(np.median(np.abs(logs - usual)))
-        if not bad.any():
-            break
-        taken = left[bad]
+
+    def largest(coefficients: Sequence[FloatArray]) -> FloatArray:
+        errors = judge.errors(left, coefficients)
+        return np.array([np.sqrt(np.max(np.sum(e**2, axis=1))) for e in errors])
+
+    def take_off(taken: IntArray) -> None:
         blocks = judge.rows.blocks(
             judge.labels.take(taken), judge.folds[taken], judge.n_jobs, taken
         )
         for fold, _, block, variance_block, targets in blocks:
             sums[0].add(fold, block, targets, -1.0)
             sums[1].add(fold, variance_block, targets, -1.0)
-        found = np.concatenate([found, taken])
+
+    spread = judge.spreads(left, [variance.solve(*candidate, k) for k in range(n_folds)])
+    for _ in range(_PASSES):
+        solutions = [equations.solve(*candidate, k).coefficients for k in range(n_folds)]
+        bad = _outlying(largest(solutions) / np.maximum(spread, np.finfo(np.float64).tiny))
+        take_off(left[bad])
+        found = np.concatenate([found, left[bad]])
         spread, left = spread[~bad], left[~bad]
         if bad.mean() < _ENOUGH:
             break
+    bad = _outlying(largest([equations.solve(*candidate).coefficients] * n_folds))
+    take_off(left[bad])
+    found = np.concatenate([found, left[bad]])
     return np.sort(found)
+
+
+def _outlying(values: FloatArray) -> BoolArray:
+    """Which of these positive numbers are far above what is usual among them."""
+    logs = np.log(np.maximum(values, np.finfo(np.float64).tiny))
+    if not np.all(np.isfinite(logs)):
+        raise TrainingError("forces of some records are not finite: check the data (knncalc check)")
+    usual = float(np.median(logs))
+    spread = _MAD * float(np.median(np.abs(logs - usual)))
+    return np.asarray(logs > usual + _OUTLYING * spread)
