@@ -35,6 +35,17 @@ def check(
             "--output", "-o", help="Write the structures without those that are wrong for certain."
         ),
     ] = None,
+    minima: Annotated[
+        bool,
+        typer.Option(
+            "--minima",
+            help="Frames without reference forces are said to be minima: which of them are none?",
+        ),
+    ] = False,
+    frequencies: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Table (csv) of harmonic frequencies, as for knncalc train."),
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with code 1 if a label is wrong for certain.")
     ] = False,
@@ -45,7 +56,7 @@ def check(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Find labels that are wrong: units, charges, duplicates, fragments, outliers.
+    """Find labels that are wrong: units, charges, duplicates, fragments, outliers, no minima.
 
     Example: knncalc check clusters.extxyz.gz -r wb97xd_energy --output clean.extxyz.gz
     """
@@ -54,12 +65,15 @@ def check(
     from ase_knncalc.labels.files import check_files
     from ase_knncalc.labels.suspects import leave_out
 
-    check_outputs(data, ("--output", output, frame_writer), ("--cache", cache, cache_place))
+    inputs = [*data, *([frequencies] if frequencies else [])]
+    check_outputs(inputs, ("--output", output, frame_writer), ("--cache", cache, cache_place))
     prepared, suspects = check_files(
         data,
         baseline=baseline,
         keys=KeyMap(reference_energy=reference_key, baseline_energy=baseline_key),
         cache=cache,
+        minima=minima,
+        frequencies=frequencies,
         seed=seed,
         n_jobs=jobs,
         progress=not quiet,

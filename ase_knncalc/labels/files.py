@@ -15,9 +15,13 @@ from ase_knncalc.data.frames import is_jkqc
 from ase_knncalc.data.keys import LEVELS, key_map
 from ase_knncalc.errors import DataError, KNNCalcError
 from ase_knncalc.labels import contradictions
+from ase_knncalc.labels.minima import find_no_minima
 from ase_knncalc.labels.suspects import Suspect, find_suspects, recheck_baselines
 from ase_knncalc.labels.training_data import Prepared, prepare
 from ase_knncalc.settings import TrainingSettings
+
+# Of an element, for the fit that tells what is no minimum.
+_ENVIRONMENTS = 300
 
 
 def check_files(
@@ -27,6 +31,8 @@ def check_files(
     keys: KeyMap | None = None,
     settings: TrainingSettings | None = None,
     cache: str | os.PathLike[str] | None = None,
+    minima: bool = False,
+    frequencies: str | os.PathLike[str] | None = None,
     seed: int = 0,
     n_jobs: int = -1,
     progress: bool = False,
@@ -35,6 +41,8 @@ def check_files(
 
     Arguments as for :func:`ase_knncalc.train`; ``settings`` choose the descriptor. Frames with
     energies in another unit than the rest, which training refuses to read, are among ``omitted``.
+    With ``minima``, records that are no minima are looked for, too
+    (:func:`~ase_knncalc.labels.minima.find_no_minima`).
 
     Raises
     ------
@@ -44,13 +52,18 @@ def check_files(
         If baseline energies in the data are not those of the baseline.
     """
     keys = key_map(keys)
+    if settings is None:
+        few = {"environments": _ENVIRONMENTS, "curvature_frames": 0}
+        settings = TrainingSettings.for_forces(**few) if minima else TrainingSettings()
 
     def run(source: Any) -> Prepared:
         return prepare(
             source,
-            settings=settings or TrainingSettings(),
+            settings=settings,
             baseline=baseline,
             keys=keys,
+            minima=minima,
+            frequencies=frequencies,
             cache=cache,
             n_jobs=n_jobs,
             progress=progress,
@@ -70,7 +83,10 @@ def check_files(
         prepared = run(frames)
     prepared = replace(prepared, omitted=[*slips, *prepared.omitted])
     suspects = find_suspects(prepared.data, prepared.frames, seed=seed)
-    return prepared, recheck_baselines(prepared, suspects, refuse=False)
+    suspects = recheck_baselines(prepared, suspects, refuse=False)
+    if minima:
+        suspects += find_no_minima(prepared, settings, n_jobs=n_jobs, progress=progress)
+    return prepared, suspects
 
 
 def screen_units(

@@ -65,7 +65,8 @@ class Suspect:
     name, composition : str
     category : str
         What is the matter: ``unit``, ``sign``, ``charge``, ``multiplicity``, ``composition``,
-        ``duplicate``, ``fragments``, ``baseline`` or ``outlier`` (of unknown reason).
+        ``duplicate``, ``fragments``, ``baseline``, ``no-minimum`` or ``outlier`` (of unknown
+        reason).
     reason : str
         The same in words, with numbers.
     residual_ev : float
