@@ -156,8 +156,9 @@ def test_forces_are_the_gradient_and_results_are_copies(calculator, trimer) -> N
 
 def test_name_and_parameters_can_be_written(calculator, trimer) -> None:
     assert calculator.name == "knncalc"
-    parameters = KNNCalculator("saw-wb97xd", coverage=0.9, std_threshold=0.1).todict()
+    parameters = KNNCalculator(coverage=0.9, std_threshold=0.1).todict()
     assert json.loads(json.dumps(parameters)) == {"coverage": 0.9, "std_threshold": 0.1}
+    assert KNNCalculator("saw-wb97xd").todict() == {"model": "saw-wb97xd"}
     json.dumps(calculator.todict())
     with pytest.raises(TypeError):
         KNNCalculator("saw-wb97xd", "xtb")
