@@ -2,7 +2,7 @@
 
     python benchmarks/steps.py multibase_equilibrium.extxyz.gz
 
-For clusters of about 10 to 100 atoms, one process and thread, all in one run: GFN1-xTB by
+For clusters of about 10 to 80 atoms, one process and thread, all in one run: GFN1-xTB by
 tblite's calculator with its defaults (warm SCF), the general model with ``warm_start``, the same
 with ``forces_std`` asked for in each step, and without ``warm_start``.
 """
@@ -28,7 +28,7 @@ from ase_knncalc import KNNCalculator
 from ase_knncalc.data.frames import iter_frames
 
 HERE = Path(__file__).resolve().parent
-SIZES = (11, 20, 30, 40, 60, 80, 100)
+SIZES = (11, 20, 30, 40, 60, 80)
 STEPS = 20
 
 
