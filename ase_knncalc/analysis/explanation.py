@@ -71,7 +71,7 @@ class Explanation:
         """Plain values, for JSON."""
         from dataclasses import asdict
 
-        return asdict(self)
+        return {**asdict(self), "neighbors": [n._asdict() for n in self.neighbors]}
 
 
 def explain(

@@ -79,7 +79,8 @@ class Membership:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {"answer": self.answer, **asdict(self)}
+        nearest = None if self.nearest is None else self.nearest._asdict()
+        return {"answer": self.answer, **asdict(self), "nearest": nearest}
 
 
 def training_twins(
