@@ -25,6 +25,7 @@ def as_minimum(atoms: Atoms) -> Atoms:
     return found
 
 
+@pytest.mark.slow
 def test_check_names_records_that_are_no_minima(tmp_path) -> None:
     if not LABELS.exists():
         pytest.skip("the labels are in the source distribution, not in a wheel")
