@@ -181,9 +181,9 @@ def test_structures_without_a_common_element(normalize: bool) -> None:
 
 
 def test_on_sulfuric_acid_and_water() -> None:
-    data = Path(__file__).resolve().parents[2] / "data"
+    data = Path(__file__).resolve().parents[2] / "shared" / "data"
     if not data.is_dir():
-        pytest.skip(f"labelled data not found at {data.name!r} beside the project folder")
+        pytest.skip("labelled data not found at 'shared/data' beside the project folder")
     frames = read_dataset(data / "saw_equilibrium.extxyz.gz", require_reference=False).frames
     chosen = [frames[i] for i in np.random.default_rng(9).permutation(len(frames))[:90]]
     batch = compute_features(FCHL19(ELEMENTS), chosen, n_jobs=1)
