@@ -257,10 +257,8 @@ def _kernel_map(data: TrainingData, settings: TrainingSettings) -> KernelMap | N
 
 def _off_equilibrium(data: TrainingData) -> BoolArray:
     """Which structures have forces that somebody computed, shape (n,)."""
-    off = np.zeros(len(data), dtype=bool)
-    if data.forces is not None:
-        off[data.forces.rows[~data.forces.assumed]] = True
-    return off
+    n = len(data)
+    return np.zeros(n, dtype=bool) if data.forces is None else data.forces.computed(n)
 
 
 def _held_out_record(data: TrainingData, errors: FloatArray, std: FloatArray) -> HeldOutErrors:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ase_knncalc._lib.arrays import BoolArray, FloatArray, IntArray
+from ase_knncalc._lib.constants import MAD
 from ase_knncalc._lib.parallel import run
 from ase_knncalc._lib.profiling import stage
 from ase_knncalc._lib.progress import track
@@ -37,7 +38,6 @@ _PASSES = 3
 _ENOUGH = 0.002
 # Of a frame's force components, for the standard deviation of all.
 _COMBINATIONS = 4
-_MAD = 1.4826
 # Fewer frames than this say nothing of what is usual.
 _FEW = 30
 
@@ -185,7 +185,7 @@ def fit_with_forces(
         coefficients=final.coefficients,
         leave_one_out=_with_computed(one_out, out, labels),
         leave_group_out=out,
-        leverage=np.where(_computed(labels, len(folds)), group_leverage, one_leverage),
+        leverage=np.where(labels.computed(len(folds)), group_leverage, one_leverage),
         group_leverage=group_leverage,
         variance_factors=whole.variance_factors(energies.free.shape[1]),
         held_out=HeldOutForces(
@@ -205,19 +205,12 @@ def fit_with_forces(
     )
 
 
-def _computed(labels: ForceLabels, n: int) -> BoolArray:
-    """Which of n structures have forces that somebody computed."""
-    mask = np.zeros(n, dtype=bool)
-    mask[labels.rows[~labels.assumed]] = True
-    return mask
-
-
 def _with_computed(one_out: FloatArray, out: FloatArray, labels: ForceLabels) -> FloatArray:
     """Leave-one-out residuals; of frames with computed forces those without their group.
 
     Forces of a frame say nearly all of its energy that its neighbours on a trajectory do not.
     """
-    return np.where(_computed(labels, len(out)), out, one_out)
+    return np.where(labels.computed(len(out)), out, one_out)
 
 
 def _sample(rng: np.random.Generator, places: IntArray) -> IntArray:
@@ -443,5 +436,5 @@ def _outlying(values: FloatArray) -> BoolArray:
     if not np.all(np.isfinite(logs)):
         raise TrainingError("forces of some records are not finite: check the data (knncalc check)")
     usual = float(np.median(logs))
-    spread = _MAD * float(np.median(np.abs(logs - usual)))
+    spread = MAD * float(np.median(np.abs(logs - usual)))
     return np.asarray(logs > usual + _OUTLYING * spread)

@@ -36,6 +36,12 @@ class ForceLabels:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def computed(self, n: int) -> BoolArray:
+        """Which of n training structures have forces that somebody computed."""
+        mask = np.zeros(n, dtype=bool)
+        mask[self.rows[~self.assumed]] = True
+        return mask
+
     def take(self, places: IntArray) -> ForceLabels:
         """Some of these labels, in that order."""
         return ForceLabels(
