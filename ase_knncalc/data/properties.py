@@ -82,6 +82,27 @@ def add_frequencies(frames: Sequence[Atoms], path: str | os.PathLike[str]) -> in
     return added
 
 
+def frequencies_of(atoms: Atoms) -> FloatArray:
+    """Harmonic frequencies that a frame has in ``info``, cm⁻¹, shape (n,); none where it has none.
+
+    Raises
+    ------
+    DataError
+        If what is there is no list of finite numbers.
+    """
+    value = atoms.info.get(FREQUENCIES, ())
+    try:
+        found = np.asarray(value, dtype=np.float64).ravel()
+    except (TypeError, ValueError):
+        found = np.array([np.nan])
+    if not np.all(np.isfinite(found)):
+        raise DataError(
+            f"{atoms.info.get('name', atoms.symbols)}: info[{FREQUENCIES!r}] should be a list of "
+            f"frequencies in cm⁻¹, got {value!r}"
+        )
+    return found
+
+
 def _numbers(text: str, path: Path, line: int) -> FloatArray:
     try:
         found = np.array([float(part) for part in re.split(r"[;\s]+", text.strip()) if part])

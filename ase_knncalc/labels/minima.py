@@ -5,9 +5,7 @@ Their energies are right; a zero force there is not, and it spoils a model that 
 
 from __future__ import annotations
 
-import numpy as np
-
-from ase_knncalc.data.properties import FREQUENCIES
+from ase_knncalc.data.properties import frequencies_of
 from ase_knncalc.labels.suspects import Suspect
 from ase_knncalc.labels.training_data import ASSUMED, Prepared
 from ase_knncalc.settings import TrainingSettings
@@ -37,7 +35,7 @@ def find_no_minima(
     data, frames = prepared.data, prepared.frames
     reasons: dict[int, str] = {}
     for i, atoms in enumerate(frames):
-        known = np.asarray(atoms.info.get(FREQUENCIES, ()), dtype=np.float64)
+        known = frequencies_of(atoms)
         if len(known) and known.min() < 0 and not _has_forces(prepared, i):
             reasons[i] = f"it has an imaginary frequency, {-known.min():.0f}i cm⁻¹"
     if data.forces is not None:

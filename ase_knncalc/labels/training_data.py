@@ -21,7 +21,7 @@ from ase_knncalc.baselines import Baseline, make_baseline
 from ase_knncalc.data import KeyMap, Omission, check_spread, check_units, read_dataset
 from ase_knncalc.data.dataset import place_in_file
 from ase_knncalc.data.keys import key_map
-from ase_knncalc.data.properties import FREQUENCIES, add_frequencies
+from ase_knncalc.data.properties import add_frequencies, frequencies_of
 from ase_knncalc.descriptors import Descriptor, FeatureBatch, PowerSpectrum, compress, featurize
 from ase_knncalc.errors import BaselineError, DataError
 from ase_knncalc.labels.baseline import baseline_labels
@@ -207,8 +207,7 @@ def prepare(
 
 def _has_imaginary(atoms: Atoms) -> bool:
     """Whether a record that is said to be a minimum has an imaginary frequency."""
-    frequencies = np.asarray(atoms.info.get(FREQUENCIES, ()), dtype=np.float64)
-    return bool(np.any(frequencies < 0))
+    return bool(np.any(frequencies_of(atoms) < 0))
 
 
 def _compressed(
@@ -245,7 +244,7 @@ def _curvature_labels(
     frames: Sequence[Atoms], baseline: Baseline, settings: TrainingSettings, **options: Any
 ) -> CurvatureLabels | None:
     """Curvatures of a sample of the minima with frequencies: small ones, of every composition."""
-    able = [i for i, a in enumerate(frames) if a.info.get(ASSUMED) and FREQUENCIES in a.info]
+    able = [i for i, a in enumerate(frames) if a.info.get(ASSUMED) and len(frequencies_of(a))]
     order = np.random.default_rng(settings.seed).permutation(len(able))
     seen: Counter[str] = Counter()
     costs = []
@@ -259,8 +258,7 @@ def _curvature_labels(
         return None
     chosen = [frames[i] for i in rows]
     hessians = baseline_hessians(chosen, baseline, **options)
-    known = [np.asarray(a.info[FREQUENCIES], dtype=np.float64) for a in chosen]
-    return curvature_labels(rows, chosen, hessians, known)
+    return curvature_labels(rows, chosen, hessians, [frequencies_of(a) for a in chosen])
 
 
 def complete_baseline(

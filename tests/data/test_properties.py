@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ase.build import molecule
 
-from ase_knncalc.data.properties import FREQUENCIES, add_frequencies
+from ase_knncalc.data.properties import FREQUENCIES, add_frequencies, frequencies_of
 from ase_knncalc.errors import DataError
 
 
@@ -72,3 +72,14 @@ def test_a_packed_table_cut_short_is_refused(tmp_path) -> None:
     path.write_bytes(gzip.compress(b"name,frequencies_cm1\n" + b"a,1\n" * 4000)[:40])
     with pytest.raises(DataError, match="cannot read"):
         add_frequencies(frames("a"), path)
+
+
+@pytest.mark.parametrize("value", ["100;200", [1.0, float("nan")], [[1.0], [2.0, 3.0]], "none"])
+def test_frequencies_of_a_frame_that_are_none_are_told(value) -> None:
+    (atoms,) = frames("a")
+    assert not len(frequencies_of(atoms))
+    atoms.info[FREQUENCIES] = 100.0
+    assert frequencies_of(atoms).tolist() == [100.0]
+    atoms.info[FREQUENCIES] = value
+    with pytest.raises(DataError, match=r"a: info.*list of frequencies"):
+        frequencies_of(atoms)
