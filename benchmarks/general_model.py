@@ -15,12 +15,11 @@ folds of a training without their compositions saw them.
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
 import json
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
@@ -35,6 +34,7 @@ from scipy.stats import spearmanr
 from ase_knncalc import KNNCalculator, TrainingSettings, load_model, save_model, train
 from ase_knncalc.analysis.thermochemistry import wavenumbers
 from ase_knncalc.data.frames import iter_frames
+from ase_knncalc.data.properties import add_frequencies
 from ase_knncalc.model import KNNModel
 
 HERE = Path(__file__).resolve().parent
@@ -57,18 +57,23 @@ def left_out(composition: str) -> bool:
 def minima(folder: Path) -> list[Atoms]:
     """Published minima with energies and, where they are known, harmonic frequencies."""
     frames = list(iter_frames(folder / "multibase_equilibrium.extxyz.gz"))
-    csv.field_size_limit(2**30)
-    with gzip.open(folder / "multibase_properties.csv.gz", "rt", encoding="utf-8") as file:
-        for atoms, row in zip(frames, csv.DictReader(file), strict=True):
-            if row["name"] != atoms.info["name"]:
-                raise ValueError(f"{row['name']} is beside {atoms.info['name']}")
-            if row["frequencies_cm1"]:
-                known = [float(f) for f in row["frequencies_cm1"].split(";")]
-                atoms.info["frequencies_cm1"] = np.array(known)
+    add_frequencies(frames, folder / "multibase_properties.csv.gz")
     frames += iter_frames(folder / "saw_equilibrium.extxyz.gz")
     for atoms in frames:
         atoms.info["reference_energy"] = atoms.info["wb97xd_energy"]
     return frames
+
+
+def some(frames: list[Atoms], n: int) -> list[Atoms]:
+    """As many frames, from all compositions in turn."""
+    seen: Counter[str] = Counter()
+    order = np.random.default_rng(0).permutation(len(frames))
+    turns = []
+    for i in order:
+        composition = str(frames[i].info["composition"])
+        seen[composition] += 1
+        turns.append(seen[composition])
+    return [frames[i] for i in np.sort(order[np.argsort(turns, kind="stable")[:n]])]
 
 
 def labels() -> list[Atoms]:
@@ -93,12 +98,15 @@ def train_model(
     output: Annotated[Path, typer.Option("-o", "--output")],
     leave_out: bool = False,
     environments: int = 1500,
-    force_rows: int = 48,
+    force_rows: int = 60,
     curvature_frames: int = 600,
+    most_minima: int = 0,
     cache: Path = Path("general_model.cache"),
 ) -> None:
     """Train on all, or on what is not left out."""
-    frames = [a for a in minima(folder) + labels() if not (leave_out and held(a))]
+    known = [a for a in minima(folder) if not (leave_out and held(a))]
+    frames = some(known, most_minima or len(known))
+    frames += [a for a in labels() if not (leave_out and held(a))]
     model = train(
         frames,
         monomers=monomers(folder),
@@ -228,7 +236,12 @@ def held_minima(folder: Path) -> list[Atoms]:
 
 @app.command()
 def judge(
-    folder: Path, file: Path, output: Path | None = None, most: int = 300, relax: int = 40
+    folder: Path,
+    file: Path,
+    output: Path | None = None,
+    most: int = 300,
+    relax: int = 40,
+    relax_atoms: int = 40,
 ) -> None:
     """Errors and coverage on compositions left out, stratum by stratum."""
     model = load_model(file)
@@ -246,7 +259,9 @@ def judge(
     for name, frames in sorted(strata.items()):
         table.append({"stratum": name, **judged(model, frames)})
         print(json.dumps(table[-1]), flush=True)
-    small = [found[i] for i in order if len(found[i]) <= 40][:relax]
+    # In an order of its own, that does not depend on how many are judged above.
+    order = np.random.default_rng(0).permutation(len(found))
+    small = [found[i] for i in order if len(found[i]) <= relax_atoms][:relax]
     table.append({"stratum": "relaxed from minima", **relaxed(model, small)})
     print(json.dumps(table[-1]), flush=True)
     if output is not None:
