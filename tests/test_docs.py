@@ -65,7 +65,7 @@ def folder(tmp_path, monkeypatch, cluster_frames) -> Path:
     return tmp_path
 
 
-SLOW = ("tutorial", "active-learning")
+SLOW = ("tutorial", "active-learning", "exploration")
 
 
 # Structures that are far from the data are what the pages speak of.

@@ -26,7 +26,7 @@ from ase.data import covalent_radii
 from ase.symbols import Symbols
 
 from ase_knncalc._lib.arguments import checked, instance
-from ase_knncalc._lib.arrays import FloatArray
+from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc.errors import StructureError
 from ase_knncalc.model import KNNModel
 from ase_knncalc.store.integrity import check_monomers
@@ -302,13 +302,31 @@ def monomer_sum(molecules: Mapping[str, int], monomers: Monomers) -> float:
 
 def fragments(atoms: Atoms) -> list[Atoms]:
     """Heavy atoms that are bonded to each other, without hydrogen, one ``Atoms`` a molecule."""
+    heavy = Atoms(atoms.numbers, atoms.positions)[atoms.numbers > 1]
+    owner = molecule_numbers(heavy)
+    return [heavy[owner == i] for i in range(owner.max(initial=-1) + 1)]
+
+
+def molecule_numbers(heavy: Atoms) -> IntArray:
+    """Which molecule each heavy atom belongs to, shape (n_heavy,), counted by their first atoms."""
     from scipy.sparse.csgraph import connected_components
 
-    heavy = Atoms(atoms.numbers, atoms.positions)[atoms.numbers > 1]
     if not len(heavy):
-        return []
-    count, owner = connected_components(_bonded(heavy), directed=False)
-    return [heavy[owner == i] for i in range(count)]
+        return np.zeros(0, dtype=np.intp)
+    return np.asarray(connected_components(_bonded(heavy), directed=False)[1], dtype=np.intp)
+
+
+def hydrogen_hosts(atoms: Atoms) -> IntArray:
+    """Heavy atom, counted among these, that each hydrogen is nearest to, shape (n_hydrogen,).
+
+    In units of the sum of covalent radii. Without heavy atoms it is 0.
+    """
+    heavy, hydrogen = atoms.numbers > 1, atoms.numbers == 1
+    if not heavy.any():
+        return np.zeros(int(hydrogen.sum()), dtype=np.intp)
+    radii = covalent_radii[atoms.numbers]
+    ratio = atoms.get_all_distances() / (radii[:, None] + radii)
+    return np.asarray(ratio[np.ix_(hydrogen, heavy)].argmin(axis=1))
 
 
 def skeleton(atoms: Atoms) -> Skeleton:

@@ -18,6 +18,7 @@ from ase_knncalc.cli import (
     active,
     conversion,
     evaluation,
+    exploration,
     insight,
     interrupts,
     membership,
@@ -125,6 +126,7 @@ app.command("learning-curve")(evaluation.learning_curve)
 app.command("tune")(evaluation.tune)
 app.command("report")(report.report)
 app.command("sample")(active.sample)
+app.command("relax")(exploration.relax)
 app.command("select")(active.select)
 app.command("append")(active.append)
 app.command("active")(active.active)

@@ -65,6 +65,10 @@ ChargeOption = Annotated[
     Optional[int],  # noqa: UP045 - typer reads it at run time
     typer.Option(help="Total charge of every structure (default: each structure's own)."),
 ]
+CsvOption = Annotated[
+    Optional[Path],  # noqa: UP045 - typer reads it at run time
+    typer.Option("--csv", help="Also write the table as CSV."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 ReferenceKey = Annotated[

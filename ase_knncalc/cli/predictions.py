@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
@@ -14,6 +14,7 @@ from ase_knncalc.cli.options import (
     BaselineKey,
     BaselineOption,
     ChargeOption,
+    CsvOption,
     DaskOption,
     IgnoreCell,
     JobsOption,
@@ -24,7 +25,7 @@ from ase_knncalc.cli.options import (
     Structures,
 )
 from ase_knncalc.cli.outputs import check_outputs, refuse_omissions
-from ase_knncalc.cli.printing import csv_text, print_json, print_table
+from ase_knncalc.cli.printing import show
 from ase_knncalc.settings import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -33,11 +34,6 @@ if TYPE_CHECKING:
     from ase_knncalc.data import KeyMap
     from ase_knncalc.model import KNNModel
     from ase_knncalc.prediction import Predictions
-
-CsvOption = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option("--csv", help="Also write the table as CSV."),
-]
 
 AllowOther = Annotated[
     bool,
@@ -114,7 +110,7 @@ def predict(
 
         pairs = zip(frames, found, strict=True)
         write_frames(output, [annotate(a, p, coverage, charge) for a, p in pairs])
-    _show(f"Predictions of {model}", columns, rows, csv, as_json)
+    show(f"Predictions of {model}", columns, rows, csv, as_json)
 
 
 def rank(
@@ -192,7 +188,7 @@ def rank(
 
         best = order[:kept]
         write_frames(output, [annotate(frames[i], found[i], charge=charge) for i in best])
-    _show(f"{species}, {len(rows)} conformers", columns, rows[:kept], csv, as_json)
+    show(f"{species}, {len(rows)} conformers", columns, rows[:kept], csv, as_json)
 
 
 def _predicted(
@@ -264,29 +260,3 @@ def _species(frames: list[Atoms], charge: int | None) -> str:
             f"{len(species)}: {', '.join(species[:5])}; rank each on its own"
         )
     return str(species[0]) if species else ""
-
-
-def _show(
-    title: str,
-    columns: list[str],
-    rows: list[list[Any]],
-    csv: Path | None,
-    as_json: bool,
-) -> None:
-    if csv is not None:
-        from ase_knncalc._lib.files import atomic_write
-        from ase_knncalc.errors import DataError
-
-        with atomic_write(csv, DataError) as handle:
-            handle.write(csv_text(columns, rows).encode("utf-8"))
-    if as_json:
-        print_json([dict(zip(columns, row, strict=True)) for row in rows])
-        return
-    text = [[_cell(x) for x in row] for row in rows]
-    print_table(title, columns, text)
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, bool):
-        return "yes" if value else ""
-    return f"{value:.4f}" if isinstance(value, float) else value

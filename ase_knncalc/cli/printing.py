@@ -55,6 +55,34 @@ def print_table(
     Piped(file=stream, width=width).print(table)
 
 
+def show(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    csv_file: Path | None,
+    as_json: bool,
+) -> None:
+    """Rows as a table or JSON; and as CSV in a file, if one is named."""
+    if csv_file is not None:
+        from ase_knncalc._lib.files import atomic_write
+        from ase_knncalc.errors import DataError
+
+        with atomic_write(csv_file, DataError) as handle:
+            handle.write(csv_text(columns, rows).encode("utf-8"))
+    if as_json:
+        print_json([dict(zip(columns, row, strict=True)) for row in rows])
+        return
+    print_table(title, columns, [[_cell(x) for x in row] for row in rows])
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "yes" if value else ""
+    if value is None:
+        return "–"
+    return f"{value:.4f}" if isinstance(value, float) else value
+
+
 def csv_text(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """Comma-separated values with a header line."""
     buffer = io.StringIO()

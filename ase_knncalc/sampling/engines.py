@@ -40,7 +40,7 @@ class BaselineCalculator(Calculator):  # type: ignore[misc]
         self.results = {"energy": energy, "forces": forces}
 
 
-def make_engine(spec: Any) -> Calculator:
+def make_engine(spec: Any, *, warm_start: bool = False) -> Calculator:
     """Calculator that drives the sampling.
 
     Parameters
@@ -48,11 +48,14 @@ def make_engine(spec: Any) -> Calculator:
     spec
         A calculator, ``"model:NAME_OR_FILE"`` for a :class:`KNNCalculator`, or a baseline as for
         :func:`ase_knncalc.baselines.make_baseline` (``"GFN1-xTB"``, ``"tblite:GFN2-xTB"``, …).
+    warm_start
+        Of a :class:`KNNCalculator` that is made.
     """
     if isinstance(spec, Calculator):
         return spec
     if isinstance(spec, str) and spec.startswith("model:"):
         from ase_knncalc.calculator import KNNCalculator
 
-        return KNNCalculator(spec.removeprefix("model:"), on_novelty="ignore")
+        name = spec.removeprefix("model:")
+        return KNNCalculator(name, on_novelty="ignore", warm_start=warm_start)
     return BaselineCalculator(spec)

@@ -1,0 +1,115 @@
+"""``knncalc relax``, ``unique`` and ``thermo``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ase_knncalc.cli.options import (
+    ChargeOption,
+    CsvOption,
+    DaskOption,
+    IgnoreCell,
+    JobsOption,
+    JsonOption,
+    ModelOption,
+    QuietOption,
+    StrictOption,
+    Structures,
+)
+from ase_knncalc.cli.outputs import check_outputs, refuse_omissions
+from ase_knncalc.cli.printing import show
+from ase_knncalc.settings import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from ase_knncalc.data import Omission
+
+OutputOption = Annotated[
+    Path, typer.Option("--output", "-o", help="extxyz, xyz(.gz), traj, db or csv to write.")
+]
+
+
+def relax(
+    structures: Structures,
+    output: OutputOption,
+    model: ModelOption = DEFAULT_MODEL,
+    csv: CsvOption = None,
+    optimizer: Annotated[str, typer.Option(help="Any of ASE's: BFGS, LBFGS, FIRE, …")] = "BFGS",
+    fmax: Annotated[float, typer.Option(help="Largest force on an atom in the end, eV/Å.")] = 0.01,
+    steps: Annotated[int, typer.Option(min=1, help="Most steps of each structure.")] = 500,
+    engine: Annotated[
+        str, typer.Option(help="A baseline to relax with (GFN1-xTB, …) in place of the model.")
+    ] = "",
+    charge: ChargeOption = None,
+    jobs: JobsOption = -1,
+    dask: DaskOption = None,
+    ignore_cell: IgnoreCell = False,
+    strict: StrictOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Relax structures, and say which fell apart, moved protons, or left what the model knows.
+
+    Killed, it goes on where it was: finished relaxations are in <output>.part.db until all are.
+
+    Example: knncalc relax pool.extxyz -m multibase-wb97xd -o relaxed.extxyz
+    """
+    from ase_knncalc.data import write_frames
+    from ase_knncalc.data.frames import frame_writer
+    from ase_knncalc.exploration import relax_frames
+    from ase_knncalc.exploration.relaxation import COLUMNS, relaxation_row
+    from ase_knncalc.store import find_model
+
+    inputs = structures if engine else [*structures, find_model(model)]
+    check_outputs(inputs, ("--output", output, frame_writer), ("--csv", csv, None))
+    frames, omitted = _read(structures, ignore_cell)
+    kept = Path(f"{output}.part.db")
+    found, failed = relax_frames(
+        frames,
+        engine or f"model:{model}",
+        optimizer=optimizer,
+        fmax=fmax,
+        steps=steps,
+        charge=charge,
+        kept=kept,
+        n_jobs=jobs,
+        progress=not quiet,
+    )
+    _tell([*omitted, *failed], len(frames) + len(omitted), strict)
+    write_frames(output, found)
+    kept.unlink()
+    rows = [list(relaxation_row(a).values()) for a in found]
+    show(f"{len(rows)} structures relaxed, in {output}", COLUMNS, rows, csv, as_json)
+
+
+def _read(structures: list[Path], ignore_cell: bool) -> tuple[list[Atoms], list[Omission]]:
+    """Structures that could be read, and what could not."""
+    from ase_knncalc.data import KeyMap, Omission, read_structures
+    from ase_knncalc.data.paths import file_stem
+    from ase_knncalc.errors import DataError
+
+    omitted: list[Omission] = []
+
+    def note(path: Path, error: DataError) -> None:
+        omitted.append(Omission(len(omitted), file_stem(path), path.name, str(error), "unreadable"))
+
+    frames = read_structures(structures, keys=KeyMap(ignore_cell=ignore_cell), on_error=note)
+    return frames, omitted
+
+
+def _tell(omitted: list[Omission], total: int, strict: bool) -> None:
+    """Say what was left out; with ``strict``, or if that is everything, it is an error."""
+    from ase_knncalc.data import report_omissions
+    from ase_knncalc.errors import DataError
+
+    if strict:
+        refuse_omissions(omitted, total)
+    if len(omitted) == total:
+        raise DataError(f"no structure is left; {report_omissions(omitted, total)}")
+    if omitted:
+        print(report_omissions(omitted, total), file=sys.stderr)

@@ -1,0 +1,10 @@
+"""From candidates to what is worth a calculation: relaxed, distinct, with Gibbs energies.
+
+Each step is a function of a list of structures, and takes what the step before it gives.
+"""
+
+from __future__ import annotations
+
+from ase_knncalc.exploration.relaxation import relax_frames
+
+__all__ = ["relax_frames"]
