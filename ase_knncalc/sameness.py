@@ -3,9 +3,10 @@
 From the strictest to the loosest: the same bits (:func:`exact_bytes`), the same atoms in the same
 order but for a translation (:func:`largest_shift`), in whatever orientation and order
 (:class:`DuplicateFinder`; :func:`matching_order` and :func:`turned` say how the one becomes the
-other). Where positions were not kept, places of descriptors tell (:func:`near_pairs`), and the
-shift of atoms that such a distance stands for is compared with :data:`SAME_IN_METRIC`. What has
-another :func:`species` is never the same.
+other), and nearly so, as relaxations end (:func:`fitted_rmsd`; :func:`symmetry_number` of a
+structure with itself). Where positions were not kept, places of descriptors tell
+(:func:`near_pairs`), and the shift of atoms that such a distance stands for is compared with
+:data:`SAME_IN_METRIC`. What has another :func:`species` is never the same.
 """
 
 from __future__ import annotations
@@ -145,6 +146,127 @@ def _views(atoms: Atoms) -> FloatArray:
     return np.concatenate(columns, axis=1)
 
 
+def fitted_rmsd(there: Atoms, here: Atoms, tolerance: float) -> float:
+    """Root mean square shift of the atoms of two structures turned, mirrored, reordered to fit.
+
+    Two atoms of ``here``, with the centre, are laid on each pair of ``there`` that may be they; the
+    others are given to the nearest of their element and all are fitted, in turn, until nothing
+    changes.
+
+    Parameters
+    ----------
+    there, here
+        Structures of the same elements.
+    tolerance
+        What is to be found, in Å: pairs are passed over whose distances to all atoms differ by
+        much more.
+
+    Returns
+    -------
+    float
+        In Å: the first that is within the tolerance, else the smallest; inf where no pair may be
+        they, as is so of structures that are far from the tolerance.
+    """
+    p, q = centred(there), centred(here)
+    best = np.inf
+    for start in _superpositions(there, here, 4.0 * tolerance, mirrored=True):
+        order, last = _nearest_of_kind(p @ start, q, there, here), None
+        for _ in range(20):
+            if last is not None and np.array_equal(order, last):
+                break
+            matrix, last = _fit(p[order], q), order
+            order = _nearest_of_kind(p @ matrix, q, there, here)
+        best = min(best, float(np.sqrt(np.mean(np.sum((p[order] @ matrix - q) ** 2, axis=1)))))
+        if best <= tolerance:
+            break
+    return best
+
+
+def symmetry_number(atoms: Atoms, tolerance: float = 0.05) -> int:
+    """In how many ways a structure can be turned onto itself.
+
+    Parameters
+    ----------
+    atoms
+        At a minimum.
+    tolerance
+        Largest shift of an atom, in Å.
+
+    Examples
+    --------
+    >>> from ase.build import molecule
+    >>> [symmetry_number(molecule(name)) for name in ("H2O", "NH3", "CH4", "CO2", "HCN")]
+    [2, 3, 12, 2, 1]
+    """
+    q = centred(atoms)
+    count = 0
+    for start in _superpositions(atoms, atoms, 4.0 * tolerance, mirrored=False):
+        order = _nearest_of_kind(q @ start, q, atoms, atoms)
+        turned = q[order] @ _fit(q[order], q, mirrored=False)
+        count += bool(np.linalg.norm(turned - q, axis=1).max() <= tolerance)
+    return max(count, 1)
+
+
+def _fit(p: FloatArray, q: FloatArray, *, mirrored: bool = True) -> FloatArray:
+    """Orthogonal matrix that turns centred positions p (n, 3) onto q; mirrors, if it may."""
+    left, _, right = np.linalg.svd(p.T @ q)
+    if not mirrored and np.linalg.det(left @ right) < 0:
+        left[:, -1] *= -1.0
+    return np.asarray(left @ right)
+
+
+def _nearest_of_kind(moved: FloatArray, q: FloatArray, there: Atoms, here: Atoms) -> IntArray:
+    """Atoms of ``there``, moved onto ``here``, in the order of it."""
+    from scipy.optimize import linear_sum_assignment
+
+    cost = np.sum((q[:, None] - moved) ** 2, axis=2)
+    cost[here.numbers[:, None] != there.numbers] = 1e6
+    return np.asarray(linear_sum_assignment(cost)[1])
+
+
+def _superpositions(
+    there: Atoms, here: Atoms, limit: float, *, mirrored: bool
+) -> Iterator[FloatArray]:
+    """Orthogonal matrices (3, 3) that lay two atoms of ``there`` on two of ``here``."""
+    p, q = centred(there), centred(here)
+    views = _views(there), _views(here)
+    likely = np.sqrt(np.mean((views[0] - views[1][:, None]) ** 2, axis=2)) <= limit
+    likely &= here.numbers[:, None] == there.numbers
+    counts, reach = likely.sum(axis=1), np.linalg.norm(q, axis=1)
+    # Few to try, and far out: these fix directions.
+    first = np.lexsort((-reach, counts + len(q) * (reach < 0.3)))[0]
+    if not counts.all() or reach[first] < 0.3:
+        if len(q) == 1 and there.numbers[0] == here.numbers[0]:
+            yield np.eye(3)
+        return
+    across = np.linalg.norm(np.cross(q[first] / reach[first], q), axis=1)
+    second = np.lexsort((-across, counts + len(q) * (across < 0.3)))[0]
+    for a in np.flatnonzero(likely[first]):
+        if abs(np.linalg.norm(p[a]) - reach[first]) > 2.0 * limit:
+            continue
+        if across[second] < 0.3:  # a line
+            yield _frame(p[a]).T @ _frame(q[first])
+            continue
+        for b in np.flatnonzero(likely[second]):
+            apart = np.linalg.norm(p[a] - p[b]) - np.linalg.norm(q[first] - q[second])
+            if a == b or abs(apart) > 2.0 * limit:
+                continue
+            old, new = _frame(p[a], p[b]), _frame(q[first], q[second])
+            yield old.T @ new
+            if mirrored:
+                yield (old * [[1.0], [1.0], [-1.0]]).T @ new
+
+
+def _frame(first: FloatArray, second: FloatArray | None = None) -> FloatArray:
+    """Orthonormal rows: along the first vector, to the side of the second, and across both."""
+    along = first / np.linalg.norm(first)
+    if second is None or np.linalg.norm(np.cross(along, second)) < 1e-6:
+        second = np.eye(3)[np.abs(along).argmin()]
+    side = second - along * (along @ second)
+    side /= np.linalg.norm(side)
+    return np.array([along, side, np.cross(along, side)])
+
+
 def near_pairs(x: FloatArray, block: int = 1000) -> Iterator[tuple[int, int]]:
     """Pairs of rows (a < b) that differ by a small share of their length, ascending by a.
 
@@ -221,7 +343,7 @@ class DuplicateFinder:
     def add(self, atoms: Atoms, charge: int, multiplicity: int) -> None:
         """Remember a structure, new or not, under the number of those before it."""
         group = self._groups.setdefault(species(atoms, charge, multiplicity), _Group())
-        invariants = _invariants(*_sorted_distances(atoms))
+        invariants = _invariants(*sorted_distances(atoms))
         place = bisect_left(group.order, invariants[0])
         group.order.insert(place, float(invariants[0]))
         group.invariants.insert(place, invariants)
@@ -232,14 +354,14 @@ class DuplicateFinder:
         group = self._groups.get(species(atoms, charge, multiplicity))
         if group is None:
             return
-        distances, weights = _sorted_distances(atoms)
+        distances, weights = sorted_distances(atoms)
         invariants = _invariants(distances, weights)
         first = bisect_left(group.order, invariants[0] - self._limit)
         last = bisect_right(group.order, invariants[0] + self._limit)
         for i in range(first, last):
             if np.abs(group.invariants[i] - invariants).max() > self._limit:
                 continue
-            other, _ = _sorted_distances(self._frames[group.members[i]])
+            other, _ = sorted_distances(self._frames[group.members[i]])
             if not distances.size or np.abs(other - distances).max() <= self._limit:
                 yield group.members[i]
 
@@ -249,8 +371,14 @@ def _pairs(n_atoms: int) -> tuple[np.ndarray, np.ndarray]:
     return np.triu_indices(n_atoms, 1)
 
 
-def _sorted_distances(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
-    """Distances, sorted within each pair of elements, and the product of charges of each."""
+def sorted_distances(atoms: Atoms) -> tuple[np.ndarray, np.ndarray]:
+    """Distances, sorted within each pair of elements, and the product of charges of each.
+
+    Returns
+    -------
+    distances, weights : ndarray, shape (n_pairs,)
+        Å; products of atomic numbers.
+    """
     i, j = _pairs(len(atoms))
     positions = atoms.positions
     distances = np.linalg.norm(positions[i] - positions[j], axis=1)

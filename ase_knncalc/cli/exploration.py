@@ -87,6 +87,42 @@ def relax(
     show(f"{len(rows)} structures relaxed, in {output}", COLUMNS, rows, csv, as_json)
 
 
+def unique(
+    structures: Structures,
+    output: OutputOption,
+    energy: Annotated[
+        float, typer.Option(help="Energies of one structure differ by this at most, eV.")
+    ] = 0.005,
+    rmsd: Annotated[
+        float, typer.Option(help="Its atoms are shifted by this at most, root mean square, Å.")
+    ] = 0.1,
+    charge: ChargeOption = None,
+    csv: CsvOption = None,
+    ignore_cell: IgnoreCell = False,
+    strict: StrictOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Keep each structure once, whatever its orientation, order of atoms and handedness.
+
+    Example: knncalc unique relaxed.extxyz -o unique.extxyz
+    """
+    from ase_knncalc.data import write_frames
+    from ase_knncalc.data.frames import frame_writer
+    from ase_knncalc.exploration import distinct_groups
+    from ase_knncalc.exploration.distinct import COLUMNS, group_row, representatives
+
+    check_outputs(structures, ("--output", output, frame_writer), ("--csv", csv, None))
+    frames, omitted = _read(structures, ignore_cell)
+    groups, failed = distinct_groups(
+        frames, energy_tolerance=energy, rmsd_tolerance=rmsd, charge=charge
+    )
+    _tell([*omitted, *failed], len(frames) + len(omitted), strict)
+    write_frames(output, representatives(frames, groups))
+    rows = [list(group_row(frames, group).values()) for group in groups]
+    show(f"{len(rows)} of {len(frames)} structures differ, in {output}",
+         COLUMNS, rows, csv, as_json)  # fmt: skip
+
+
 def _read(structures: list[Path], ignore_cell: bool) -> tuple[list[Atoms], list[Omission]]:
     """Structures that could be read, and what could not."""
     from ase_knncalc.data import KeyMap, Omission, read_structures
