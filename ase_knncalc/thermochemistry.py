@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from ase_knncalc.analysis.thermochemistry import (
+    Minimum,
     Thermochemistry,
     binding_gibbs_energy,
     gibbs_energy,
+    minimum_of,
     rotor,
     wavenumbers,
 )
 
-__all__ = ["Thermochemistry", "binding_gibbs_energy", "gibbs_energy", "rotor", "wavenumbers"]
+__all__ = [
+    "Minimum",
+    "Thermochemistry",
+    "binding_gibbs_energy",
+    "gibbs_energy",
+    "minimum_of",
+    "rotor",
+    "wavenumbers",
+]

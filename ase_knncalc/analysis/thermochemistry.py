@@ -8,6 +8,8 @@ References
 ----------
 R. F. Ribeiro, A. V. Marenich, C. J. Cramer, D. G. Truhlar, J. Phys. Chem. B 115, 14556 (2011):
 quasi-harmonic approximation by raising soft modes.
+
+S. Grimme, Chem. Eur. J. 18, 9955 (2012): by an entropy between oscillator and free rotor.
 """
 
 from __future__ import annotations
@@ -17,21 +19,30 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 from ase import Atoms, units
 from ase.calculators.calculator import PropertyNotImplementedError
 from ase.symbols import Symbols
 
-from ase_knncalc._lib.arguments import Count, Positive, checked, instance
+from ase_knncalc._lib.arguments import Count, OneOf, Positive, checked, instance
 from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc.charges import stated_copy
 from ase_knncalc.errors import SettingsError, StructureError
 from ase_knncalc.labels.curvatures import LINE, in_wavenumbers, vibrations
+from ase_knncalc.sameness import symmetry_number
 from ase_knncalc.structure import check_structure, resolve_charge, structure_label
 
 # Modes that are more imaginary than this are no noise of finite differences, cm⁻¹.
 _IMAGINARY = 30.0
+# Nor are oscillators softer than this, whose entropy would have no bound, cm⁻¹.
+_NOISE = 1.0
+# Of the free rotors that stand for soft modes, kg m² (Grimme 2012).
+_LARGEST_MOMENT = 1e-44
+
+Treatment = Literal["truhlar", "grimme", "harmonic"]
+TREATMENTS: tuple[str, ...] = get_args(Treatment)
 
 
 @dataclass(frozen=True)
@@ -71,13 +82,109 @@ class Thermochemistry:
     charge: int = 0
 
 
+@dataclass(frozen=True, eq=False)
+class Minimum:
+    """What statistical mechanics has to know of a structure; :meth:`at` does it.
+
+    Attributes
+    ----------
+    atoms : Atoms
+        Masses, positions and name count.
+    energy, energy_std : float
+        eV; NaN where the calculator knows no std.
+    wavenumbers : ndarray, shape (n_modes,)
+        Harmonic, cm⁻¹, ascending; imaginary ones are negative.
+    symmetry : int
+        Rotational symmetry number.
+    charge, multiplicity : int
+    """
+
+    atoms: Atoms
+    energy: float
+    energy_std: float
+    wavenumbers: FloatArray
+    symmetry: int
+    charge: int
+    multiplicity: int
+
+    @property
+    def imaginary(self) -> FloatArray:
+        """Imaginary modes that are no noise of finite differences, cm⁻¹, as negative numbers."""
+        return self.wavenumbers[self.wavenumbers < -_IMAGINARY]
+
+    def at(
+        self,
+        temperature: float = 298.15,
+        pressure: float = 101325.0,
+        *,
+        treatment: Treatment = "truhlar",
+        lowest: float | None = 100.0,
+    ) -> Thermochemistry:
+        """Thermal quantities; arguments and errors are those of :func:`gibbs_energy`."""
+        for name, value in (("temperature", temperature), ("pressure", pressure)):
+            checked(name, value, Positive)
+        checked("lowest", lowest, Positive | None)
+        checked("treatment", treatment, OneOf(TREATMENTS))
+        from ase.thermochemistry import IdealGasThermo
+
+        if len(self.imaginary):
+            raise StructureError(
+                f"{structure_label(self.atoms)} is no minimum: it has a mode of "
+                f"{-self.wavenumbers[0]:.0f}i cm⁻¹; relax it further (fmax 0.005 eV/Å), from a "
+                "slightly displaced structure"
+            )
+        # Noise around zero is a soft mode.
+        modes = np.maximum(np.abs(self.wavenumbers), _NOISE)
+        if treatment == "truhlar" and lowest is not None:
+            modes = np.maximum(self.wavenumbers, lowest)
+        thermo = IdealGasThermo(
+            vib_energies=modes * units.invcm,
+            geometry=rotor(self.atoms),
+            potentialenergy=self.energy,
+            atoms=self.atoms,
+            symmetrynumber=self.symmetry,
+            spin=(self.multiplicity - 1) / 2,
+        )
+        enthalpy = float(thermo.get_enthalpy(temperature, verbose=False))
+        entropy = float(thermo.get_entropy(temperature, pressure, verbose=False))
+        if treatment == "grimme" and lowest is not None:
+            entropy += _rotor_entropy_gained(modes, temperature, lowest)
+        return Thermochemistry(
+            energy=self.energy,
+            zero_point=float(modes.sum() * units.invcm / 2),
+            enthalpy=enthalpy,
+            gibbs=enthalpy - temperature * entropy,
+            entropy=entropy,
+            energy_std=self.energy_std,
+            wavenumbers=self.wavenumbers,
+            temperature=temperature,
+            pressure=pressure,
+            numbers=tuple(sorted(self.atoms.numbers.tolist())),
+            charge=self.charge,
+        )
+
+
+def _rotor_entropy_gained(modes: FloatArray, temperature: float, lowest: float) -> float:
+    """What soft modes as free rotors have more entropy than as oscillators, eV/K."""
+    quantum = modes * units.invcm / (units.kB * temperature)
+    oscillator = quantum / np.expm1(quantum) - np.log1p(-np.exp(-quantum))
+    # The moment of inertia of a free rotor that has this wavenumber, kg m².
+    moment = units._hplanck / (8.0 * np.pi**2 * units._c * 100.0 * modes)
+    moment *= _LARGEST_MOMENT / (moment + _LARGEST_MOMENT)
+    kt = units._k * temperature
+    free = 0.5 + 0.5 * np.log(8.0 * np.pi**3 * moment * kt / units._hplanck**2)
+    weight = 1.0 / (1.0 + (lowest / modes) ** 4)
+    return float(units.kB * np.sum((1.0 - weight) * (free - oscillator)))
+
+
 def gibbs_energy(
     atoms: Atoms,
     *,
     temperature: float = 298.15,
     pressure: float = 101325.0,
+    treatment: Treatment = "truhlar",
     lowest: float | None = 100.0,
-    symmetry: int = 1,
+    symmetry: int | None = 1,
     delta: float = 0.01,
     fmax: float | None = 0.05,
 ) -> Thermochemistry:
@@ -91,11 +198,14 @@ def gibbs_energy(
         At a minimum, with a calculator that has forces.
     temperature, pressure
         K and Pa.
+    treatment
+        Of soft modes: ``"truhlar"`` raises those below ``lowest`` to it in all terms, ``"grimme"``
+        gives modes around it, and below, the entropy of free rotors, ``"harmonic"`` leaves them.
     lowest
-        Softer modes count as this many cm⁻¹ in all terms (quasi-harmonic approximation); None
-        leaves them as they are.
+        In cm⁻¹; None is ``"harmonic"``.
     symmetry
-        Rotational symmetry number: 2 for water, 3 for ammonia, 1 for most clusters.
+        Rotational symmetry number: 2 for water, 3 for ammonia, 1 for most clusters. None counts
+        (:func:`ase_knncalc.sameness.symmetry_number`).
     delta
         Displacement, Å; 6 n_atoms + 1 calculations are made.
     fmax
@@ -110,53 +220,52 @@ def gibbs_energy(
     StructureError
         If the structure is not relaxed, or no minimum.
     """
-    for name, value in (("temperature", temperature), ("pressure", pressure), ("delta", delta)):
+    for name, value in (("temperature", temperature), ("pressure", pressure)):
         checked(name, value, Positive)
     checked("lowest", lowest, Positive | None)
-    checked("fmax", fmax, Positive | None)
-    checked("symmetry", symmetry, Count)
-    from ase.thermochemistry import IdealGasThermo
+    checked("treatment", treatment, OneOf(TREATMENTS))
+    found = minimum_of(atoms, symmetry=symmetry, delta=delta, fmax=fmax)
+    return found.at(temperature, pressure, treatment=treatment, lowest=lowest)
 
+
+def minimum_of(
+    atoms: Atoms,
+    *,
+    symmetry: int | None = None,
+    delta: float = 0.01,
+    fmax: float | None = 0.05,
+) -> Minimum:
+    """Energy and modes of a relaxed structure; arguments are those of :func:`gibbs_energy`.
+
+    Raises
+    ------
+    SettingsError
+        If there is no calculator, it has no forces, or a number makes no sense.
+    StructureError
+        If the structure is not relaxed.
+    """
+    checked("delta", delta, Positive)
+    checked("fmax", fmax, Positive | None)
+    checked("symmetry", symmetry, Count | None)
     largest = float(np.linalg.norm(_forces(atoms), axis=1).max())
-    label = structure_label(atoms)
     if fmax is not None and largest > fmax:
         raise StructureError(
-            f"{label} is not relaxed: the largest force on an atom is {largest:.3g} eV/Å, and "
-            f"vibrations and Gibbs energies belong to minima (at most {fmax:g} eV/Å). Relax it "
-            "with this calculator (fmax=0.01 to 0.05 eV/Å, without constraints); gibbs_energy(…, "
-            "fmax=…) allows for larger forces"
+            f"{structure_label(atoms)} is not relaxed: the largest force on an atom is "
+            f"{largest:.3g} eV/Å, and vibrations and Gibbs energies belong to minima (at most "
+            f"{fmax:g} eV/Å). Relax it with this calculator (fmax=0.01 to 0.05 eV/Å, without "
+            "constraints; knncalc relax); fmax=… allows for larger forces"
         )
     charge, multiplicity = resolve_charge(atoms)
     energy = float(atoms.get_potential_energy())
     std = float(getattr(atoms.calc, "results", {}).get("energy_std", math.nan))
-    modes = wavenumbers(atoms, delta=delta)
-    if len(modes) and modes[0] < -_IMAGINARY:
-        raise StructureError(
-            f"{label} is no minimum: it has a mode of {-modes[0]:.0f}i cm⁻¹; relax it further "
-            "(fmax 0.005 eV/Å), from a slightly displaced structure"
-        )
-    # Noise around zero is a soft mode.
-    used = np.maximum(modes, lowest) if lowest is not None else np.abs(modes)
-    thermo = IdealGasThermo(
-        vib_energies=used * units.invcm,
-        geometry=rotor(atoms),
-        potentialenergy=energy,
-        atoms=atoms,
-        symmetrynumber=symmetry,
-        spin=(multiplicity - 1) / 2,
-    )
-    return Thermochemistry(
+    return Minimum(
+        atoms=stated_copy(atoms),
         energy=energy,
-        zero_point=float(used.sum() * units.invcm / 2),
-        enthalpy=float(thermo.get_enthalpy(temperature, verbose=False)),
-        gibbs=float(thermo.get_gibbs_energy(temperature, pressure, verbose=False)),
-        entropy=float(thermo.get_entropy(temperature, pressure, verbose=False)),
         energy_std=std,
-        wavenumbers=modes,
-        temperature=temperature,
-        pressure=pressure,
-        numbers=tuple(sorted(atoms.numbers.tolist())),
+        wavenumbers=wavenumbers(atoms, delta=delta),
+        symmetry=symmetry_number(atoms) if symmetry is None else symmetry,
         charge=charge,
+        multiplicity=multiplicity,
     )
 
 

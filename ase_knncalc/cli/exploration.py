@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
@@ -19,6 +19,7 @@ from ase_knncalc.cli.options import (
     QuietOption,
     StrictOption,
     Structures,
+    ranges,
 )
 from ase_knncalc.cli.outputs import check_outputs, refuse_omissions
 from ase_knncalc.cli.printing import show
@@ -121,6 +122,101 @@ def unique(
     rows = [list(group_row(frames, group).values()) for group in groups]
     show(f"{len(rows)} of {len(frames)} structures differ, in {output}",
          COLUMNS, rows, csv, as_json)  # fmt: skip
+
+
+def thermo(
+    structures: Structures,
+    model: ModelOption = DEFAULT_MODEL,
+    output: Annotated[
+        Optional[Path],  # noqa: UP045 - typer reads it at run time
+        typer.Option("--output", "-o", help="Structures with all of it: extxyz, traj, db, csv."),
+    ] = None,
+    csv: CsvOption = None,
+    temperature: Annotated[
+        str,
+        typer.Option("--temperature", "-T", help="K: one, several (250,298.15), or 200:300:10."),
+    ] = "298.15",
+    pressure: Annotated[
+        str, typer.Option("--pressure", "-p", help="Pa, in the same ways.")
+    ] = "101325",
+    treatment: Annotated[
+        str, typer.Option(help="Of soft modes: truhlar, grimme or harmonic.")
+    ] = "truhlar",
+    lowest: Annotated[float, typer.Option(help="Modes below are soft, cm⁻¹.")] = 100.0,
+    symmetry: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Rotational symmetry number of each (default: counted)."),
+    ] = None,
+    fmax: Annotated[
+        float, typer.Option(help="Largest force on an atom of what counts as relaxed, eV/Å.")
+    ] = 0.05,
+    boltzmann: Annotated[
+        bool, typer.Option("--boltzmann", help="A row for each composition in equilibrium.")
+    ] = False,
+    charge: ChargeOption = None,
+    jobs: JobsOption = -1,
+    dask: DaskOption = None,
+    ignore_cell: IgnoreCell = False,
+    strict: StrictOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Enthalpies, entropies and Gibbs energies, of structures and of binding, with their error.
+
+    Structures are relaxed with the same model before (knncalc relax); molecules are here. Killed,
+    it goes on where it was: what is finished is in <output>.part.db until all is.
+
+    Example: knncalc thermo unique.extxyz -T 250,298.15 --treatment grimme --csv gibbs.csv
+    """
+    from ase_knncalc.data import write_frames
+    from ase_knncalc.data.frames import frame_writer
+    from ase_knncalc.exploration import Conditions, gibbs_table
+    from ase_knncalc.exploration.thermo import SHOWN
+    from ase_knncalc.store import find_model
+
+    check_outputs(
+        [*structures, find_model(model)],
+        ("--output", output, frame_writer),
+        ("--csv", csv, None),
+    )
+    conditions = Conditions(
+        temperatures=ranges("--temperature", temperature),
+        pressures=ranges("--pressure", pressure),
+        treatment=treatment,
+        lowest=lowest,
+    )
+    frames, omitted = _read(structures, ignore_cell)
+    kept = None if output is None else Path(f"{output}.part.db")
+    table = gibbs_table(
+        frames,
+        f"model:{model}",
+        conditions,
+        symmetry=symmetry,
+        fmax=fmax,
+        charge=charge,
+        kept=kept,
+        n_jobs=jobs,
+        progress=not quiet,
+    )
+    _tell([*omitted, *table.omitted], len(frames) + len(omitted), strict)
+    if output is not None:
+        write_frames(output, table.frames())
+    if kept is not None:
+        kept.unlink()
+    found = table.averages() if boltzmann else table.rows()
+    if not found:
+        from ase_knncalc.errors import DataError
+
+        raise DataError("no structure is a minimum: all have imaginary modes; relax them further")
+    columns = [key for key in found[0] if as_json or csv is not None or boltzmann or key in SHOWN]
+    show(
+        f"{len(table.minima)} minima; binding is against the molecules' own minima on the "
+        f"same surface, {model}; soft modes: {treatment}",
+        columns,
+        [[row[key] for key in columns] for row in found],
+        csv,
+        as_json,
+    )
 
 
 def _read(structures: list[Path], ignore_cell: bool) -> tuple[list[Atoms], list[Omission]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Optional, TypeVar
 
@@ -137,3 +138,31 @@ def numbers(option: str, text: str, kind: type[Number]) -> tuple[Number, ...]:
     except ValueError:
         what, example = ("whole numbers", "100,200") if kind is int else ("numbers", "0.5,200")
         raise SettingsError(f"{option} {text!r}: expected {what}, as in {example}") from None
+
+
+def ranges(option: str, text: str) -> tuple[float, ...]:
+    """Numbers as for :func:`numbers`, of which each may be a range such as ``200:300:10``.
+
+    Raises
+    ------
+    SettingsError
+        If one is neither, or a range does not end.
+    """
+    import numpy as np
+
+    from ase_knncalc.errors import SettingsError
+
+    found: list[float] = []
+    for part in text.split(","):
+        try:
+            first, *more = (float(x) for x in part.split(":"))
+            last, step = [*(more or [first]), 1.0][:2] if len(more) < 2 else more
+            count = int((last - first) / step + 1e-9) + 1
+            found += (first + step * np.arange(count)).tolist() if 0 < count < 10**4 else [math.nan]
+        except (ValueError, OverflowError, ZeroDivisionError):
+            found = [math.nan]
+        if not np.all(np.isfinite(np.array(found, dtype=float))):
+            raise SettingsError(
+                f"{option} {text!r}: expected numbers or ranges, as in 298.15 or 200:300:10"
+            )
+    return tuple(dict.fromkeys(found))

@@ -7,5 +7,23 @@ from __future__ import annotations
 
 from ase_knncalc.exploration.distinct import distinct_groups, unique_frames
 from ase_knncalc.exploration.relaxation import relax_frames
+from ase_knncalc.exploration.thermo import (
+    Conditions,
+    Ensemble,
+    GibbsTable,
+    boltzmann,
+    gibbs_table,
+    minima_of,
+)
 
-__all__ = ["distinct_groups", "relax_frames", "unique_frames"]
+__all__ = [
+    "Conditions",
+    "Ensemble",
+    "GibbsTable",
+    "boltzmann",
+    "distinct_groups",
+    "gibbs_table",
+    "minima_of",
+    "relax_frames",
+    "unique_frames",
+]

@@ -71,6 +71,7 @@ def calculate(
     options: dict[str, Any],
     *,
     charge: int | None = None,
+    warm_start: bool = True,
     kept: str | os.PathLike[str] | None = None,
     n_jobs: int = -1,
     progress: bool = False,
@@ -92,6 +93,8 @@ def calculate(
         Plain values.
     charge
         Total charge of every structure; by default each structure's own.
+    warm_start
+        Whether each SCF may start from the one before: faster, and not quite as smooth.
     kept
         File of finished calculations: those in it are not done again.
     n_jobs, progress, text
@@ -136,7 +139,9 @@ def calculate(
             known = ((i, finished.get(key)) for i, key in keys.items())
             results = {i: value for i, value in known if value is not None}
         jobs = [
-            (work, i, atoms, engine, options) for i, atoms in copies.items() if i not in results
+            (work, i, atoms, engine, warm_start, options)
+            for i, atoms in copies.items()
+            if i not in results
         ]
         found = run(_attempt, jobs, total=len(jobs), n_jobs=1 if own else n_jobs, ordered=False)
         for i, value, reason in track(found, total=len(jobs), text=text, show=progress):
@@ -150,11 +155,11 @@ def calculate(
 
 
 def _attempt(
-    work: Work, i: int, atoms: Atoms, engine: Any, options: dict[str, Any]
+    work: Work, i: int, atoms: Atoms, engine: Any, warm_start: bool, options: dict[str, Any]
 ) -> tuple[int, dict[str, Any] | None, str]:
     try:
         # A calculator of its own for each: what came before must not show in the last digits.
-        return i, work(atoms, make_engine(engine, warm_start=True), **options), ""
+        return i, work(atoms, make_engine(engine, warm_start=warm_start), **options), ""
     except _FAILURES as e:
         return i, None, str(e) or type(e).__name__
 
