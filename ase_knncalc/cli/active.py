@@ -23,7 +23,7 @@ from ase_knncalc.cli.options import (
     numbers,
 )
 from ase_knncalc.cli.outputs import cache_place, check_outputs
-from ase_knncalc.cli.printing import print_json, print_table
+from ase_knncalc.cli.printing import print_json, print_table, show
 from ase_knncalc.settings import DEFAULT_MODEL
 
 OutputOption = Annotated[
@@ -98,8 +98,23 @@ def select(
     model: ModelOption = DEFAULT_MODEL,
     output: Annotated[
         Optional[Path],  # noqa: UP045 - typer reads it at run time
-        typer.Option("--output", "-o", help="Write the chosen structures."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Write the chosen structures; with --top or --window, a folder of inputs.",
+        ),
     ] = None,
+    top: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="The lowest N of each composition, whatever a model knows."),
+    ] = None,
+    window: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Those up to so far above the lowest of each composition, kcal/mol."),
+    ] = None,
+    orca: Annotated[str, typer.Option(help="Keywords of ORCA's inputs.")] = "",
+    gaussian: Annotated[str, typer.Option(help="Route of Gaussian's inputs.")] = "",
+    cores: Annotated[int, typer.Option(min=1, help="Processes of each job of theirs.")] = 4,
     strategy: Annotated[
         str,
         typer.Option(
@@ -119,10 +134,19 @@ def select(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Choose the structures whose labels would teach a model most.
+    """Choose the structures whose labels would teach a model most, or the lowest, with inputs.
+
+    With --top or --window no model is asked: the lowest by the Gibbs energies (knncalc thermo -o),
+    or else energies, that the file brings go into a folder of ORCA, Gaussian and xyz inputs.
 
     Example: knncalc select pool.extxyz -n 20 -m saw-wb97xd -o chosen.extxyz
+
+    The lowest: knncalc select gibbs.extxyz --window 3 --top 10 -o inputs
     """
+    if top is not None or window is not None:
+        sizes = {"orca": orca, "gaussian": gaussian, "cores": cores}
+        _lowest(pool, top, window, output, {k: v for k, v in sizes.items() if v}, as_json)
+        return
     from ase_knncalc._lib.arguments import OneOf, checked
     from ase_knncalc.data import KeyMap, read_structures, write_frames
     from ase_knncalc.data.frames import frame_writer
@@ -164,6 +188,29 @@ def select(
         columns,
         [[name, f"{std:.3f}", f"{novelty:.2f}"] for name, std, novelty in rows],
     )
+
+
+def _lowest(
+    pool: list[Path],
+    top: int | None,
+    window: float | None,
+    folder: Path | None,
+    inputs: dict[str, Any],
+    as_json: bool,
+) -> None:
+    from ase_knncalc.data import read_structures
+    from ase_knncalc.exploration import Inputs, lowest_frames, write_inputs
+    from ase_knncalc.exploration.chosen import COLUMNS, check_new_folder, chosen_rows
+
+    if folder is not None:
+        check_new_folder(folder)
+    frames = read_structures(pool)
+    places, by = lowest_frames(frames, top=top, window=window)
+    if folder is not None:
+        write_inputs(folder, [frames[i] for i in places], Inputs(**inputs))
+    rows = [list(row.values()) for row in chosen_rows(frames, places, by)]
+    where = "" if folder is None else f", with inputs in {folder}"
+    show(f"{len(rows)} of {len(frames)} structures, by {by}{where}", COLUMNS, rows, None, as_json)
 
 
 def append(

@@ -5,6 +5,7 @@ Each step is a function of a list of structures, and takes what the step before 
 
 from __future__ import annotations
 
+from ase_knncalc.exploration.chosen import Inputs, lowest_frames, write_inputs
 from ase_knncalc.exploration.distinct import distinct_groups, unique_frames
 from ase_knncalc.exploration.relaxation import relax_frames
 from ase_knncalc.exploration.thermo import (
@@ -20,10 +21,13 @@ __all__ = [
     "Conditions",
     "Ensemble",
     "GibbsTable",
+    "Inputs",
     "boltzmann",
     "distinct_groups",
     "gibbs_table",
+    "lowest_frames",
     "minima_of",
     "relax_frames",
     "unique_frames",
+    "write_inputs",
 ]
