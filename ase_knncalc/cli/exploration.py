@@ -19,6 +19,7 @@ from ase_knncalc.cli.options import (
     QuietOption,
     StrictOption,
     Structures,
+    pairs,
     ranges,
 )
 from ase_knncalc.cli.outputs import check_outputs, refuse_omissions
@@ -153,6 +154,13 @@ def thermo(
     boltzmann: Annotated[
         bool, typer.Option("--boltzmann", help="A row for each composition in equilibrium.")
     ] = False,
+    acdc: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="File of energies for ACDC: ΔH and ΔS of each cluster at 1 atm."),
+    ] = None,
+    acdc_names: Annotated[
+        str, typer.Option(help="What molecules are called there: sa=A,am=N (default: as here).")
+    ] = "",
     charge: ChargeOption = None,
     jobs: JobsOption = -1,
     dask: DaskOption = None,
@@ -170,7 +178,7 @@ def thermo(
     """
     from ase_knncalc.data import write_frames
     from ase_knncalc.data.frames import frame_writer
-    from ase_knncalc.exploration import Conditions, gibbs_table
+    from ase_knncalc.exploration import Conditions, gibbs_table, write_acdc
     from ase_knncalc.exploration.thermo import SHOWN
     from ase_knncalc.store import find_model
 
@@ -178,7 +186,9 @@ def thermo(
         [*structures, find_model(model)],
         ("--output", output, frame_writer),
         ("--csv", csv, None),
+        ("--acdc", acdc, None),
     )
+    names = pairs("--acdc-names", acdc_names)
     conditions = Conditions(
         temperatures=ranges("--temperature", temperature),
         pressures=ranges("--pressure", pressure),
@@ -201,6 +211,8 @@ def thermo(
     _tell([*omitted, *table.omitted], len(frames) + len(omitted), strict)
     if output is not None:
         write_frames(output, table.frames())
+    if acdc is not None:
+        write_acdc(acdc, table, temperature=conditions.temperatures[0], names=names)
     if kept is not None:
         kept.unlink()
     found = table.averages() if boltzmann else table.rows()

@@ -166,3 +166,19 @@ def ranges(option: str, text: str) -> tuple[float, ...]:
                 f"{option} {text!r}: expected numbers or ranges, as in 298.15 or 200:300:10"
             )
     return tuple(dict.fromkeys(found))
+
+
+def pairs(option: str, text: str) -> dict[str, str]:
+    """Names and what they stand for, from a text such as ``sa=A,am=N``.
+
+    Raises
+    ------
+    SettingsError
+        If it is no such text.
+    """
+    from ase_knncalc.errors import SettingsError
+
+    found = [part.split("=") for part in text.split(",") if part.strip()]
+    if not all(len(part) == 2 and all(word.strip() for word in part) for part in found):
+        raise SettingsError(f"{option} {text!r}: expected pairs, as in sa=A,am=N")
+    return {name.strip(): value.strip() for name, value in found}

@@ -5,6 +5,7 @@ Each step is a function of a list of structures, and takes what the step before 
 
 from __future__ import annotations
 
+from ase_knncalc.exploration.acdc import acdc_text, write_acdc
 from ase_knncalc.exploration.chosen import Inputs, lowest_frames, write_inputs
 from ase_knncalc.exploration.distinct import distinct_groups, unique_frames
 from ase_knncalc.exploration.relaxation import relax_frames
@@ -22,6 +23,7 @@ __all__ = [
     "Ensemble",
     "GibbsTable",
     "Inputs",
+    "acdc_text",
     "boltzmann",
     "distinct_groups",
     "gibbs_table",
@@ -29,5 +31,6 @@ __all__ = [
     "minima_of",
     "relax_frames",
     "unique_frames",
+    "write_acdc",
     "write_inputs",
 ]

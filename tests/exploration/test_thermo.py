@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,8 @@ from ase.io import read, write
 from helpers.commands import knncalc
 
 from ase_knncalc._lib.constants import KCAL_PER_MOL
-from ase_knncalc.cli.options import ranges
+from ase_knncalc.cli.options import pairs, ranges
+from ase_knncalc.data import iter_frames
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.exploration import Conditions, boltzmann, gibbs_table, minima_of, relax_frames
 from ase_knncalc.thermochemistry import binding_gibbs_energy, minimum_of
@@ -171,16 +173,21 @@ def test_water_dimer_on_a_shipped_model(waters, tmp_path) -> None:
 
 
 def test_the_command(waters, tmp_path) -> None:
-    write(tmp_path / "in.extxyz", waters[1:])
+    write(tmp_path / "in.extxyz", waters[::-1])
     arguments = ("thermo", "in.extxyz", "-m", MODEL, "-q", "-j", 1)
-    done = knncalc(*arguments, "-T", "250:300:25", "--treatment", "grimme", "-o", "out.extxyz",
+    done = knncalc(*arguments, "-T", "250:300:25", "--treatment", "grimme", "-o", "out.db",
+                   "--acdc", "HS.txt", "--acdc-names", "w=W",
                    "--json", "--csv", "out.csv", cwd=tmp_path)  # fmt: skip
     rows = json.loads(done.stdout)
-    assert [r["temperature_K"] for r in rows] == [250, 275, 300]
+    assert [r["temperature_K"] for r in rows] == 2 * [250, 275, 300]
     assert rows[0]["gibbs_eV"] > rows[2]["gibbs_eV"]
-    assert len((tmp_path / "out.csv").read_text().splitlines()) == 4
-    assert read(tmp_path / "out.extxyz").info["gibbs_eV"] == pytest.approx(rows[0]["gibbs_eV"])
-    assert [p.name for p in tmp_path.glob("*.db")] == []
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == 7
+    water, dimer = iter_frames(tmp_path / "out.db")
+    assert water.info["gibbs_eV"] == pytest.approx(rows[0]["gibbs_eV"])
+    assert len(dimer.info["wavenumbers_cm1"]) == 12
+    assert [p.name for p in tmp_path.glob("*.part.db")] == []
+    assert re.search(r"^2W\t-\d+\.\d+\t-\d+\.\d+$", (tmp_path / "HS.txt").read_text(), re.M)
+    write(tmp_path / "in.extxyz", waters[1:])
     (mean,) = json.loads(knncalc(*arguments, "--boltzmann", "--json", cwd=tmp_path).stdout)
     assert (mean["conformers"], mean["most_populated"]) == (1, 1.0)
     assert "same surface" in knncalc(*arguments, cwd=tmp_path).stdout.replace("\n", " ")
@@ -192,3 +199,11 @@ def test_ranges_of_numbers() -> None:
     for wrong in ("warm", "1:2:0", "3:1:1", "nan", "1:2:3:4", "1:inf:1", "1:9:1e-9"):
         with pytest.raises(SettingsError, match="expected numbers or ranges"):
             ranges("-T", wrong)
+
+
+def test_pairs_of_names() -> None:
+    assert pairs("--acdc-names", "sa=A, am=N,") == {"sa": "A", "am": "N"}
+    assert pairs("--acdc-names", "") == {}
+    for wrong in ("sa", "sa=", "sa=A=B", "=A"):
+        with pytest.raises(SettingsError, match="expected pairs"):
+            pairs("--acdc-names", wrong)

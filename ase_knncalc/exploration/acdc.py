@@ -1,0 +1,129 @@
+"""Energies of clusters as the Atmospheric Cluster Dynamics Code (ACDC) reads them.
+
+The first line is the pressure (Pa), the second the temperature (K); then a line each of a cluster,
+such as ``1sa2am``, with its ΔH (kcal/mol) and ΔS (cal/mol/K) against its molecules. Molecules
+themselves are not there: ACDC takes them for zero. Lines with ``#`` are comments.
+
+References
+----------
+M. J. McGrath, T. Olenius, I. K. Ortega, V. Loukonen, P. Paasonen, T. Kurtén, M. Kulmala,
+H. Vehkamäki, Atmos. Chem. Phys. 12, 2345 (2012).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ase_knncalc._lib.arguments import Positive, checked, instance
+from ase_knncalc._lib.files import atomic_write
+from ase_knncalc.errors import DataError, SettingsError
+from ase_knncalc.exploration.thermo import GibbsTable
+
+ATMOSPHERE = 101325.0
+
+
+def acdc_text(
+    table: GibbsTable, *, temperature: float = 298.15, names: Mapping[str, str] | None = None
+) -> str:
+    """ΔH and ΔS of the lowest minimum of each cluster at 1 atm.
+
+    Parameters
+    ----------
+    table
+        Its clusters are those whose molecules were recognised.
+    temperature
+        K.
+    names
+        What molecules are called in ACDC's input, such as ``{"sa": "A", "am": "N"}``; letters only.
+        By default they are called as here. A proton on a molecule is ``p``: ``amp`` is ``1am1p``.
+
+    Raises
+    ------
+    DataError
+        If there is no cluster with all its molecules, or ions of several kinds of one charge, which
+        have several zeros.
+    SettingsError
+        If a name is no word of letters, or two molecules have the same.
+    """
+    instance("table", table, GibbsTable)
+    checked("temperature", temperature, Positive)
+    called = _called(names or {}, table)
+    conditions = replace(table.conditions, temperatures=(temperature,), pressures=(ATMOSPHERE,))
+    rows = replace(table, conditions=conditions).rows()
+    lowest: dict[str, dict[str, Any]] = {}
+    ions: dict[int, set[str]] = {1: set(), -1: set()}
+    for row, parts in zip(rows, table.parts, strict=True):
+        if parts is None or row["binding_gibbs_kcal_mol"] is None:
+            continue
+        for name in parts:
+            if table.molecules[name].charge:
+                ions[1 if table.molecules[name].charge > 0 else -1].add(name)
+        label = _label(parts, called, table)
+        if label not in lowest or row["gibbs_eV"] < lowest[label]["gibbs_eV"]:
+            lowest[label] = row
+    if not lowest:
+        raise DataError(
+            "there is no cluster whose molecules are known and at minima: ACDC's energies are "
+            "those of binding"
+        )
+    for kinds in ions.values():
+        if len(kinds) > 1:
+            raise DataError(
+                f"clusters with {' and '.join(sorted(kinds))} have several zeros of energy, and "
+                "ACDC knows one for each sign of charge: write them to files of their own"
+            )
+    lines = [
+        f"{ATMOSPHERE:.0f}",
+        f"{temperature:g}",
+        f"# dH (kcal/mol) and dS (cal/mol/K) at {ATMOSPHERE:.0f} Pa and {temperature:g} K against "
+        "the molecules at their own minima on the same surface",
+        f"# soft modes: {conditions.treatment}, {conditions.lowest:g} cm-1; lowest conformers",
+    ]
+    # A molecule and its proton are two to ACDC, and have to be told to be the zero.
+    lines += [f"{_label({ion: 1}, called, table)}\t0\t0" for ion in sorted(ions[1])]
+    for label, row in sorted(lowest.items()):
+        std = row["binding_gibbs_std_kcal_mol"]
+        known = "" if std is None else f", standard deviation {std:.2f} kcal/mol"
+        # No exponents: ACDC makes Fortran constants of the numbers.
+        lines.append(f"# {label}: {row['name']}, dG {row['binding_gibbs_kcal_mol']:.2f}{known}")
+        numbers = (row["binding_enthalpy_kcal_mol"], row["binding_entropy_cal_mol_K"])
+        lines.append("\t".join([label, *(f"{x:.6f}" for x in numbers)]))
+    return "\n".join(line.encode("ascii", "replace").decode() for line in lines) + "\n"
+
+
+def write_acdc(path: str | os.PathLike[str], table: GibbsTable, **options: Any) -> None:
+    """:func:`acdc_text` in a file; arguments and errors as there."""
+    with atomic_write(path, DataError) as handle:
+        handle.write(acdc_text(table, **options).encode("ascii"))
+
+
+def _called(names: Mapping[str, str], table: GibbsTable) -> dict[str, str]:
+    known = {name.removeprefix("1") for name in table.molecules} | {"p"}
+    called = {name: name for name in known} | dict(names)
+    for name, text in called.items():
+        # What is no word here may still be a molecule and a proton, such as am1p.
+        if name in names and not re.fullmatch("[A-Za-z]+", text):
+            raise SettingsError(f"{text!r} for {name}: ACDC's names are letters only, as in sa=A")
+    used = [text for name, text in called.items() if name in known]
+    if len(set(used)) < len(used):
+        raise SettingsError(f"two molecules have the same name for ACDC: {', '.join(sorted(used))}")
+    return called
+
+
+def _label(parts: Mapping[str, int], called: Mapping[str, str], table: GibbsTable) -> str:
+    counts: dict[str, int] = {}
+    for full, n in parts.items():
+        name = full.removeprefix("1")
+        proton = re.fullmatch(r"(.+?)(?:1?p)", name) if table.molecules[full].charge > 0 else None
+        for one in (proton[1], "p") if proton and name not in _given(called) else (name,):
+            counts[called.get(one, one)] = counts.get(called.get(one, one), 0) + n
+    return "".join(f"{n}{name}" for name, n in counts.items())
+
+
+def _given(called: Mapping[str, str]) -> set[str]:
+    """Molecules that have a name of their own for ACDC."""
+    return {name for name, text in called.items() if name != text}
