@@ -30,6 +30,7 @@ from ase.outputs import Properties, all_outputs
 from ase_knncalc._lib.arguments import Positive, checked, instance
 from ase_knncalc.baselines import Baseline, NoBaseline, TBLiteBaseline, baseline_of, make_baseline
 from ase_knncalc.charges import stated, stated_copy
+from ase_knncalc.data.own import marked_free_energy
 from ase_knncalc.errors import BaselineError, NoveltyError, SettingsError, StructureError
 from ase_knncalc.model import KNNModel
 from ase_knncalc.settings import DEFAULT_MODEL
@@ -50,7 +51,8 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
     ``results`` holds, beside what ASE knows:
 
     ====================  ======================================================================
-    ``energy``            predicted energy, eV (``free_energy`` is the same number)
+    ``energy``            predicted energy, eV (``free_energy`` is the same but for the last digits:
+                          files that keep no calculator show by it whose energy it is)
     ``forces``            eV/Å, where the model is smooth (``model.smooth``)
     ``forces_std``        calibrated standard deviation of the Cartesian components of each atom's
                           force, eV/Å, shape (n_atoms,); of models trained on forces, where asked
@@ -309,7 +311,7 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
         energy = prediction.energy
         found: dict[str, Any] = {
             "energy": energy,
-            "free_energy": energy,
+            "free_energy": marked_free_energy(energy),
             "energy_std": prediction.energy_std,
             "novelty": prediction.novelty,
             "baseline_energy": prediction.baseline_energy,

@@ -1,15 +1,18 @@
 """Whose energies are these? What this package predicted is no label.
 
 A model that learns its own predictions grows sure of its own mistakes. They are known by the name
-of the calculator, which trajectories and databases keep, and by the marks that
-:func:`ase_knncalc.snapshot` and ``knncalc predict -o`` leave in ``info``.
+of the calculator, which trajectories and databases keep, by the marks that
+:func:`ase_knncalc.snapshot` and ``knncalc predict -o`` leave in ``info``, and by the last digits of
+``free_energy``, which ASE's extended XYZ keeps of the calculator itself.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import TypeGuard
 
+import numpy as np
 from ase import Atoms
 
 PREDICTED = "energy_predicted"
@@ -18,8 +21,17 @@ PREDICTED = "energy_predicted"
 CALCULATOR = "knncalc"
 """Name of the calculator of this package."""
 
+# Units in the last place by which the calculator's ``free_energy`` lies above its ``energy``: some
+# 1e-12 eV. Other calculations have the same number twice, or two that differ by physics.
+_LAST_PLACES = 5
+
 # eV; less than any label differs from a prediction but by chance, more than any format rounds.
 _SAME = 2e-6
+
+
+def marked_free_energy(energy: float) -> float:
+    """The predicted energy (eV) as ``free_energy``: the same but for its last digits, a mark."""
+    return float(energy + _LAST_PLACES * np.spacing(energy))
 
 
 def own_prediction(atoms: Atoms, key: str, energy: float) -> str:
@@ -39,6 +51,10 @@ def own_prediction(atoms: Atoms, key: str, energy: float) -> str:
     if key in ("energy", "free_energy"):
         if key not in atoms.info and getattr(atoms.calc, "name", None) == CALCULATOR:
             return f"{key!r} was computed with the calculator of this package"
+        found = {**getattr(atoms.calc, "results", {}), **atoms.info}
+        one, other = found.get("energy"), found.get("free_energy")
+        if _is_number(one) and _is_number(other) and other == marked_free_energy(float(one)):
+            return f"{key!r} has the mark of an energy that the calculator of this package computed"
         if any(math.isclose(mark, energy, rel_tol=0, abs_tol=_SAME) for mark in _marks(atoms)):
             return f"{key!r} is the energy that a model of this package predicted for it"
     return ""
@@ -54,5 +70,5 @@ def _marks(atoms: Atoms) -> Iterator[float]:
         yield float(parts[0]) + float(parts[1])
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -43,10 +43,28 @@ def test_own_predictions_are_refused_in_every_format(predicted, tmp_path, suffix
     with pytest.raises(DataError, match=r"(?s)own-prediction: 4.*no label"):
         read_dataset(path, keys=ENERGY)
     assert len(read_dataset(path, keys=INSIST)) == 4
-    if suffix != "extxyz":  # they know the calculator by its name
-        write(tmp_path / f"live.{suffix}", predicted)
+    write(tmp_path / f"live.{suffix}", predicted)
+    with pytest.raises(DataError, match="own-prediction: 4"):
+        read_dataset(tmp_path / f"live.{suffix}", keys=ENERGY)
+
+
+def test_extended_xyz_of_a_live_calculator_is_known_by_its_last_digits(predicted, tmp_path) -> None:
+    """ASE writes energy and free energy of the calculator there, and nothing of whose they are."""
+    for atoms in predicted:
+        atoms.get_forces()
+    write(tmp_path / "live.extxyz", predicted)
+    assert not {"energy_predicted", "predicted_by"} & read(tmp_path / "live.extxyz").info.keys()
+    for key in ("energy", "free_energy"):
         with pytest.raises(DataError, match="own-prediction: 4"):
-            read_dataset(tmp_path / f"live.{suffix}", keys=ENERGY)
+            read_dataset(tmp_path / "live.extxyz", keys=KeyMap(reference_energy=key))
+    assert len(read_dataset(tmp_path / "live.extxyz", keys=INSIST)) == 4
+    # Others have the same number twice, or two that differ by what a free energy is.
+    for gap in (0.0, -0.01, 1e-9):
+        frames = read(tmp_path / "live.extxyz", ":")
+        for atoms in frames:
+            atoms.calc.results["free_energy"] = atoms.calc.results["energy"] + gap
+        write(tmp_path / "labelled.extxyz", frames)
+        assert len(read_dataset(tmp_path / "labelled.extxyz", keys=ENERGY)) == 4
 
 
 def test_what_other_programs_computed_is_no_prediction(predicted, tmp_path) -> None:
