@@ -31,6 +31,7 @@ def make_baseline(spec: Any = "auto", method: str = "GFN1-xTB") -> Baseline:
         - ``"GFN1-xTB"``, ``"GFN2-xTB"`` (also ``"gfn1"``, ``"gfn2_xtb"``, …): that method, any
           library.
         - ``"tblite"``, ``"xtb"``: that library, with ``method``; ``"tblite:GFN2-xTB"``: both.
+          Settings may follow each of these: ``"GFN1-xTB,max_iterations=1000,accuracy=0.1"``.
         - ``"none"`` or None: :class:`NoBaseline`; ``"given"``: :class:`GivenBaseline`.
         - a dict as :meth:`Baseline.spec` returns it; its version is not compared.
         - an ASE calculator: :class:`ASEBaseline` of it; a baseline: returned as it is.
@@ -63,6 +64,20 @@ def make_baseline(spec: Any = "auto", method: str = "GFN1-xTB") -> Baseline:
 
 
 def _from_name(spec: str, method: str) -> Baseline:
+    spec, *settings = (part.strip() for part in spec.split(","))
+    baseline = _named(spec, method)
+    if not settings:
+        return baseline
+    if baseline.library not in LIBRARIES or not all("=" in text for text in settings):
+        raise SettingsError(
+            f"baseline {spec!r} with {', '.join(settings)!r}: expected settings of xTB such as "
+            "GFN1-xTB,max_iterations=1000"
+        )
+    changed = dict(text.replace(" ", "").split("=", 1) for text in settings)
+    return _from_dict(baseline.spec() | changed)
+
+
+def _named(spec: str, method: str) -> Baseline:
     library, _, named = (part.strip() for part in spec.partition(":"))
     library = library.lower()
     if library in _BARE and not named:
@@ -173,5 +188,6 @@ def _unknown(spec: Any) -> SettingsError:
         f"unknown baseline {spec!r}; expected 'auto', 'none', 'given', a method "
         f"({', '.join(METHODS)}), a library ({', '.join(LIBRARIES)}), both as "
         "'tblite:GFN2-xTB', "
+        "both with settings, 'GFN1-xTB,max_iterations=1000', "
         "an ASE calculator object, or a dict from Baseline.spec()"
     )

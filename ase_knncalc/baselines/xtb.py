@@ -121,9 +121,13 @@ class _XTBFamily(Settings):
                 reason = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
                 hint = "check the geometry, the charge and the multiplicity"
                 if "converge" in reason:
+                    more = max(1000, 4 * self.max_iterations)
                     hint += (
-                        f", or raise max_iterations (now {self.max_iterations}) or "
-                        f"electronic_temperature (now {self.electronic_temperature:g} K)"
+                        f", or allow for more than {self.max_iterations} cycles: baseline="
+                        f"'{self.library}:{self.method},max_iterations={more}' (--baseline, "
+                        "--engine); electronic_temperature (now "
+                        f"{self.electronic_temperature:g} K) is set in the same way, but makes it "
+                        "another baseline, which a model has to be trained with"
                     )
                 raise BaselineError(
                     f"{self.method} ({self.library}) failed for {label} with charge {charge:+d}, "
