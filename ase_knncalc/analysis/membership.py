@@ -48,7 +48,7 @@ class Membership:
     displacement : float or None
         How far (Å, root mean square) the atoms would have to be shifted at random to come as far
         from this structure as the nearest training structure is. Only an order of magnitude above
-        some 0.1 Å, and meaningless where the nearest is of another composition.
+        some 0.1 Å; None where the nearest is of another composition, which no shift leads to.
     novelty : float or None
         Above 1: few training structures are like this.
     """
@@ -178,9 +178,9 @@ def find_in_training(model: KNNModel, atoms: Atoms, *, charge: int | None = None
     displacement = nearest.distance / unit * _NUDGE if unit > 0.0 else None
     alike = _alike(model, composition_columns(batch, model.elements)[0])
     if alike is None:
-        labels = model.compositions == composition.encode("utf-8")
-        same_composition = int(labels.sum()) or None
-        fits = True
+        alike = model.compositions == composition.encode("utf-8")
+        same_composition = int(alike.sum()) or None
+        fits = True  # labels may differ where structures do not
     else:
         same_composition = int(alike.sum())
         fits = bool(alike[nearest.index])
@@ -192,7 +192,7 @@ def find_in_training(model: KNNModel, atoms: Atoms, *, charge: int | None = None
         same_composition=same_composition,
         structure=nearest.name if close and fits else None,
         nearest=nearest,
-        displacement=displacement,
+        displacement=displacement if alike[nearest.index] else None,
         novelty=found.novelty,
     )
 

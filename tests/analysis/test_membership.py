@@ -45,7 +45,13 @@ def test_another_structure_of_a_known_composition(tiny_model, water_frames, shif
         assert found.structure is None
         assert found.same_composition == 15
         assert "not itself, but 15 of its composition; the nearest is" in found.answer
-        estimates.append(found.displacement)
+        # No shift leads to another composition.
+        assert (found.displacement is None) == (
+            found.nearest.composition != atoms.info["composition"]
+        )
+        if found.displacement is not None:
+            estimates.append(found.displacement)
+    assert len(estimates) > 15
     # Half of them or so are nearest to the structure that they were made from.
     assert 0.2 * shift < np.median(estimates) < 2 * shift
 
@@ -57,6 +63,7 @@ def test_new_composition_and_what_is_not_covered(tiny_model, water_frames) -> No
     found = find_in_training(tiny_model, five)
     assert (found.composition, found.same_composition) == ("H10O5", 0)
     assert found.answer.startswith("no, nor any of its composition; the nearest is 4w")
+    assert found.displacement is None, "no shift leads to another composition"
     for atoms, charge, why in ((molecule("NH3"), 0, "N not covered"), (molecule("H2O"), 2, r"\+2")):
         found = find_in_training(tiny_model, atoms, charge=charge)
         assert not found.covered
