@@ -16,7 +16,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement, product
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,8 @@ Skeleton = tuple[tuple[int, str], ...]
 _BOND = 1.25
 # Sets of monomers whose energies differ by less are one set under several names, eV.
 _SAME_ENERGY = 1e-3
+# Largest force (eV/Å) on an atom of a cluster that is taken for relaxed.
+_RELAXED = 0.05
 # More ways of assigning monomers than this are not tried one by one.
 _MOST_WAYS = 100_000
 
@@ -66,6 +68,9 @@ class Binding:
         Calibrated standard deviation of the binding energy, eV: that of the cluster, where the
         monomers have reference energies; predicted ones add theirs.
     prediction : Prediction
+    geometries : str
+        Why the difference is biased: the monomers of a model are at minima of its reference, and
+        the cluster is not, or the model cannot tell. Empty where all are.
     """
 
     molecules: dict[str, int]
@@ -75,6 +80,7 @@ class Binding:
     binding_energy: float
     energy_std: float
     prediction: Prediction
+    geometries: str = ""
 
 
 def binding_energy(
@@ -118,8 +124,13 @@ def binding_energy(
     known: dict[str, Mapping[str, Any]] = {**model.info.monomers, **own}
     total = model.check(atoms, charge, multiplicity)
     parts = _given(molecules, atoms, total, known) if molecules else recognise(atoms, total, known)
+    slopes = model.trained_on_forces and baseline_energy is None
     prediction = model.predict(
-        atoms, charge=charge, multiplicity=multiplicity, baseline_energy=baseline_energy
+        atoms,
+        charge=charge,
+        multiplicity=multiplicity,
+        baseline_energy=baseline_energy,
+        forces=slopes,
     )
     apart = monomer_sum(parts, known)
     energy = prediction.energy
@@ -132,7 +143,25 @@ def binding_energy(
         monomer_energy=apart,
         binding_energy=energy - apart,
         energy_std=math.hypot(prediction.energy_std, *stds),
-        prediction=prediction,
+        prediction=replace(prediction, delta_forces=None, baseline_forces=None),
+        geometries="" if set(parts) <= set(own) else _geometries(model, prediction.forces),
+    )
+
+
+def _geometries(model: KNNModel, forces: FloatArray | None) -> str:
+    """What is known of a cluster's level beside monomers at minima of the reference."""
+    reference = f"{model.info.reference or 'the reference'}, as the monomers of the model are"
+    if forces is None:
+        return (
+            f"only right if it is at a minimum of {reference}, which this model cannot tell; at a "
+            "geometry of another level it is bound too weakly"
+        )
+    force = float(np.linalg.norm(forces, axis=1).max(initial=0.0))
+    if force <= _RELAXED:
+        return ""
+    return (
+        f"bound too weakly: with forces up to {force:.2f} eV/Å it is at no minimum of {reference}; "
+        "relax it with the model, or give monomers of its own level (--monomers)"
     )
 
 

@@ -179,6 +179,13 @@ def binding(
         ["name", "molecules", "kcal/mol", "std kcal/mol", "eV", "std eV", "novelty"],
         rows,
     )
+    told: dict[str, list[str]] = {}
+    for atoms, b in zip(frames, found, strict=True):
+        told.setdefault(b.geometries, []).append(str(atoms.info["name"]))
+    for text, those in told.items():
+        if text:
+            others = f" and {len(those) - 3} more" if len(those) > 3 else ""
+            print(f"{', '.join(those[:3])}{others}: {text}")
 
 
 def _row(atoms: Atoms, found: Binding) -> dict[str, object]:
@@ -191,4 +198,5 @@ def _row(atoms: Atoms, found: Binding) -> dict[str, object]:
         "energy_std_eV": found.energy_std,
         "energy_std_kcal_mol": KCAL_PER_MOL * found.energy_std,
         "novelty": float(found.prediction.novelty),
+        "geometries": found.geometries,
     }

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import molecule
+from ase.io import read
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
@@ -208,6 +210,20 @@ class TestOfModels:
             truth = atoms.info["reference_energy"] - found.monomer_energy
             assert found.binding_energy == pytest.approx(truth, abs=0.05)
             assert found.energy_std > 0
+
+    def test_geometries_of_another_level_are_told(self, model, cluster_frames) -> None:
+        """The monomers of a model are at minima of its reference; where is the cluster?"""
+        hydrate = read(Path(__file__).parents[2] / "examples" / "hydrate.xyz")
+        assert binding_energy(model, hydrate).geometries == ""
+        strained = hydrate.copy()
+        strained.positions *= 1.01
+        told = binding_energy(model, strained).geometries
+        assert re.match(r"bound too weakly: with forces up to \d\.\d\d eV/Å it is at no min", told)
+        energies = load_model("saw-wb97xd")
+        told = binding_energy(energies, hydrate).geometries
+        assert "minimum of ωB97X-D/6-31++G(d,p), as the monomers of the model are, which" in told
+        own = {name: model.info.monomers[name] for name in ("1sa", "1w")}
+        assert binding_energy(energies, hydrate, monomers=own).geometries == ""
 
     def test_a_monomer_does_not_bind(self, model) -> None:
         water = Atoms("OH2", model.info.monomers["1w"].get("positions", [
