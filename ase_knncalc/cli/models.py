@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from ase.data import chemical_symbols
@@ -10,6 +10,10 @@ from ase.data import chemical_symbols
 from ase_knncalc._lib.constants import KCAL_PER_MOL
 from ase_knncalc.cli.options import JsonOption
 from ase_knncalc.cli.printing import print_json, print_table
+from ase_knncalc.settings import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from ase_knncalc.model import KNNModel
 
 
 def info(
@@ -71,14 +75,35 @@ def info(
 
 
 def models(as_json: JsonOption = False) -> None:
-    """List the shipped models.
+    """List the shipped models, and what each is for.
 
     Example: knncalc models
     """
-    from ase_knncalc.store import list_models
+    from ase_knncalc.store import list_models, load_model
 
-    names = list_models()
+    found = {name: _purpose(load_model(name, baseline=None)) for name in list_models()}
     if as_json:
-        print_json(names)
+        print_json([{"name": name, **purpose} for name, purpose in found.items()])
+    elif not found:
+        print("no models are shipped with this installation")
     else:
-        print("\n".join(names) or "no models are shipped with this installation")
+        print_table(
+            f"Shipped models; {DEFAULT_MODEL} is taken where none is named",
+            ["name", *next(iter(found.values()))],
+            [[name, *map(str, purpose.values())] for name, purpose in found.items()],
+        )
+
+
+def _purpose(model: KNNModel) -> dict[str, Any]:
+    """What a model is for, as its file tells."""
+    smallest, largest = model.info.size_range
+    return {
+        "for": "energies and forces: relaxations, vibrations, dynamics"
+        if model.trained_on_forces
+        else f"energies at minima of {model.info.reference}",
+        "elements": " ".join(chemical_symbols[z] for z in model.elements),
+        "charges": " ".join(map(str, model.info.charges)),
+        "atoms": f"{smallest} to {largest}",
+        "reference": model.info.reference,
+        "baseline": model.info.baseline.get("method", "none"),
+    }

@@ -105,4 +105,4 @@ def report(
     for text in outcome.missing:
         print(f"not shown: {text}")
     if outcome.refused:
-        print(f"not predicted: {len(outcome.refused)}; first: {outcome.refused[0]}")
+        print(f"not in the test: {len(outcome.refused)}; first: {outcome.refused[0]}")

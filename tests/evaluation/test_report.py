@@ -177,7 +177,9 @@ def test_data_that_the_model_was_trained_on_are_told(tiny_model, water_frames, t
     fresh = water_clusters(4, seed=9)
     seen = [a.copy() for a in water_frames[:5]]
     with pytest.warns(UserWarning, match="5 of 9 structures of the data are in the model's train"):
-        write_report(tmp_path / "a.html", tiny_model, data=[*seen, *fresh], n_jobs=1)
+        report = write_report(tmp_path / "a.html", tiny_model, data=[*seen, *fresh], n_jobs=1)
+    assert report.test["n"] == 4, "what was learned is no test"
+    assert sum("in the model's training data" in text for text in report.refused) == 5
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         write_report(tmp_path / "a.html", tiny_model, data=fresh, n_jobs=1)
@@ -188,7 +190,7 @@ def test_they_are_told_whatever_they_are_called(tiny_model, water_frames, tmp_pa
     for atoms in seen:
         del atoms.info["composition"]
         del atoms.info["name"]
-    with pytest.warns(UserWarning, match="60 of 60 structures of the data are in the model's tra"):
+    with pytest.raises(DataError, match="60 of 60 structures of the data are in the model's train"):
         write_report(tmp_path / "a.html", tiny_model, data=seen, n_jobs=1)
 
 

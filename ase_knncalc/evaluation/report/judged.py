@@ -131,7 +131,8 @@ def judge_data(
 ) -> Judged:
     """Predict labelled structures.
 
-    Structures that the model does not cover, and those whose baseline fails, are in ``refused``.
+    Structures that the model does not cover, those whose baseline fails, and those that are in its
+    training data, and so are no test of it, are in ``refused``.
 
     Parameters
     ----------
@@ -179,14 +180,18 @@ def judge_data(
     batch: FeatureBatch = compute_features(
         model.descriptor, frames, n_jobs=n_jobs, progress=progress
     )
-    known = len(frames) - len(new_ones(model, frames, batch))
-    if known:
-        warnings.warn(
-            f"{known} of {len(frames)} structures of the data are in the model's training data: "
-            "their errors say nothing of new structures",
-            UserWarning,
-            stacklevel=2,
+    new = new_ones(model, frames, batch)
+    if len(new) < len(frames):
+        text = (
+            f"{len(frames) - len(new)} of {len(frames)} structures of the data are in the model's "
+            "training data: their errors say nothing of new structures"
         )
+        if not new:
+            raise DataError(f"{text}; give others, or none: a report shows errors left out, too")
+        warnings.warn(f"{text}, and they are left out", UserWarning, stacklevel=2)
+        seen = [a for i, a in enumerate(frames) if i not in set(new)]
+        refused += [f"{a.info['name']}: it is in the model's training data" for a in seen]
+        frames, batch = [frames[i] for i in new], batch.select(np.array(new))
     found = model.correct_features(batch)
     delta = np.array([a.info["reference_energy"] - a.info["baseline_energy"] for a in frames])
     return Judged(

@@ -366,7 +366,7 @@ def _refused(test: Judged | None) -> str:
     if len(test.refused) > len(shown):
         shown.append(f"… and {len(test.refused) - len(shown)} more")
     return (
-        f"<details><summary>{len(test.refused)} structures of the data were not predicted"
+        f"<details><summary>{len(test.refused)} structures of the data are not in the test"
         f"</summary>{_list(shown)}</details>"
     )
 
