@@ -226,7 +226,7 @@ def _pool_paths(pool: dict[str, Any], folder: Path) -> dict[str, Any]:
     if isinstance(engine, str) and engine.startswith("model:"):
         changed["engine"] = beside(engine, engine.removeprefix("model:"), "model:{}")
     if isinstance(sample, list) and all(isinstance(texts, list) for texts in sample):
-        split = re.compile(r"(.+?)((?::\d+)?)")
+        split = re.compile(r"(.+?)((?:@-?\d+)?(?::\d+)?)")
         changed["sample"] = [
             [
                 beside(t, m[1], "{}" + m[2])

@@ -34,7 +34,10 @@ OutputOption = Annotated[
 def sample(
     molecules: Annotated[
         list[str],
-        typer.Argument(help="NAME:COUNT (sa, b, w, am, amp, ma, dma, tma) or FILE.xyz:COUNT."),
+        typer.Argument(
+            help="NAME:COUNT (sa, b, w, am, amp, ma, dma, tma, and what a model was trained on), "
+            "FILE.xyz:COUNT, FILE.xyz@INDEX:COUNT, - (standard input) or SMILES:COUNT."
+        ),
     ],
     output: OutputOption,
     n: Annotated[int, typer.Option("-n", "--n", min=1, help="Structures wanted.")] = 100,
@@ -55,7 +58,7 @@ def sample(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """Sample distinct structures of a cluster.
+    """Sample distinct structures of a cluster; what was interrupted goes on when called again.
 
     Example: knncalc sample sa:2 am:2 --n 200 -o pool.extxyz
     """
@@ -63,14 +66,17 @@ def sample(
     from ase_knncalc.data.frames import frame_writer
     from ase_knncalc.sampling import SamplingSettings, parse_ingredients
     from ase_knncalc.sampling import sample as run
-    from ase_knncalc.sampling.molecules import ingredient_files
+    from ase_knncalc.sampling.ingredients import ingredient_files
 
     read = ingredient_files(molecules)
+    model = DEFAULT_MODEL
     if engine.startswith("model:"):
-        read.append(Path(engine.removeprefix("model:")))
+        model = engine.removeprefix("model:")
+        read.append(Path(model))
     check_outputs(read, ("--output", output, frame_writer))
+    journal = output.with_name(f"{output.name}.runs")
     frames = run(
-        parse_ingredients(molecules),
+        parse_ingredients(molecules, model),
         n,
         engine=engine,
         settings=SamplingSettings(
@@ -81,8 +87,10 @@ def sample(
         ),
         n_jobs=jobs,
         progress=not quiet,
+        journal=journal,
     )
     write_frames(output, frames)
+    journal.unlink()
     energies = [a.info["energy"] for a in frames]
     spread = KCAL_PER_MOL * (max(energies) - min(energies))
     if as_json:

@@ -60,7 +60,10 @@ def interruptible() -> Iterator[None]:
         if not code or not (asked.is_set() or code == EXIT_CODE):
             raise
         ended.set()
-        print("knncalc: interrupted; labels in a cache are kept", file=sys.stderr)
+        print(
+            "knncalc: interrupted; labels in a cache and runs of a sampling are kept",
+            file=sys.stderr,
+        )
         raise SystemExit(EXIT_CODE) from None
     finally:
         ended.set()

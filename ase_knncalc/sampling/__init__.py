@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ase_knncalc.sampling.candidates import sample
-from ase_knncalc.sampling.molecules import parse_ingredients
+from ase_knncalc.sampling.ingredients import parse_ingredients
 from ase_knncalc.sampling.selection import select_frames
 from ase_knncalc.sampling.settings import SamplingSettings
 

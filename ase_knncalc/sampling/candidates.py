@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,11 +22,13 @@ from ase_knncalc._lib.arguments import Count, checked, instances
 from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc._lib.parallel import check_jobs
 from ase_knncalc._lib.progress import track
+from ase_knncalc.data.own import CALCULATOR, PREDICTED
 from ase_knncalc.descriptors import FCHL19
 from ase_knncalc.errors import KNNCalcError
 from ase_knncalc.sameness import Species, species
 from ase_knncalc.sampling.engines import make_engine
 from ase_knncalc.sampling.molecules import Ingredient, composition_of, pack
+from ase_knncalc.sampling.runs import Journal
 from ase_knncalc.sampling.settings import SamplingSettings
 from ase_knncalc.sampling.walks import (
     FAILURES,
@@ -90,6 +94,7 @@ def sample(
     settings: SamplingSettings | None = None,
     n_jobs: int = -1,
     progress: bool = False,
+    journal: Path | None = None,
 ) -> list[Atoms]:
     """Up to ``n`` distinct structures of one composition.
 
@@ -106,19 +111,23 @@ def sample(
         Methods and their parameters.
     n_jobs, progress
         Processes (−1: all cores), and whether to show a bar.
+    journal
+        File that keeps the runs. A sampling that was interrupted goes on with it, where molecules,
+        engine and settings are the same; ``n`` may differ. Remove it once the structures are safe.
 
     Returns
     -------
     list of Atoms
         With ``name``, ``composition``, ``charge``, ``multiplicity``, ``energy`` (of the engine, eV)
-        and ``sampled_by`` in ``info``; fewer than ``n`` if no more were found in
-        ``settings.attempts`` times the runs needed.
+        and ``sampled_by`` in ``info``, and ``relaxed`` and ``fmax`` where they were relaxed; fewer
+        than ``n`` if no more were found in ``settings.attempts`` times the runs needed.
 
     Warns
     -----
     UserWarning
         If calculations of some runs failed: how many, and the reason of the first. What the runs
-        found before, and after where they could go on, is there.
+        found before, and after where they could go on, is there. If relaxations of some structures
+        came to no end.
 
     Raises
     ------
@@ -137,8 +146,13 @@ def sample(
     runs = settings.attempts * len(settings.methods) * -(-n // per_round)
     distinct = Distinct(settings.energy_tolerance, settings.distance_tolerance)
     tally = _Tally(composition)
-    upcoming = _outcomes(ingredients, engine, settings, runs, n_jobs)
+    kept = None if journal is None else Journal(journal, _about(ingredients, engine, settings))
+    predicted = str(engine).startswith("model:") or getattr(engine, "name", "") == CALCULATOR
+    done = [] if kept is None else kept.outcomes
+    upcoming = chain(done, _outcomes(ingredients, engine, settings, range(len(done), runs), n_jobs))
     for run, outcome in enumerate(track(upcoming, total=None, text="sampling", show=progress)):
+        if kept is not None and run >= len(done):
+            kept.add(outcome)
         tally.count(outcome)
         for atoms in outcome.frames:
             atoms.info.update(
@@ -146,16 +160,49 @@ def sample(
                 composition=composition,
                 sampled_by=settings.methods[run % len(settings.methods)],
             )
+            if predicted:
+                atoms.info[PREDICTED] = atoms.info["energy"]
             if len(distinct.frames) < n:
                 distinct.add(atoms)
         if len(distinct.frames) >= n:
             break
     problem = tally.problem()
     if not distinct.frames:
+        if kept is not None:  # the next time they may succeed
+            kept.remove()
         raise KNNCalcError(problem)
     if problem:
         warnings.warn(problem, UserWarning, stacklevel=2)
+    restless = [a.info["fmax"] for a in distinct.frames if not a.info.get("relaxed", True)]
+    if restless:
+        warnings.warn(
+            f"{composition}: {len(restless)} of {len(distinct.frames)} structures are not relaxed, "
+            f"but marked (info['relaxed'] is False): forces of up to {max(restless):.2g} eV/Å are "
+            f"left, where {settings.fmax:g} was asked for",
+            UserWarning,
+            stacklevel=2,
+        )
     return distinct.frames
+
+
+def _about(
+    ingredients: Sequence[Ingredient], engine: Any, settings: SamplingSettings
+) -> dict[str, Any]:
+    """All that the outcomes of runs depend on."""
+    return {
+        "molecules": [
+            (
+                i.name,
+                i.count,
+                i.molecule.numbers.tolist(),
+                i.molecule.positions.tolist(),
+                resolve_charge(i.molecule),
+            )
+            for i in ingredients
+        ],
+        "engine": engine if isinstance(engine, str) else type(engine).__name__,
+        "settings": asdict(settings),
+    }
 
 
 @dataclass
@@ -203,25 +250,25 @@ def _outcomes(
     ingredients: Sequence[Ingredient],
     engine: Any,
     settings: SamplingSettings,
-    runs: int,
+    runs: range,
     n_jobs: int,
 ) -> Iterator[Outcome]:
-    """Results of the runs in their order, computed as far as they are asked for."""
+    """Results of the runs of these numbers, computed as far as they are asked for."""
     check_jobs(n_jobs)
     if isinstance(engine, Calculator) or n_jobs == 1:
         calculator = make_engine(engine)
-        for run in range(runs):
+        for run in runs:
             yield _run(ingredients, calculator, settings, run)
         return
     from joblib import Parallel, delayed, effective_n_jobs
 
-    n_jobs = min(n_jobs, runs)
+    n_jobs = min(n_jobs, max(1, len(runs)))
     with Parallel(n_jobs=n_jobs) as parallel:
-        block = 4 * max(1, effective_n_jobs(n_jobs))
-        for first in range(0, runs, block):
+        block = 2 * max(1, effective_n_jobs(n_jobs))
+        for first in range(0, len(runs), block):
             yield from parallel(
                 delayed(_run)(ingredients, engine, settings, run)
-                for run in range(first, min(first + block, runs))
+                for run in runs[first : first + block]
             )
 
 

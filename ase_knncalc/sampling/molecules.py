@@ -2,23 +2,19 @@
 
 Names are those of atmospheric cluster databases: ``sa`` sulfuric acid, ``b`` bisulfate (−1), ``w``
 water, ``am`` ammonia, ``amp`` ammonium (+1), ``ma``, ``dma``, ``tma`` methyl-, dimethyl- and
-trimethylamine. Any other molecule comes from a file.
+trimethylamine. Where others come from is told by :mod:`ase_knncalc.sampling.ingredients`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from ase import Atoms
 from ase.data import covalent_radii, vdw_radii
 
-from ase_knncalc._lib.arguments import checked
 from ase_knncalc._lib.arrays import BoolArray, FloatArray
-from ase_knncalc.errors import DataError, SettingsError
 
 # Smallest distance of two molecules' atoms in units of the sum of their van der Waals radii. A
 # hydrogen bond of 1.7 Å between H and O is 0.63, a loose contact of 2.4 Å 0.88.
@@ -94,67 +90,6 @@ MOLECULES: dict[str, Callable[[], Atoms]] = {
     "dma": _from_g2("C2H6NH"),
     "tma": _from_g2("C3H9N"),
 }
-
-
-def parse_ingredients(texts: Sequence[str]) -> list[Ingredient]:
-    """Molecules and their numbers from texts such as ``sa:2`` or ``monomers/eda.xyz:1``.
-
-    Raises
-    ------
-    SettingsError
-        If a text is not of that form, a name is unknown, or there is nothing.
-    DataError
-        If a file cannot be read.
-    """
-    found = [_ingredient(name, count) for name, count in _counts(texts).items()]
-    names = [i.name for i in found]
-    if len(set(names)) < len(names):
-        raise SettingsError(f"two molecules have the same name: {', '.join(sorted(names))}")
-    return sorted(found, key=lambda i: i.name)
-
-
-def ingredient_files(texts: Sequence[str]) -> list[Path]:
-    """Files that :func:`parse_ingredients` reads for these texts.
-
-    Raises
-    ------
-    SettingsError
-        If a text is not of the form NAME:COUNT, or there is nothing.
-    """
-    return [Path(name) for name in _counts(texts) if name not in MOLECULES]
-
-
-def _counts(texts: Sequence[str]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for text in checked("molecules", texts, tuple[str, ...]):
-        match = re.fullmatch(r"(.+?)(?::(\d+))?", text.strip())
-        if match is None or (match[2] is not None and int(match[2]) < 1):
-            raise SettingsError(f"{text!r}: expected NAME:COUNT, as in sa:2, or FILE.xyz:COUNT")
-        counts[match[1]] = counts.get(match[1], 0) + int(match[2] or 1)
-    if not counts:
-        raise SettingsError("no molecules: give at least one, as in sa:2")
-    return counts
-
-
-def _ingredient(name: str, count: int) -> Ingredient:
-    if name in MOLECULES:
-        return Ingredient(name, MOLECULES[name](), count)
-    path = Path(name)
-    if not path.suffix:
-        raise SettingsError(
-            f"unknown molecule {name!r}: known are {', '.join(sorted(MOLECULES))}; for another one "
-            "give a file, as in eda.xyz:1"
-        )
-    from ase_knncalc.data import read_structures
-    from ase_knncalc.structure import check_structure, resolve_charge
-
-    frames = read_structures(path)
-    if len(frames) != 1:
-        raise DataError(f"{path} holds {len(frames)} structures, expected one molecule")
-    atoms = Atoms(frames[0].numbers, frames[0].positions)
-    check_structure(frames[0])
-    atoms.info["charge"], atoms.info["multiplicity"] = resolve_charge(frames[0])
-    return Ingredient(path.stem, atoms, count)
 
 
 def composition_of(ingredients: Sequence[Ingredient]) -> str:

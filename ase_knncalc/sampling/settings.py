@@ -24,7 +24,8 @@ class SamplingSettings(Settings):
     relax
         Whether packings are relaxed.
     fmax, relax_steps
-        When a relaxation ends: largest force (eV/Å) or number of steps. Soft modes of clusters need
+        When a relaxation ends: largest force (eV/Å) or number of steps, after which it starts once
+        more; what is not relaxed then has ``info["relaxed"]`` False. Soft modes of clusters need
         a small force: at 0.05 eV/Å copies of one minimum still differ by up to 0.08 eV.
     temperatures
         Of walks and dynamics, K; taken in turn.

@@ -49,17 +49,25 @@ class Outcome:
 
 
 def relaxed(atoms: Atoms, calculator: Calculator, settings: SamplingSettings) -> Atoms:
-    """A copy at the nearest minimum, or as near as ``relax_steps`` take it.
+    """A copy at the nearest minimum, or as near as twice ``relax_steps`` take it.
 
-    Hydrogens that have changed over to another molecule belong to it
+    ``info["relaxed"]`` says whether it is there, and ``info["fmax"]`` how large a force is left,
+    eV/Å. Hydrogens that have changed over to another molecule belong to it
     (:func:`ase_knncalc.sampling.molecules.assign_hydrogens`).
     """
     from ase.optimize import BFGS
 
     copy = atoms.copy()
     copy.calc = calculator
-    # A short step at first: packings have contacts that throw a quasi-Newton method off.
-    BFGS(copy, logfile=None, maxstep=0.1).run(fmax=settings.fmax, steps=settings.relax_steps)
+    # Where one comes to no end, another one starts, without what that thinks of curvatures.
+    for _ in range(2):
+        # A short step at first: packings have contacts that throw a quasi-Newton method off.
+        search = BFGS(copy, logfile=None, maxstep=0.1)
+        done = bool(search.run(fmax=settings.fmax, steps=settings.relax_steps))
+        if done or not is_one_cluster(copy):
+            break
+    force = float(np.linalg.norm(copy.get_forces(), axis=1).max())
+    copy.info.update(relaxed=done, fmax=force)
     assign_hydrogens(copy)
     return copy
 
@@ -203,6 +211,8 @@ def dynamics(
     atoms = relaxed(start, calculator, settings)
     if not is_one_cluster(atoms):
         return Outcome(fell_apart=1)
+    for key in ("relaxed", "fmax"):  # of the start alone
+        del atoms.info[key]
     MaxwellBoltzmannDistribution(atoms, temperature_K=temperature, rng=rng)
     run = Langevin(
         atoms,

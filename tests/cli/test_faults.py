@@ -389,7 +389,7 @@ def heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-INTERRUPTED = b"knncalc: interrupted; labels in a cache are kept"
+INTERRUPTED = b"knncalc: interrupted; labels in a cache and runs of a sampling are kept"
 
 
 @pytest.mark.parametrize("after", [0.0, 0.3, 1.5])
