@@ -11,7 +11,6 @@ import subprocess
 import sys
 import warnings
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from importlib.metadata import entry_points
 
 import numpy as np
 import pytest
@@ -21,7 +20,6 @@ from ase.calculators.calculator import (
     Calculator,
     PropertyNotImplementedError,
     all_properties,
-    get_calculator_class,
 )
 from ase.calculators.fd import calculate_numerical_forces
 from ase.calculators.lj import LennardJones
@@ -49,52 +47,6 @@ def calculator(tiny_model) -> KNNCalculator:
 @pytest.fixture
 def trimer(water_frames) -> Atoms:
     return water_frames[2].copy()
-
-
-# ------------------------------------------------------------------------------------- by name
-
-
-def test_found_by_name_in_a_fresh_interpreter() -> None:
-    script = (
-        "import ase_knncalc.calculator as c, importlib\n"
-        "from ase.calculators.calculator import get_calculator_class, names\n"
-        "assert get_calculator_class('knncalc') is c.KNNCalculator and 'knncalc' in names\n"
-        "importlib.reload(c)\n"  # registered once: ASE asserts that
-    )
-    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True)
-    assert done.returncode == 0, done.stderr.decode()
-    assert get_calculator_class("knncalc").__name__ == "KNNCalculator"
-
-
-def test_plugin_lists_the_calculator_without_importing_it() -> None:
-    plugin = pytest.importorskip("ase._4.plugins.plugin")
-    script = (
-        "import sys, ase_knncalc.ase_plugin as p\n"
-        "assert 'ase_knncalc.calculator' not in sys.modules\n"
-        "(found,) = p.__ase_plugins__\n"
-        "print(found.name, found.implementation.__name__)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stdout.split() == ["knncalc", "KNNCalculator"], done.stderr
-    from ase_knncalc.ase_plugin import __ase_plugins__
-
-    assert all(isinstance(p, plugin.CalculatorPlugin) for p in __ase_plugins__)
-
-
-def test_plugin_module_is_quiet_where_ase_has_no_plugins() -> None:
-    script = (
-        "import sys; sys.modules['ase._4.plugins.plugin'] = None\n"
-        "import ase_knncalc.ase_plugin as p; assert p.__ase_plugins__ == set()\n"
-    )
-    done = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
-
-
-def test_entry_point_is_declared() -> None:
-    found = [e for e in entry_points(group="ase.plugins") if e.name == "knncalc"]
-    if not found:
-        pytest.skip("the installed copy of the package is older than its entry point")
-    assert found[0].value == "ase_knncalc.ase_plugin"
 
 
 # --------------------------------------------------------------------------------- conformance
