@@ -20,6 +20,8 @@ from ase_knncalc.errors import SettingsError
 T = TypeVar("T")
 
 _ADDRESS = re.compile(r"inproc://\S+|([a-z]+://)?([^\s/:]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}")
+# s. For the first answer of a scheduler.
+_PATIENCE = 10.0
 _START = (
     "start one with `dask scheduler` and give the address that it prints, such as "
     "tcp://10.0.0.1:8786"
@@ -131,7 +133,7 @@ def cluster(address: str | None) -> Iterator[None]:
     from joblib import parallel_config
 
     try:
-        client = Client(address, timeout=10, set_as_default=False)
+        client = Client(address, timeout=_PATIENCE, set_as_default=False)
     except (OSError, ValueError) as e:
         raise SettingsError(
             f"no Dask scheduler answers at {address} ({e or type(e).__name__}); {_START}"

@@ -12,10 +12,12 @@ import time
 
 import numpy as np
 import pytest
+from helpers.commands import knncalc
 from helpers.factories import tiny, water_clusters
 from threadpoolctl import threadpool_limits
 
 from ase_knncalc import load_model, predict_frames, save_model, train
+from ase_knncalc._lib import parallel
 from ase_knncalc._lib.parallel import cluster, run
 from ase_knncalc.errors import ModelFileError, SettingsError
 from ase_knncalc.evaluation import compare, cross_validate, learning_curve, tune
@@ -224,13 +226,10 @@ def test_folds_and_labels_on_a_cluster(known, dask_cluster) -> None:
         assert a.info["reference_energy"] == b.info["reference_energy"]
 
 
-def test_no_scheduler_is_told() -> None:
+def test_no_scheduler_is_told(tmp_path, monkeypatch) -> None:
     pytest.importorskip("distributed", reason="dask.distributed is not installed")
+    monkeypatch.setattr(parallel, "_PATIENCE", 0.5)
     with pytest.raises(SettingsError, match="no Dask scheduler answers"), cluster("nonsense://x:1"):
         pass
-    command = [sys.executable, "-c", "from ase_knncalc.cli import main; main()"]
-    called = subprocess.run(
-        [*command, "check", "any.xyz", "--dask", "nonsense://x:1"], capture_output=True, text=True
-    )
-    assert called.returncode == 1
+    called = knncalc("check", "any.xyz", "--dask", "nonsense://x:1", cwd=tmp_path, code=1)
     assert called.stderr.startswith("knncalc: error: no Dask scheduler answers at nonsense://x:1")

@@ -40,7 +40,8 @@ def test_molecules_of_a_pool_that_do_not_bind_are_told(folder) -> None:
     path = write_config(folder, iterations=1)
     (folder / "work").mkdir()
     good = path.read_text()
-    pool = 'sample = [["amp:2"]{}]\nn = 2\nengine = "GFN1-xTB"\nsettings = {{relax_steps = 60}}'
+    pool = 'sample = [["amp:2"]{}]\nn = 1\nengine = "GFN1-xTB"\n'
+    pool += "settings = {{relax_steps = 60, attempts = 1}}"
     path.write_text(good.replace('files = ["pool.extxyz"]', pool.format("")))
     with pytest.raises(KNNCalcError, match=r"pool.sample: 2amp: no structures, .* fell apart"):
         Candidates(read_config(path)).of(1, None)

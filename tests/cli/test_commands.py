@@ -122,7 +122,10 @@ def test_info_and_models(folder, trained) -> None:
     assert "group_mae" not in table
     assert re.search(r"95 % of errors, structure left out, below .* kcal/mol", table)
     assert re.search(r"monomers .*1am 1sa 1w", table)
-    assert "saw-wb97xd" in json.loads(knncalc("models", "--json", cwd=folder).stdout)
+    shipped = {m["name"]: m for m in json.loads(knncalc("models", "--json", cwd=folder).stdout)}
+    assert shipped["saw-wb97xd"]["for"] == "energies at minima of ωB97X-D/6-31++G(d,p)"
+    assert shipped["saw-wb97xd-md"]["for"].startswith("energies and forces")
+    assert "multibase-wb97xd is taken" in knncalc("models", cwd=folder).stdout
 
 
 def test_rank_gives_table_csv_and_json(folder, trained) -> None:
@@ -223,17 +226,25 @@ def test_explain_and_binding(folder, trained) -> None:
     rows = json.loads(knncalc(*arguments, "--json", cwd=folder).stdout)
     assert all(row["molecules"] for row in rows)
     assert all(row["energy_std_kcal_mol"] > 0 for row in rows)
-    assert "Binding energies" in knncalc(*arguments, cwd=folder).stdout
+    assert all("which this model cannot tell" in row["geometries"] for row in rows)
+    shown = knncalc(*arguments, cwd=folder).stdout
+    assert "Binding energies" in shown
+    assert shown.count("which this model cannot tell") == 1
     done = knncalc(*arguments, "--as", "9sa", cwd=folder, code=1)
     assert "9sa is" in done.stderr
 
 
 def test_report_is_one_page(folder, trained) -> None:
-    done = knncalc("report", trained, "-d", "data.extxyz", "-r", "wb97xd_energy", "--json", "-q",
+    frames = read(folder / "data.extxyz", ":20")
+    for i, atoms in enumerate(frames[:12]):
+        atoms.rattle(0.01, seed=i)
+    write(folder / "test.extxyz", frames)
+    done = knncalc("report", trained, "-d", "test.extxyz", "-r", "wb97xd_energy", "--json", "-q",
                    cwd=folder)  # fmt: skip
     about = json.loads(done.stdout)
     assert about["report"] == "model.report.html"
-    assert about["test"]["n"] == about["held_out"]["n"]
+    assert about["test"]["n"] == 12
+    assert sum("in the model's training data" in text for text in about["refused"]) == 8
     text = (folder / "model.report.html").read_text()
     assert text.startswith("<!DOCTYPE html>")
     assert "1sa1w" in text
@@ -361,7 +372,7 @@ options = {method = "GFN2-xTB", verbosity = 0}
     refused = knncalc("active", "strict.toml", "-q", cwd=folder, code=1)
     assert "another level of theory than 'pairs'" in refused.stderr
     assert len(read(folder / "strict" / "labelled.extxyz", ":")) == 3
-    done = program("active", "active.toml", "-q", cwd=folder)
+    done = knncalc("active", "active.toml", "-q", cwd=folder)
     assert "learned" in done.stdout
     reports = json.loads(knncalc("active", "active.toml", "-q", "--json", cwd=folder).stdout)
     assert [r["labels"] for r in reports] == [3, 6]

@@ -129,6 +129,7 @@ def test_frequencies_of_another_structure_are_left_out(minima, hessians) -> None
     assert curvature_labels([0], minima[1:2], hessians[1:2], [imaginary]) is None
 
 
+@pytest.mark.slow
 def test_training_on_frequencies_gives_them_back(minima) -> None:
     """GFN2-xTB's vibrations on a GFN1-xTB baseline, from minima and a few energies around them."""
     around = []
