@@ -353,12 +353,10 @@ class KNNModel:
     def _correct(
         self, numbers: IntArray, positions: FloatArray, charge: int, forces: bool, forces_std: bool
     ) -> Prediction:
-        # The energy comes from the same numbers whether or not forces are asked for.
-        correction = self.correct_features(
-            featurize(self.descriptor, [(numbers, positions, charge)])
-        )[0]
         if not (forces or forces_std):
-            return correction
+            return self.correct_features(
+                featurize(self.descriptor, [(numbers, positions, charge)])
+            )[0]
         if not self.smooth:
             metric = "" if self.metric.differentiable else " and the kernel-induced distance"
             raise SettingsError(
@@ -366,12 +364,16 @@ class KNNModel:
                 "no forces (1/d and rank weights jump where neighbours change); train with "
                 "weights='kernel', fchl19 and a linear metric"
             )
+        # Rows, kernels and neighbours are computed once, for the energy and for its slopes.
         moving = self.descriptor.moving(numbers, positions)
-        slope = self.trend.gradient(numbers, moving.rows)
-        slope = slope + self.metric.gradient(numbers, moving.rows, self.knn.gradient)
+        batch = FeatureBatch.of_one(self.descriptor, numbers, moving.rows, charge)
+        terms = self._terms(batch, gradient=True)
+        slope, of_place = terms[0].gradient, terms[1][0].gradient
+        assert slope is not None
+        assert of_place is not None
         return replace(
-            correction,
-            delta_forces=-moving.pull(slope),
+            self._predictions(*terms)[0],
+            delta_forces=-moving.pull(slope + self.metric.pull(numbers, of_place)),
             forces_std=self._forces_std(numbers, moving) if forces_std else None,
         )
 
@@ -387,7 +389,11 @@ class KNNModel:
 
     def correct_features(self, batch: FeatureBatch) -> Predictions:
         """Corrections of structures whose descriptors are known."""
-        trend, estimates, signals = self._terms(batch)
+        return self._predictions(*self._terms(batch))
+
+    def _predictions(
+        self, trend: TrendEstimate, estimates: list[KNNEstimate], signals: Signals
+    ) -> Predictions:
         knn = np.array([e.mean for e in estimates])
         return Predictions(
             delta=trend.energy + knn,
@@ -403,10 +409,12 @@ class KNNModel:
         """What the novelty is the largest of, see :meth:`Calibration.novelties`."""
         return self.calibration.novelties(self._terms(batch)[2])
 
-    def _terms(self, batch: FeatureBatch) -> tuple[TrendEstimate, list[KNNEstimate], Signals]:
+    def _terms(
+        self, batch: FeatureBatch, *, gradient: bool = False
+    ) -> tuple[TrendEstimate, list[KNNEstimate], Signals]:
         """Both terms of the correction, and what they tell of its error."""
         estimates = self.knn.evaluate_many(self.metric.place(batch))
-        trend = self.trend.evaluate(batch)
+        trend = self.trend.evaluate(batch, gradient=gradient)
         signals = Signals.of(trend.leverage, estimates, batch.sizes, trend.remoteness)
         return trend, estimates, signals
 

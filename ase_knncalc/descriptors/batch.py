@@ -76,6 +76,19 @@ class FeatureBatch:
             (self.numbers[:, None] == np.asarray(elements)[None, :]).astype(np.float64)
         )
 
+    @classmethod
+    def of_one(
+        cls, descriptor: Descriptor, numbers: IntArray, local: FloatArray, charge: int
+    ) -> FeatureBatch:
+        """One structure whose rows are known."""
+        return cls(
+            np.asarray(numbers, dtype=np.intp),
+            local,
+            np.array([0, len(local)]),
+            np.array([charge], dtype=np.intp),
+            descriptor.elements if descriptor.by_element else (),
+        )
+
     @staticmethod
     def concatenate(parts: Sequence[FeatureBatch]) -> FeatureBatch:
         """Several batches as one in memory, in their order."""

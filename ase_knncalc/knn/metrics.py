@@ -7,9 +7,8 @@ Euclidean distance of global descriptors differ in the linear map alone (:class:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypeAlias
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -20,9 +19,6 @@ from ase_knncalc.knn.kernel_map import KernelMap
 
 # Structures that are projected at a time.
 _BLOCK = 10_000
-
-
-Slope: TypeAlias = Callable[[FloatArray], FloatArray]
 
 
 class Metric(Protocol):
@@ -39,10 +35,10 @@ class Metric(Protocol):
     def place(self, batch: FeatureBatch) -> FloatArray:
         """Where structures lie, shape (n_structures, n_components)."""
 
-    def gradient(self, numbers: IntArray, local: FloatArray, slope: Slope) -> FloatArray:
-        """Of a function of the place by each atom's row, shape (n_atoms, n_features).
+    def pull(self, numbers: IntArray, slope: FloatArray) -> FloatArray:
+        """Gradient of a function of the place by each atom's row, shape (n_atoms, n_features).
 
-        ``slope`` gives the function's gradient at a place, shapes (n_components,) both.
+        ``slope`` is the function's gradient at the structure's place, shape (n_components,).
         """
 
     def arrays(self) -> dict[str, AnyArray]:
@@ -90,13 +86,10 @@ class LinearMetric:
         starts = range(0, len(summed), _BLOCK)
         return np.concatenate([self.project(summed[i : i + _BLOCK]) for i in starts])
 
-    def gradient(self, numbers: IntArray, local: FloatArray, slope: Slope) -> FloatArray:
-        """Of a function of the place by each atom's row, shape (n_atoms, n_features)."""
-        one = FeatureBatch(
-            numbers, local, np.array([0, len(local)]), np.zeros(1, dtype=np.intp), self.elements
-        )
-        pulled = slope(self.place(one)[0]) @ self.components
-        return of_atoms(pulled, numbers, self.elements, local.shape[1])
+    def pull(self, numbers: IntArray, slope: FloatArray) -> FloatArray:
+        """Gradient of a function of the place by each atom's row, shape (n_atoms, n_features)."""
+        width = self.components.shape[1] // max(1, len(self.elements))
+        return of_atoms(slope @ self.components, numbers, self.elements, width)
 
     def arrays(self) -> dict[str, AnyArray]:
         """What a model file keeps, by dataset."""
@@ -137,7 +130,7 @@ class KernelMetric:
         """Where structures lie, shape (n_structures, n_components)."""
         return self.linear.project(self.map.features(batch))
 
-    def gradient(self, numbers: IntArray, local: FloatArray, slope: Slope) -> FloatArray:
+    def pull(self, numbers: IntArray, slope: FloatArray) -> FloatArray:
         """It has none."""
         raise SettingsError("the kernel-induced distance has no gradient; use a linear metric")
 

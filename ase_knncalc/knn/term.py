@@ -80,12 +80,6 @@ class KNNTerm:
         z = np.asarray(z, dtype=np.float64)
         return self._evaluate(z, self.index.approximate_squares(z), exclude)
 
-    def gradient(self, z: FloatArray) -> FloatArray:
-        """dK/dz at one place, eV, shape (n_components,); for kernel weights."""
-        gradient = self.evaluate(z).gradient
-        assert gradient is not None
-        return gradient
-
     def evaluate_many(self, z: FloatArray) -> list[KNNEstimate]:
         """Bit for bit what :meth:`evaluate` gives for each of several structures (m, …)."""
         z = np.asarray(z, dtype=np.float64)

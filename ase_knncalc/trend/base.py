@@ -39,11 +39,14 @@ class TrendEstimate:
     remoteness : ndarray, shape (n,)
         Mean distance of the atoms from those of training structures: 1 is usual, 0 where the
         trend does not know.
+    gradient : ndarray, shape (n_atoms_total, n_features), or None
+        dT/d(row) of each atom, eV, where it was asked for.
     """
 
     energy: FloatArray
     leverage: FloatArray
     remoteness: FloatArray
+    gradient: FloatArray | None = None
 
 
 def require_shape(name: str, array: AnyArray, shape: tuple[int, ...]) -> None:
@@ -64,14 +67,11 @@ class Trend(Protocol):
     def predict(self, batch: FeatureBatch) -> FloatArray:
         """Trend of each structure in eV, shape (n_structures,)."""
 
-    def evaluate(self, batch: FeatureBatch) -> TrendEstimate:
-        """Trend of each structure, and what tells how far to trust it."""
+    def evaluate(self, batch: FeatureBatch, *, gradient: bool = False) -> TrendEstimate:
+        """Trend of each structure, and what tells how far to trust it; its gradient if asked."""
 
     def posterior_rows(self, batch: FeatureBatch) -> FloatArray:
         """Rows whose products are the posterior covariance, shape (n_structures, d)."""
-
-    def gradient(self, numbers: IntArray, local: FloatArray) -> FloatArray:
-        """dT/d(row) of each atom, eV, shape (n_atoms, n_features)."""
 
     def arrays(self) -> dict[str, AnyArray]:
         """What a model file keeps."""

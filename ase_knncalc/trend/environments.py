@@ -166,16 +166,20 @@ class Environments:
         self, numbers: IntArray, local: FloatArray, coefficients: FloatArray
     ) -> FloatArray:
         """Derivative of Σ_m w_m k_m by each atom's row, w (m,), shape (n_atoms, n_features)."""
-        slope = np.empty_like(local, dtype=np.float64)
-        for e, number in enumerate(self.elements):
-            mask = numbers == number
-            if not mask.any():
-                continue
-            z = self.project(e, local[mask])
-            points = self.scaled[e]
-            weighted = gaussian(z, points) * coefficients[self.blocks[e]]
-            pull = weighted @ points - weighted.sum(axis=1)[:, None] * z
-            slope[mask] = pull @ self._maps[e].T
+        whole, charges = np.array([0, len(local)]), np.zeros(1, dtype=np.intp)
+        blocks = self.kernels(FeatureBatch(np.asarray(numbers), local, whole, charges))
+        return self.pulled(next(blocks), coefficients)
+
+    def pulled(self, block: KernelBlock, coefficients: FloatArray) -> FloatArray:
+        """:meth:`gradient` of the structures of a block, whose kernels are known."""
+        slope = np.zeros(block.part.local.shape)
+        for e, (mask, kernel, z) in enumerate(
+            zip(block.masks, block.kernels, block.places, strict=True)
+        ):
+            if kernel.size:
+                weighted = kernel * coefficients[self.blocks[e]]
+                pull = weighted @ self.scaled[e] - weighted.sum(axis=1)[:, None] * z
+                slope[mask] = pull @ self._maps[e].T
         return slope
 
     def slopes(self, numbers: IntArray, moving: MovingRows, dtype: str = "float64") -> FloatArray:

@@ -57,12 +57,15 @@ class KernelBlock:
     masks : list of ndarray of bool, shape (n_atoms,)
         For each element, its atoms.
     kernels : list of ndarray, shape (n_atoms of the element, n_points of the element)
+    places : list of ndarray, shape (n_atoms of the element, rank)
+        The atoms in units of the length scale.
     """
 
     rows: slice
     part: FeatureBatch
     masks: list[BoolArray]
     kernels: list[FloatArray]
+    places: list[FloatArray]
 
     def sums(self) -> list[FloatArray]:
         """Of each element, summed over structures, shape (n_structures, n_points)."""
@@ -120,10 +123,9 @@ def kernel_blocks(
     """
     for rows, part in batch.batches(_BLOCK_ATOMS):
         masks = [part.numbers == number for number in elements]
-        kernels = [
-            gaussian(project(e, part.local[mask]), points[e]) for e, mask in enumerate(masks)
-        ]
-        yield KernelBlock(rows, part, masks, kernels)
+        places = [project(e, part.local[mask]) for e, mask in enumerate(masks)]
+        kernels = [gaussian(z, own) for z, own in zip(places, points, strict=True)]
+        yield KernelBlock(rows, part, masks, kernels, places)
 
 
 def whitened(sums: Sequence[FloatArray], whiteners: Sequence[FloatArray]) -> FloatArray:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ase_knncalc._lib.arrays import AnyArray, FloatArray, IntArray
+from ase_knncalc._lib.arrays import AnyArray, FloatArray
 from ase_knncalc.descriptors import Descriptor, FeatureBatch, of_atoms, summed_width
 from ase_knncalc.trend.base import TrendEstimate, composition_columns, require_shape
 from ase_knncalc.trend.posterior import prediction_leverage, prediction_rows
@@ -35,18 +35,14 @@ class OffsetTrend:
         """Trend of each structure in eV, shape (n_structures,)."""
         return np.asarray(composition_columns(batch, self.elements) @ self.offsets)
 
-    def evaluate(self, batch: FeatureBatch) -> TrendEstimate:
+    def evaluate(self, batch: FeatureBatch, *, gradient: bool = False) -> TrendEstimate:
         """Trend alone: it knows neither its variance nor how far atoms are."""
-        nothing = np.zeros(len(batch))
-        return TrendEstimate(self.predict(batch), nothing, nothing)
+        nothing, level = np.zeros(len(batch)), np.zeros(batch.local.shape) if gradient else None
+        return TrendEstimate(self.predict(batch), nothing, nothing, level)
 
     def posterior_rows(self, batch: FeatureBatch) -> FloatArray:
         """Rows whose products are the posterior covariance: none, shape (n_structures, 0)."""
         return np.zeros((len(batch), 0))
-
-    def gradient(self, numbers: IntArray, local: FloatArray) -> FloatArray:
-        """dT/d(row) of each atom, eV, shape (n_atoms, n_features)."""
-        return np.zeros_like(local)
 
     @classmethod
     def from_arrays(cls, elements: tuple[int, ...], arrays: Mapping[str, AnyArray]) -> OffsetTrend:
@@ -92,20 +88,20 @@ class LinearTrend:
         free = composition_columns(batch, self.elements) @ self.offsets
         return np.asarray(free + batch.summed() @ self.coefficients)
 
-    def evaluate(self, batch: FeatureBatch) -> TrendEstimate:
+    def evaluate(self, batch: FeatureBatch, *, gradient: bool = False) -> TrendEstimate:
         """Trend and its variance; it does not know how far atoms are."""
         free, summed = composition_columns(batch, self.elements), batch.summed()
         leverage = prediction_leverage(free, summed, self.free_map, self.shift, self.factor)
-        return TrendEstimate(self.predict(batch), leverage, np.zeros(len(batch)))
+        slopes = None
+        if gradient:
+            width = batch.local.shape[1]
+            slopes = of_atoms(self.coefficients, batch.numbers, self.elements, width)
+        return TrendEstimate(self.predict(batch), leverage, np.zeros(len(batch)), slopes)
 
     def posterior_rows(self, batch: FeatureBatch) -> FloatArray:
         """Rows whose products are the posterior covariance, shape (n_structures, d)."""
         free = composition_columns(batch, self.elements)
         return prediction_rows(free, batch.summed(), self.free_map, self.shift, self.factor)
-
-    def gradient(self, numbers: IntArray, local: FloatArray) -> FloatArray:
-        """dT/d(row) of each atom, eV, shape (n_atoms, n_features)."""
-        return of_atoms(self.coefficients, numbers, self.elements, local.shape[1])
 
     @classmethod
     def from_arrays(cls, elements: tuple[int, ...], arrays: Mapping[str, AnyArray]) -> LinearTrend:

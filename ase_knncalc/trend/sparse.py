@@ -135,13 +135,17 @@ class SparseTrend:
             local[block.rows] = self._weighted(block.sums())
         return np.asarray(composition_columns(batch, self.elements) @ self.offsets + local)
 
-    def evaluate(self, batch: FeatureBatch) -> TrendEstimate:
-        """Trend, its variance and the remoteness, from one pass over the kernels."""
+    def evaluate(self, batch: FeatureBatch, *, gradient: bool = False) -> TrendEstimate:
+        """Trend, its variance, the remoteness and the gradient, from one pass over the kernels."""
         local = np.empty(len(batch))
         firsts = np.empty((len(batch), int(self.variance_counts.sum())))
         distances = np.zeros(len(batch.numbers))
+        slopes = np.zeros(batch.local.shape) if gradient else None
         for block in self.environments.kernels(batch):
             sums = block.sums()
+            if slopes is not None:
+                atoms = batch.atoms_of(block.rows)
+                slopes[atoms] = self.environments.pulled(block, self.coefficients)
             local[block.rows] = self._weighted(sums)
             of_variance = [s[:, : int(n)] for s, n in zip(sums, self.variance_counts, strict=True)]
             np.concatenate(of_variance, axis=1, out=firsts[block.rows])
@@ -151,6 +155,7 @@ class SparseTrend:
             free @ self.offsets + local,
             prediction_leverage(free, firsts, self.free_map, self.shift, self.factor),
             batch.sum_atoms(distances) / batch.sizes,
+            slopes,
         )
 
     def atom_remoteness(self, batch: FeatureBatch) -> FloatArray:
@@ -165,10 +170,6 @@ class SparseTrend:
         blocks = self.environments.blocks
         parts = [s @ self.coefficients[b] for s, b in zip(sums, blocks, strict=True)]
         return np.asarray(np.sum(parts, axis=0))
-
-    def gradient(self, numbers: IntArray, local: FloatArray) -> FloatArray:
-        """dT/d(row) of each atom, eV, shape (n_atoms, n_features)."""
-        return self.environments.gradient(numbers, local, self.coefficients)
 
     def force_leverage(self, numbers: IntArray, moving: MovingRows) -> FloatArray:
         """Mean posterior variance of each atom's force components, shape (n_atoms,).
