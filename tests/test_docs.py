@@ -62,6 +62,9 @@ def folder(tmp_path, monkeypatch, cluster_frames) -> Path:
     write("labelled.extxyz", labelled)
     write("data.extxyz", labelled)
     write("labelled_new.extxyz", [a for a in labelled if a.info["composition"] == "3w"])
+    Path("small.toml").write_text(
+        'composition = "2 w"\nmethods = ["packing"]\nfmax = 0.03\nvibrations = 2\n', "utf-8"
+    )
     return tmp_path
 
 

@@ -1,4 +1,4 @@
-"""``knncalc relax``, ``unique`` and ``thermo``."""
+"""``knncalc relax``, ``unique``, ``thermo`` and ``explore``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from ase_knncalc.cli.options import (
     ranges,
 )
 from ase_knncalc.cli.outputs import check_outputs, refuse_omissions
-from ase_knncalc.cli.printing import show
+from ase_knncalc.cli.printing import print_json, show
 from ase_knncalc.settings import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -257,3 +257,100 @@ def _tell(omitted: list[Omission], total: int, strict: bool) -> None:
         raise DataError(f"no structure is left; {report_omissions(omitted, total)}")
     if omitted:
         print(report_omissions(omitted, total), file=sys.stderr)
+
+
+def explore(
+    composition: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(help="Such as '2 sa, 2 am': molecules as for knncalc sample."),
+    ] = None,
+    folder: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder of all that is made.")
+    ] = Path("explored"),
+    config: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Settings (TOML), such as the explore.toml of another folder."),
+    ] = None,
+    model: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--model", "-m", help="Name of a shipped model, or a model file."),
+    ] = None,
+    candidates: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option("-n", "--n", min=0, help="Structures to sample of each protonation state."),
+    ] = None,
+    files: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option("--candidates", help="More candidates: files, folders of outputs."),
+    ] = None,
+    temperature: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--temperature", "-T", help="K: one, several, or 200:300:10."),
+    ] = None,
+    treatment: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Of soft modes: truhlar, grimme or harmonic."),
+    ] = None,
+    window: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(min=0, help="Chosen up to so far above the lowest, kcal/mol."),
+    ] = None,
+    top: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Chosen at most so many."),
+    ] = None,
+    seed: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=0, max=2**32 - 1, help="Of all random choices."),
+    ] = None,
+    jobs: JobsOption = -1,
+    dask: DaskOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """From a composition to Gibbs energies, inputs of ORCA and Gaussian, and a page about them.
+
+    Sampling, relaxation, distinct structures, vibrations, ranking, choice, in one folder; killed,
+    the same command goes on. All other settings are those of --config; see docs/exploration.md.
+
+    Example: knncalc explore "2 sa, 2 am" -o 2sa2am
+    """
+    from ase_knncalc.exploration.campaign import (
+        CONFIG,
+        given_settings,
+    )
+    from ase_knncalc.exploration.campaign import (
+        explore as run,
+    )
+    from ase_knncalc.exploration.thermo import SHOWN
+
+    there = folder / CONFIG
+    settings = given_settings(
+        config or (there if there.exists() else None),
+        composition=composition,
+        model=model,
+        candidates=candidates,
+        files=None if files is None else tuple(str(f.absolute()) for f in files),
+        temperatures=None if temperature is None else ranges("--temperature", temperature),
+        treatment=treatment,
+        window=window,
+        top=top,
+        seed=seed,
+    )
+    found = run(settings, folder, n_jobs=jobs, progress=not quiet)
+    for text in [*found.notes, *(f"left out: {o.name}: {o.reason}" for o in found.omitted)]:
+        print(text, file=sys.stderr)
+    if as_json:
+        from dataclasses import asdict
+
+        print_json(asdict(found))
+        return
+    show(
+        f"{found.candidates} candidates, {found.relaxed} relaxed, {found.unique} distinct; "
+        f"{len(found.chosen)} chosen; binding is against the molecules' own minima on the same "
+        f"surface, {settings.model}; {found.report}",
+        SHOWN,
+        [[row[key] for key in SHOWN] for row in found.rows],
+        None,
+        as_json,
+    )

@@ -1,9 +1,7 @@
-"""What commands print: tables, JSON, CSV."""
+"""What commands print: tables and JSON, and CSV beside them."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import sys
 from collections.abc import Sequence
@@ -65,6 +63,7 @@ def show(
     """Rows as a table or JSON; and as CSV in a file, if one is named."""
     if csv_file is not None:
         from ase_knncalc._lib.files import atomic_write
+        from ase_knncalc._lib.tables import csv_text
         from ase_knncalc.errors import DataError
 
         with atomic_write(csv_file, DataError) as handle:
@@ -81,12 +80,3 @@ def _cell(value: Any) -> Any:
     if value is None:
         return "–"
     return f"{value:.4f}" if isinstance(value, float) else value
-
-
-def csv_text(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """Comma-separated values with a header line."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return buffer.getvalue()

@@ -6,6 +6,7 @@ Each step is a function of a list of structures, and takes what the step before 
 from __future__ import annotations
 
 from ase_knncalc.exploration.acdc import acdc_text, write_acdc
+from ase_knncalc.exploration.campaign import Explored, ExploreSettings, explore, read_settings
 from ase_knncalc.exploration.chosen import Inputs, lowest_frames, write_inputs
 from ase_knncalc.exploration.distinct import distinct_groups, unique_frames
 from ase_knncalc.exploration.relaxation import relax_frames
@@ -21,14 +22,18 @@ from ase_knncalc.exploration.thermo import (
 __all__ = [
     "Conditions",
     "Ensemble",
+    "ExploreSettings",
+    "Explored",
     "GibbsTable",
     "Inputs",
     "acdc_text",
     "boltzmann",
     "distinct_groups",
+    "explore",
     "gibbs_table",
     "lowest_frames",
     "minima_of",
+    "read_settings",
     "relax_frames",
     "unique_frames",
     "write_acdc",

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.exploration import distinct_groups, unique_frames
 from ase_knncalc.sameness import fitted_rmsd, symmetry_number
-from ase_knncalc.sampling.molecules import MOLECULES, pack, parse_ingredients
+from ase_knncalc.sampling import parse_ingredients
+from ase_knncalc.sampling.molecules import MOLECULES, pack
 
 
 def packed(seed: int, *molecules: str) -> Atoms:

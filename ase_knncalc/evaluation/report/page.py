@@ -5,18 +5,15 @@ from __future__ import annotations
 import html
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.data import atomic_numbers, chemical_symbols, covalent_radii
-from ase.data.colors import jmol_colors
+from ase.data import chemical_symbols
 
 from ase_knncalc._lib.constants import KCAL_PER_MOL
 from ase_knncalc._lib.files import atomic_write
@@ -24,13 +21,21 @@ from ase_knncalc.data import KeyMap
 from ase_knncalc.errors import DataError, SettingsError
 from ase_knncalc.evaluation.report import figures
 from ase_knncalc.evaluation.report.judged import Judged, judge_data, judge_held_out
+from ase_knncalc.evaluation.report.pieces import (
+    cell,
+    drawable,
+    element_styles,
+    embedded,
+    fill,
+    listed,
+    row,
+    table,
+    template,
+)
 from ase_knncalc.labels.training_data import TrainingData, prepare
 from ase_knncalc.model import KNNModel
 from ase_knncalc.settings import TrainingSettings
 from ase_knncalc.store.container import package_versions
-
-_TEXT_COLUMNS = ("", "structure", "composition", "in 90 %", "nearest")
-_LEFT = ' class="text"'
 
 # Rows of the table of worst cases, and most atoms of all structures in the page.
 _WORST = 20
@@ -194,25 +199,25 @@ def _write(
         drawn.append(figures.learning_curve(curves))
     drawn.append(figures.metric_map(model, judged))
     title = name or model.info.reference or "model"
-    document = _fill(
+    document = fill(
         "report.html",
         {
             "title": html.escape(title),
-            "style": _template("report.css"),
-            "script": _template("report.js"),
+            "style": template("report.css"),
+            "script": template("report.js"),
             "facts": _facts(model),
             "scores": _scores_table(judged),
-            "missing": _list(missing),
+            "missing": listed(missing),
             "refused": _refused(judged.get("test")),
             "figures": "\n".join(_figure(f) for f in drawn),
             "worst": "\n".join(_worst_table(which, j) for which, j in judged.items()),
             "compositions": _composition_table(model, judged),
-            "citations": _list(
+            "citations": listed(
                 model.info.provenance.citations or ["arXiv:2509.11728 (the k-NN method)"]
             ),
             "versions": html.escape(", ".join(f"{k} {v}" for k, v in package_versions().items())),
             "written": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-            "data": _embedded(
+            "data": embedded(
                 {"figures": drawn, "labels": _labels(model, judged), **_structures(judged)}
             ),
         },
@@ -261,52 +266,6 @@ def _scores(judged: Judged | None) -> dict[str, float] | None:
     }
 
 
-# --- pieces of HTML; every text from outside goes through _cell or html.escape -------------------
-
-
-def _template(name: str) -> str:
-    return (files("ase_knncalc.evaluation.report") / "templates" / name).read_text(encoding="utf-8")
-
-
-def _fill(name: str, values: Mapping[str, str]) -> str:
-    """The template with its ``{{name}}`` marks replaced, in one pass: values stay as they are."""
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], _template(name))
-
-
-def _embedded(value: Any) -> str:
-    """JSON that cannot end the script element it stands in."""
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        text = f"{value:.3f}" if np.isfinite(value) else "–"
-        return f'<td class="number" data-value="{value if np.isfinite(value) else ""}">{text}</td>'
-    if isinstance(value, int):
-        return f'<td class="number" data-value="{value}">{value}</td>'
-    return f"<td>{html.escape(str(value))}</td>"
-
-
-def _table(columns: Sequence[str], rows: Sequence[str], kind: str = "") -> str:
-    head = "".join(
-        f'<th scope="col"{_LEFT if c in _TEXT_COLUMNS else ""}>{html.escape(c)}</th>'
-        for c in columns
-    )
-    return (
-        f'<div class="scroll"><table class="{kind}"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-    )
-
-
-def _row(values: Sequence[Any]) -> str:
-    return "<tr>" + "".join(_cell(v) for v in values) + "</tr>"
-
-
-def _list(texts: Sequence[str]) -> str:
-    return "<ul>" + "".join(f"<li>{html.escape(t)}</li>" for t in texts) + "</ul>" if texts else ""
-
-
 def _facts(model: KNNModel) -> str:
     about = model.info
     settings = model.knn.settings
@@ -340,7 +299,7 @@ def _scores_table(judged: Mapping[str, Judged]) -> str:
     for which, j in judged.items():
         size = KCAL_PER_MOL * np.abs(j.error)
         rows.append(
-            _row(
+            row(
                 [
                     "training structures, left out (intervals are fitted to them)"
                     if which == "training"
@@ -356,7 +315,7 @@ def _scores_table(judged: Mapping[str, Judged]) -> str:
             )
         )
     columns = ["", "n", "MAE", "RMSE", "95 %", "mean error", "90 % coverage", "novelty > 1"]
-    return _table(columns, rows) if rows else ""
+    return table(columns, rows) if rows else ""
 
 
 def _refused(test: Judged | None) -> str:
@@ -367,7 +326,7 @@ def _refused(test: Judged | None) -> str:
         shown.append(f"… and {len(test.refused) - len(shown)} more")
     return (
         f"<details><summary>{len(test.refused)} structures of the data are not in the test"
-        f"</summary>{_list(shown)}</details>"
+        f"</summary>{listed(shown)}</details>"
     )
 
 
@@ -397,12 +356,12 @@ def _worst_table(which: str, judged: Judged) -> str:
         if judged.novelty is not None:
             name, distance = judged.nearest[i]
             values += [float(judged.novelty[i]), name, float(distance)]
-        rows.append(f"<tr><td>{first}</td>{''.join(_cell(v) for v in values)}</tr>")
+        rows.append(f"<tr><td>{first}</td>{''.join(cell(v) for v in values)}</tr>")
     columns = ["structure", "composition", "error", "energy_std", "|error|/std", "in 90 %"]
     if judged.novelty is not None:
         columns += ["novelty", "nearest", "distance"]
     title = "Test data" if which == "test" else "Training structures, left out"
-    return f"<h3>{title}</h3>{_table(columns, rows, 'sortable')}"
+    return f"<h3>{title}</h3>{table(columns, rows, 'sortable')}"
 
 
 def _composition_table(model: KNNModel, judged: Mapping[str, Judged]) -> str:
@@ -421,16 +380,16 @@ def _composition_table(model: KNNModel, judged: Mapping[str, Judged]) -> str:
         members: dict[str, list[int]] = {}
         for i, c in enumerate(j.compositions):
             members.setdefault(c, []).append(i)
-        for c, row in rows.items():
+        for c, one in rows.items():
             at = members.get(c, [])
-            row.append(float(KCAL_PER_MOL * np.abs(j.error[at]).mean()) if at else float("nan"))
-            row.append(float(j.inside[at].mean()) if at else float("nan"))
+            one.append(float(KCAL_PER_MOL * np.abs(j.error[at]).mean()) if at else float("nan"))
+            one.append(float(j.inside[at].mean()) if at else float("nan"))
             if j.novelty is not None:
-                row += [len(at), float(j.novelty[at].mean()) if at else float("nan")]
+                one += [len(at), float(j.novelty[at].mean()) if at else float("nan")]
     if "test" in judged:  # what the data hold comes first
         place = columns.index("test n")
         rows = dict(sorted(rows.items(), key=lambda item: -item[1][place]))
-    return _table(columns, [_row(r) for r in rows.values()], "sortable")
+    return table(columns, [row(r) for r in rows.values()], "sortable")
 
 
 # --- what the script reads ------------------------------------------------------------------------
@@ -469,24 +428,12 @@ def _structures(judged: Mapping[str, Judged]) -> dict[str, Any]:
                 break
             structures[f"{which}:{i}"] = _structure(atoms, j, i)
             elements.update(atoms.symbols)
-    return {
-        "structures": structures,
-        "elements": {
-            symbol: {
-                "color": "#" + "".join(f"{round(255 * c):02x}" for c in jmol_colors[number]),
-                "radius": round(float(covalent_radii[number]), 2),
-            }
-            for symbol, number in ((s, atomic_numbers[s]) for s in sorted(elements))
-        },
-    }
+    return {"structures": structures, "elements": element_styles(elements)}
 
 
 def _structure(atoms: Atoms, judged: Judged, i: int) -> dict[str, Any]:
-    centred = atoms.positions - atoms.positions.mean(axis=0)
-    return {
-        "name": judged.names[i],
-        "text": f"{judged.compositions[i]}: error {KCAL_PER_MOL * judged.error[i]:+.2f}, "
-        f"energy_std {KCAL_PER_MOL * judged.std[i]:.2f} kcal/mol",
-        "symbols": list(atoms.symbols),
-        "positions": np.round(centred, 3).tolist(),
-    }
+    text = (
+        f"{judged.compositions[i]}: error {KCAL_PER_MOL * judged.error[i]:+.2f}, "
+        f"energy_std {KCAL_PER_MOL * judged.std[i]:.2f} kcal/mol"
+    )
+    return drawable(atoms, judged.names[i], text)

@@ -1,0 +1,216 @@
+"""The page of a campaign: conformers with their pictures, equilibrium, what to compute."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from ase import Atoms
+
+from ase_knncalc._lib.constants import KCAL_PER_MOL
+from ase_knncalc._lib.files import atomic_write
+from ase_knncalc.errors import DataError
+from ase_knncalc.evaluation.report.pieces import (
+    cell,
+    drawable,
+    element_styles,
+    embedded,
+    fill,
+    listed,
+    row,
+    table,
+    template,
+)
+from ase_knncalc.exploration.thermo import GibbsTable
+from ase_knncalc.store.container import package_versions
+
+# kcal/mol: an energy that is less sure than this is worth a calculation.
+_UNSURE = 1.0
+
+_MARKS: dict[str, Callable[[Atoms], Any]] = {
+    "relaxed to the end": lambda a: a.info["converged"],
+    "fell apart": lambda a: a.info["fell_apart"],
+    "bonds of heavy atoms made or broken": lambda a: a.info["reacted"],
+    "protons moved to another molecule": lambda a: a.info["protons_moved"] > 0,
+    "outside of what the model knows": lambda a: a.info["outside"],
+}
+
+
+def write_page(
+    path: Path,
+    title: str,
+    model: str,
+    found: GibbsTable,
+    frames: Sequence[Atoms],
+    relaxed: Sequence[Atoms],
+    settings: Mapping[str, Any],
+    chosen: Sequence[str],
+    notes: Sequence[str],
+) -> None:
+    """Write the page, whole or not at all.
+
+    Parameters
+    ----------
+    path, title, model
+        Where, its heading, and the model's name.
+    found, frames
+        Gibbs energies, and the structures that they are of.
+    relaxed
+        All candidates after their relaxation.
+    settings
+        Of the campaign.
+    chosen
+        Names of the structures that inputs were written for.
+    notes
+        What else there is to tell.
+
+    Raises
+    ------
+    DataError
+        If the page cannot be written.
+    """
+    conditions = found.conditions
+    each = len(conditions.temperatures) * len(conditions.pressures)
+    rows = found.rows()[::each]
+    order = sorted(range(len(rows)), key=lambda i: (rows[i]["gibbs_eV"] is None, _gibbs(rows[i])))
+    names = [str(atoms.info["name"]) for atoms in frames]
+    structures = {
+        f"found:{i}": drawable(frames[i], names[i], _caption(rows[i])) for i in order
+    }  # in the order of the table
+    document = fill(
+        "explore.html",
+        {
+            "title": html.escape(title),
+            "model": html.escape(model),
+            "style": template("report.css"),
+            "script": template("report.js"),
+            "condition": html.escape(
+                f"At {conditions.temperatures[0]:g} K and {conditions.pressures[0]:g} Pa; "
+                f"soft modes: {conditions.treatment}, {conditions.lowest:g} cm⁻¹."
+            ),
+            "conformers": _conformers(rows, frames, names, order, chosen),
+            "averages": _averages(found.averages()),
+            "compute": _to_compute(rows, frames, names, order),
+            "steps": _steps(relaxed, len(frames)),
+            "notes": listed(notes),
+            "settings": "".join(
+                f"<div><dt>{html.escape(k)}</dt><dd>{html.escape(_text(v))}</dd></div>"
+                for k, v in settings.items()
+            ),
+            "versions": html.escape(", ".join(f"{k} {v}" for k, v in package_versions().items())),
+            "written": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+            "data": embedded(
+                {
+                    "figures": [],
+                    "labels": {},
+                    "structures": structures,
+                    "elements": element_styles(s for atoms in frames for s in atoms.symbols),
+                }
+            ),
+        },
+    )
+    with atomic_write(path, DataError) as handle:
+        handle.write(document.encode("utf-8"))
+
+
+def _gibbs(entry: Mapping[str, Any]) -> float:
+    return float(entry["gibbs_eV"] or 0.0)
+
+
+def _text(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _caption(entry: Mapping[str, Any]) -> str:
+    if entry["gibbs_eV"] is None:
+        return f"no minimum: {entry['imaginary_modes']} imaginary modes"
+    text = f"{entry['relative_kcal_mol']:.2f} kcal/mol, {100 * entry['population']:.1f} %"
+    if entry["binding_gibbs_kcal_mol"] is not None:
+        text += f"; ΔG of binding {entry['binding_gibbs_kcal_mol']:.2f} kcal/mol"
+    return text
+
+
+def _conformers(
+    rows: Sequence[Mapping[str, Any]],
+    frames: Sequence[Atoms],
+    names: Sequence[str],
+    order: Sequence[int],
+    chosen: Sequence[str],
+) -> str:
+    lines = []
+    for i in order:
+        entry = rows[i]
+        std = entry["gibbs_std_eV"]
+        values = [
+            entry["molecules"] or "–",
+            entry["relative_kcal_mol"],
+            None if std is None else KCAL_PER_MOL * std,
+            None if entry["population"] is None else 100 * entry["population"],
+            entry["binding_gibbs_kcal_mol"],
+            entry["binding_gibbs_std_kcal_mol"],
+            frames[i].info.get("novelty"),
+            int(entry["symmetry"]),
+            entry["lowest_mode_cm1"],
+            int(entry["imaginary_modes"]),
+            int(frames[i].info.get("copies", 1)),
+            "yes" if names[i] in chosen else "",
+        ]
+        button = f'<button data-structure="found:{i}">{html.escape(names[i])}</button>'
+        lines.append(f"<tr><td>{button}</td>{''.join(map(cell, values))}</tr>")
+    columns = ["structure", "molecules", "G relative", "std", "population %", "ΔG binding", "std",
+               "novelty", "symmetry", "lowest mode cm⁻¹", "imaginary", "copies",
+               "chosen"]  # fmt: skip
+    return table(columns, lines, "sortable")
+
+
+def _averages(averages: Sequence[Mapping[str, Any]]) -> str:
+    lines = [
+        row(
+            [
+                a["composition"],
+                a["temperature_K"],
+                a["pressure_Pa"],
+                a["conformers"],
+                100.0 * a["most_populated"],
+                a["gibbs_eV"],
+                None if a["gibbs_std_eV"] is None else KCAL_PER_MOL * a["gibbs_std_eV"],
+            ]
+        )
+        for a in averages
+    ]
+    columns = ["composition", "K", "Pa", "conformers", "largest population %", "G eV", "std"]
+    return table(columns, lines)
+
+
+def _to_compute(
+    rows: Sequence[Mapping[str, Any]],
+    frames: Sequence[Atoms],
+    names: Sequence[str],
+    order: Sequence[int],
+) -> str:
+    """Structures of which the model is not sure."""
+    lines = []
+    for i in order:
+        std = KCAL_PER_MOL * float(frames[i].info.get("energy_std", 0.0))
+        why = []
+        if frames[i].info.get("outside"):
+            why.append("few training structures are like it (novelty above 1)")
+        if std > _UNSURE:
+            why.append(f"its energy is unsure by {std:.1f} kcal/mol")
+        if rows[i]["imaginary_modes"]:
+            why.append("it is no minimum of the model")
+        if why:
+            lines.append(row([names[i], "; ".join(why)]))
+    if not lines:
+        return "<p>The model is sure of all of them.</p>"
+    return table(["structure", "why"], lines)
+
+
+def _steps(relaxed: Sequence[Atoms], n_found: int) -> str:
+    lines = [row(["candidates relaxed", len(relaxed)])]
+    lines += [row([text, sum(bool(of(a)) for a in relaxed)]) for text, of in _MARKS.items()]
+    lines.append(row(["with Gibbs energies", n_found]))
+    return table(["structure", "n"], lines)

@@ -1,0 +1,176 @@
+"""From a composition to a page, in one folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from unittest import mock
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.io import read, write
+from helpers.commands import knncalc
+
+from ase_knncalc.errors import DataError, SettingsError
+from ase_knncalc.exploration import (
+    Conditions,
+    ExploreSettings,
+    GibbsTable,
+    campaign,
+    explore,
+    jobs,
+    read_settings,
+)
+from ase_knncalc.thermochemistry import Minimum
+
+DIMER = Atoms("OH2OH2", [[0.992, 0.962, -0.109], [1.479, 0.892, -0.935], [0.640, 1.855, -0.076],
+                         [-1.050, -1.016, 0.113], [-0.344, -0.352, 0.059],
+                         [-0.854, -1.539, 0.892]])  # fmt: skip
+
+
+@pytest.fixture
+def settings(tmp_path) -> ExploreSettings:
+    """Two candidates, of which one is the other turned and mirrored."""
+    other = DIMER[::-1]
+    other.positions = other.positions[:, [1, 0, 2]]
+    frames = [DIMER, other]
+    for i, atoms in enumerate(frames):
+        atoms.info["name"] = f"<d{i}>"
+    write(tmp_path / "dimers.xyz", frames, format="extxyz")
+    return ExploreSettings(
+        "2 w", candidates=0, files=(str(tmp_path / "dimers.xyz"),), fmax=0.03, steps=60
+    )
+
+
+def page_data(path) -> dict:  # type: ignore[no-untyped-def]
+    text = path.read_text("utf-8")
+    return json.loads(text.split('id="data">')[1].split("</script>")[0])
+
+
+def test_all_in_one_folder_and_on_after_a_kill(tmp_path, settings) -> None:
+    """Killed after the first relaxation, and before the page: nothing is computed twice."""
+    folder, asked, attempt = tmp_path / "out", [], jobs._attempt
+
+    def counted(work, i, *arguments):  # type: ignore[no-untyped-def]
+        if len(asked) == 1 and "killed" not in asked:
+            asked.append("killed")
+            raise KeyboardInterrupt
+        asked.append(work.__name__)
+        return attempt(work, i, *arguments)
+
+    with mock.patch.object(jobs, "_attempt", counted):
+        with pytest.raises(KeyboardInterrupt):
+            explore(settings, folder, n_jobs=1)
+        assert not (folder / "relaxed.extxyz").exists()
+        with (
+            mock.patch.object(campaign, "write_page", side_effect=KeyboardInterrupt),
+            pytest.raises(KeyboardInterrupt),
+        ):
+            explore(settings, folder, n_jobs=1)
+        # Two dimers, the molecule; vibrations of the one that is left, and of the molecule.
+        done = ["_relax", "killed", "_relax", "_minimum", "_relax", "_minimum"]
+        assert asked == done
+        found = explore(settings, folder, n_jobs=1)
+        assert asked == done
+    assert (found.candidates, found.relaxed, found.unique) == (2, 2, 1)
+    (row,) = found.rows
+    assert (row["composition"], row["molecules"], row["population"]) == ("2w", "2w", 1.0)
+    assert -8.0 < row["binding_kcal_mol"] < -4.0
+    assert found.chosen == [row["name"]]
+    assert found.notes == []
+    assert (folder / "acdc.txt").read_text().splitlines()[-1].startswith("2w\t-")
+    assert len(list((folder / "inputs").glob("*.inp"))) == 1
+    assert len((folder / "gibbs.csv").read_text().splitlines()) == 2
+    assert read(folder / "gibbs.extxyz").info["copies"] == 2
+    page = (folder / "report.html").read_text("utf-8")
+    assert "{{" not in page
+    assert f"{row['binding_gibbs_kcal_mol']:.3f}" in page
+    assert "<d" not in page.split("<main>")[1].split("<script")[0].replace("<dl", "").replace(
+        "<div", "").replace("<dt", "").replace("<dd", "")  # fmt: skip
+    (structure,) = page_data(folder / "report.html")["structures"].values()
+    assert structure["symbols"].count("O") == 2
+    np.testing.assert_allclose(np.mean(structure["positions"], axis=0), 0.0, atol=1e-3)
+    with pytest.raises(SettingsError, match=r"other settings \(top\)"):
+        explore(replace(settings, top=3), folder, n_jobs=1)
+
+
+def test_sampling_of_one_molecule(tmp_path) -> None:
+    settings = ExploreSettings(
+        "1 w", candidates=1, methods=("packing",), engine="GFN1-xTB", fmax=0.03
+    )
+    with (tmp_path / "explore.toml").open("w", encoding="utf-8") as handle:
+        handle.write(settings.toml())
+    assert read_settings(tmp_path / "explore.toml") == settings
+    done = knncalc("explore", "--config", "explore.toml", "-o", "out", "-q", "-j", 1, "--json",
+                   cwd=tmp_path)  # fmt: skip
+    found = json.loads(done.stdout)
+    assert found["rows"][0]["symmetry"] == 2
+    assert "no acdc.txt" in done.stderr
+    assert [p.name for p in (tmp_path / "out").glob("candidates-*")] == ["candidates-1w.extxyz"]
+    table = knncalc("explore", "-o", "out", "-q", "-j", 1, cwd=tmp_path).stdout
+    assert "same surface" in " ".join(table.split())
+    assert "report.html" in "".join(table.split())
+
+
+def test_a_campaign_without_a_minimum_ends_in_its_page(tmp_path, settings) -> None:
+    frames = read(settings.files[0], ":")
+    for atoms in frames:
+        atoms.info.update(
+            energy=-1.0,
+            converged=True,
+            fell_apart=False,
+            reacted=False,
+            protons_moved=0,
+            outside=False,
+        )
+    minimum = Minimum(frames[0], -1.0, 0.1, np.array([-99.0, 50.0]), 1, 0, 1)
+    table = GibbsTable([minimum], Conditions(), [None], {}, [])
+    with (
+        mock.patch.object(campaign, "relax_frames", return_value=(frames, [])),
+        mock.patch.object(campaign, "gibbs_table", return_value=table),
+    ):
+        found = explore(settings, tmp_path / "out", n_jobs=1)
+    assert found.chosen == []
+    assert "none of the 1 lowest structures is a minimum" in found.notes[1]
+    assert not (tmp_path / "out" / "inputs").exists()
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert "it is no minimum of the model" in page
+    assert "no minimum: 1 imaginary modes" in page
+
+
+def test_protons_are_placed_in_all_ways() -> None:
+    def states(composition: str, **options: object) -> list[dict[str, int]]:
+        return campaign._states(ExploreSettings(composition, **options))  # type: ignore[arg-type]
+
+    assert states("2 sa, 2am") == [
+        {"sa": 2, "am": 2}, {"sa": 1, "b": 1, "am": 1, "amp": 1}, {"b": 2, "amp": 2}
+    ]  # fmt: skip
+    assert states("2 sa, 2 am", protonation=False) == [{"sa": 2, "am": 2}]
+    assert states("sa, dma, w")[1] == {"b": 1, "dmap": 1, "w": 1}
+    assert states("3 w") == [{"w": 3}]
+    for state in states("1 sa, 1 am"):
+        made = campaign._ingredients(state, ExploreSettings("1 sa, 1 am"))
+        assert sum(i.molecule.info.get("charge", 0) * i.count for i in made) == 0
+    for wrong in ("", "2", "0 sa", "sa,,am"):
+        with pytest.raises(SettingsError, match="expected such as"):
+            states(wrong)
+
+
+def test_what_cannot_be_explored_is_told(tmp_path, settings) -> None:
+    with pytest.raises(SettingsError, match="unknown molecule 'xyzzy'"):
+        explore(replace(settings, composition="xyzzy"), tmp_path / "a", n_jobs=1)
+    with pytest.raises(SettingsError, match="nothing to explore"):
+        explore(replace(settings, files=()), tmp_path / "a", n_jobs=1)
+    with pytest.raises(SettingsError, match=r"no explore\.toml"):
+        explore(settings, tmp_path, n_jobs=1)
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "bad.toml").write_text('composition = "2 w"\ncandidtes = 3\n')
+    with pytest.raises(SettingsError, match=r"bad\.toml: candidtes: unknown key"):
+        read_settings(tmp_path / "bad.toml")
+    assert "what is to be explored" in knncalc("explore", cwd=tmp_path, code=1).stderr
+    with (
+        mock.patch.object(campaign, "relax_frames", return_value=([], [mock.Mock(reason="no")])),
+        pytest.raises(DataError, match="no candidate could be relaxed; the first: no"),
+    ):
+        explore(settings, tmp_path / "b", n_jobs=1)
