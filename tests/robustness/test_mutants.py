@@ -33,7 +33,7 @@ def check(verdicts) -> None:
 def test_mutants_of_every_kind_of_model(models_and_probes) -> None:
     models, probes = models_and_probes
     for i, model in enumerate(models.values()):
-        check(run_mutants(model, probes, range(1000 * i, 1000 * i + 20)))
+        check(run_mutants(model, probes, range(1000 * i, 1000 * i + 20), workers=1))
 
 
 @pytest.mark.endurance
