@@ -19,7 +19,7 @@ def compositions(folder: Path) -> None:
     """Explore each composition in a folder of its own; a run that is killed goes on there."""
     for composition in ("1 w, 1 am", "2 w"):
         settings = ExploreSettings(
-            composition, candidates=2, methods=("packing",), fmax=0.02, vibrations=1
+            composition, candidates=2, methods=("packing",), fmax=0.02, vibrations=2
         )
         found = explore(settings, folder / composition.replace(" ", "").replace(",", ""))
         best = found.rows[0]

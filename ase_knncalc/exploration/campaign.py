@@ -47,7 +47,7 @@ from ase_knncalc.data import Omission, read_structures, write_frames
 from ase_knncalc.errors import DataError, KNNCalcError, SettingsError
 from ase_knncalc.exploration.acdc import write_acdc
 from ase_knncalc.exploration.chosen import Inputs, lowest_frames, write_inputs
-from ase_knncalc.exploration.distinct import unique_frames
+from ase_knncalc.exploration.distinct import distinct_groups, unique_frames
 from ase_knncalc.exploration.relaxation import relax_frames
 from ase_knncalc.exploration.report import write_page
 from ase_knncalc.exploration.thermo import COLUMNS, Conditions, GibbsTable, gibbs_table
@@ -59,6 +59,9 @@ from ase_knncalc.store import load_model
 
 CONFIG = "explore.toml"
 REPORT = "report.html"
+
+# Å, by which structures on saddle points are shaken.
+_SHAKE = 0.05
 
 # More ways to place the protons than this are not tried.
 _MOST_STATES = 30
@@ -251,6 +254,8 @@ def explore(
     table = gibbs_table(
         [unique[i] for i in places], engine, _conditions(settings), kept=kept, **parallel
     )
+    if any(len(m.imaginary) for m in table.minima):
+        table = _mended(table, unique, places, settings, kept, parallel)
     omitted += table.omitted
     if not table.minima:
         raise DataError(f"no structure is a minimum: {omitted[0].reason if omitted else ''}")
@@ -275,6 +280,35 @@ def explore(
                {**asdict(settings), "chosen by": by}, names,
                [*notes, *(f"{o.name}: {o.reason}" for o in omitted)])  # fmt: skip
     return outcome
+
+
+def _mended(
+    table: GibbsTable,
+    unique: list[Atoms],
+    places: list[int],
+    settings: ExploreSettings,
+    kept: Path,
+    parallel: dict[str, Any],
+) -> GibbsTable:
+    """The table after what sat on saddle points was shaken off them and relaxed further."""
+    engine = f"model:{settings.model}"
+    # Structures that are not in the table could not be computed.
+    saddles = {str(m.atoms.info["name"]) for m in table.minima if len(m.imaginary)}
+    lowest = [unique[i] for i in places]
+    sound = [a for a in lowest if a.info["name"] not in saddles]
+    shaken = [a.copy() for a in lowest if a.info["name"] in saddles]
+    for atoms in shaken:
+        atoms.rattle(_SHAKE, seed=settings.seed)
+    relaxed, _ = relax_frames(
+        shaken, engine, optimizer=settings.optimizer, fmax=settings.fmax / 4, steps=settings.steps,
+        kept=kept, **parallel,
+    )  # fmt: skip
+    # What falls into a minimum that is there already is that one.
+    frames = [*sound, *relaxed]
+    groups, _ = distinct_groups(frames, energy_tolerance=settings.energy_tolerance,
+                                rmsd_tolerance=settings.rmsd_tolerance)  # fmt: skip
+    frames = [frames[min(group)] for group in groups]
+    return gibbs_table(frames, engine, _conditions(settings), kept=kept, **parallel)
 
 
 def _told(omitted: list[Omission], found: list[Atoms], more: list[Omission]) -> list[Atoms]:
@@ -399,4 +433,11 @@ def _ranked(
     except DataError as e:
         notes.append(f"no acdc.txt: {e}")
     first = rows[:: len(table.conditions.temperatures) * len(table.conditions.pressures)]
+    real = [r["energy_eV"] for r in first if r["gibbs_eV"] is not None]
+    notes += [
+        f"{r['name']} has a lower energy than all minima, but no Gibbs energy, since its lowest "
+        f"mode is {-r['lowest_mode_cm1']:.0f}i cm⁻¹: compute it"
+        for r in first
+        if r["gibbs_eV"] is None and real and r["energy_eV"] < min(real)
+    ]
     return sorted(first, key=lambda r: (r["gibbs_eV"] is None, r["gibbs_eV"] or 0.0))

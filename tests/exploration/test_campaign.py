@@ -126,6 +126,12 @@ def test_a_campaign_without_a_minimum_ends_in_its_page(tmp_path, settings) -> No
         )
     minimum = Minimum(frames[0], -1.0, 0.1, np.array([-99.0, 50.0]), 1, 0, 1)
     table = GibbsTable([minimum], Conditions(), [None], {}, [])
+    higher = replace(minimum, atoms=frames[1], energy=-0.5, wavenumbers=np.full(12, 99.0))
+    notes: list[str] = []
+    both = replace(table, minima=[minimum, higher], parts=[None, None])
+    rows = campaign._ranked(tmp_path, both, both.frames(), notes)
+    assert [row["name"] for row in rows] == ["<d1>", "<d0>"]
+    assert notes[1].startswith("<d0> has a lower energy than all minima")
     with (
         mock.patch.object(campaign, "relax_frames", return_value=(frames, [])),
         mock.patch.object(campaign, "gibbs_table", return_value=table),
@@ -137,6 +143,41 @@ def test_a_campaign_without_a_minimum_ends_in_its_page(tmp_path, settings) -> No
     page = (tmp_path / "out" / "report.html").read_text("utf-8")
     assert "it is no minimum of the model" in page
     assert "no minimum: 1 imaginary modes" in page
+
+
+def test_what_sits_on_a_saddle_point_is_shaken_off_it(settings) -> None:
+    """Where it falls into a minimum that is there already, that one is kept, else it is new."""
+    frames = read(settings.files[0], ":")
+    frames[1].rotate(70, "x")
+    frames[1].positions[:3] += [0.5, 0.5, 0.0]
+    for atoms, energy in zip(frames, (-1.0, -2.0), strict=True):
+        atoms.info["energy"] = energy
+    minima = [
+        Minimum(a, -1.0, 0.1, np.array([mode, 50.0]), 1, 0, 1)
+        for a, mode in zip(frames, (40.0, -99.0), strict=True)
+    ]
+    table = GibbsTable(minima, Conditions(), [None, None], {}, [])
+    taken = []
+
+    def tabled(given, *_, **__):  # type: ignore[no-untyped-def]
+        taken.append([a.info["name"] for a in given])
+        return table
+
+    def relaxed(given, *_, **options):  # type: ignore[no-untyped-def]
+        assert options["fmax"] == settings.fmax / 4
+        assert np.abs(given[0].positions - frames[1].positions).max() > 0.01
+        return results.pop(), []
+
+    again = frames[0].copy()
+    again.info["name"] = "again"
+    results = [[again], [frames[1]]]
+    with (
+        mock.patch.object(campaign, "gibbs_table", tabled),
+        mock.patch.object(campaign, "relax_frames", relaxed),
+    ):
+        for _ in range(2):
+            campaign._mended(table, frames, [0, 1], settings, None, {})  # type: ignore[arg-type]
+    assert taken == [["<d0>", "<d1>"], ["<d0>"]]
 
 
 def test_protons_are_placed_in_all_ways() -> None:
