@@ -97,7 +97,7 @@ def unique(
     ] = 0.005,
     rmsd: Annotated[
         float, typer.Option(help="Its atoms are shifted by this at most, root mean square, Å.")
-    ] = 0.1,
+    ] = 0.3,
     charge: ChargeOption = None,
     csv: CsvOption = None,
     ignore_cell: IgnoreCell = False,

@@ -112,7 +112,7 @@ class ExploreSettings(Settings):
     fmax: Positive = 0.01
     steps: Count = 500
     energy_tolerance: Positive = 0.005
-    rmsd_tolerance: Positive = 0.1
+    rmsd_tolerance: Positive = 0.3
     vibrations: Count = 20
     temperatures: Several[Positive] = (298.15,)
     pressures: Several[Positive] = (101325.0,)

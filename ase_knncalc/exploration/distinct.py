@@ -26,7 +26,7 @@ def distinct_groups(
     frames: Iterable[Atoms],
     *,
     energy_tolerance: float = 0.005,
-    rmsd_tolerance: float = 0.1,
+    rmsd_tolerance: float = 0.3,
     charge: int | None = None,
 ) -> tuple[list[list[int]], list[Omission]]:
     """Sort structures into groups of which each is one structure.
@@ -119,7 +119,7 @@ def unique_frames(
     frames: Iterable[Atoms],
     *,
     energy_tolerance: float = 0.005,
-    rmsd_tolerance: float = 0.1,
+    rmsd_tolerance: float = 0.3,
     charge: int | None = None,
 ) -> list[Atoms]:
     """Each structure once: the lowest of each of :func:`distinct_groups`, with its arguments.
