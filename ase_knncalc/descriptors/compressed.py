@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
 
 from ase_knncalc._lib.arrays import AnyArray, FloatArray, IntArray
+from ase_knncalc.descriptors.base import require_atoms
 from ase_knncalc.descriptors.moving import Derivatives
 from ase_knncalc.descriptors.power_spectrum import Expansion, PowerSpectrum
 from ase_knncalc.errors import SettingsError
@@ -52,9 +53,21 @@ class Compressed:
         return int(self.axes.shape[1])
 
     @cached_property
-    def maps(self) -> FloatArray:
-        """The axes in double precision."""
-        return self.axes.astype(np.float64)
+    def _parts(self) -> dict[tuple[int, ...], _Part]:
+        return {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k != "_parts"}
+
+    def _of(self, elements: tuple[int, ...]) -> _Part:
+        """What a structure of these elements needs, kept for the next one."""
+        part = self._parts.get(elements)
+        if part is None:
+            if len(self._parts) >= _KEPT_PARTS:
+                # Two threads may both have found the same one to be the oldest.
+                self._parts.pop(next(iter(list(self._parts))), None)
+            part = self._parts[elements] = _part(self, elements)
+        return part
 
     def local(self, numbers: IntArray, positions: FloatArray) -> FloatArray:
         """Rows of all atoms, shape (n_atoms, n_features); see :meth:`PowerSpectrum.local`."""
@@ -62,8 +75,10 @@ class Compressed:
 
     def moving(self, numbers: IntArray, positions: FloatArray) -> CompressedRows:
         """Rows as from :meth:`local`, and what moves them."""
-        expansion = self.base.moving(numbers, positions)
-        return CompressedRows(self, np.searchsorted(self.elements, numbers), expansion)
+        numbers, positions = require_atoms(numbers, positions, self.elements)
+        part = self._of(tuple(np.unique(numbers).tolist()) or self.elements)
+        kinds = np.searchsorted(part.base.elements, numbers)
+        return CompressedRows(part, kinds, part.base.moving(numbers, positions))
 
     def blocks(self) -> dict[str, slice]:
         """The whole row: a principal component describes everything."""
@@ -96,11 +111,61 @@ class Compressed:
         return cls(base, means, axes)
 
 
+# Sets of elements whose part of the axes is kept.
+_KEPT_PARTS = 8
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The part of a compressed descriptor that structures of some elements need.
+
+    What the other elements add to a row is zero before it is compressed, and a constant after.
+
+    Attributes
+    ----------
+    base : PowerSpectrum
+        That of the elements alone.
+    means, maps, constants : ndarray
+        A row is (row of the base − mean) @ mapᵀ + constant; of each element, shapes (n_elements,
+        n_features of the base), (n_elements, rank, n_features of the base), (n_elements, rank).
+    """
+
+    base: PowerSpectrum
+    means: FloatArray
+    maps: FloatArray
+    constants: FloatArray
+
+    @cached_property
+    def single_maps(self) -> FloatArray:
+        """The maps in single precision, which is that of the axes."""
+        return self.maps.astype(np.float32)
+
+    @cached_property
+    def single_products(self) -> list[list[FloatArray]]:
+        """The maps of each element by the products of coefficients, of each degree."""
+        return [self.base.by_products(maps) for maps in self.single_maps]
+
+
+def _part(whole: Compressed, elements: tuple[int, ...]) -> _Part:
+    places = np.searchsorted(whole.elements, elements)
+    own = whole.base.features_of(places)
+    means = whole.means[places]
+    rest = means.copy()
+    rest[:, own] = 0.0
+    axes = whole.axes[places].astype(np.float64)
+    return _Part(
+        replace(whole.base, elements=elements),
+        means[:, own],
+        np.ascontiguousarray(axes[:, :, own]),
+        -np.einsum("ef,erf->er", rest, axes),
+    )
+
+
 @dataclass(frozen=True)
 class CompressedRows:
     """Rows of one structure, see :class:`MovingRows`."""
 
-    descriptor: Compressed
+    part: _Part
     kinds: IntArray
     expansion: Expansion
 
@@ -108,32 +173,42 @@ class CompressedRows:
     def rows(self) -> FloatArray:
         """Shape (n_atoms, n_features)."""
         full = self.expansion.rows
-        out = np.empty((len(full), self.descriptor.n_features))
-        for e in np.unique(self.kinds):
-            mask = self.kinds == e
-            out[mask] = (full[mask] - self.descriptor.means[e]) @ self.descriptor.maps[e].T
+        out = np.empty((len(full), self.part.maps.shape[1]))
+        for e, atoms in self._elements():
+            rows = (full[atoms] - self.part.means[e]) @ self.part.maps[e].T
+            out[atoms] = rows + self.part.constants[e]
         return out
 
-    def derivatives(self) -> Derivatives:
+    def _elements(self) -> Iterator[tuple[int, IntArray]]:
+        """Each element that the structure has, by its place, with its atoms."""
+        for e in range(len(self.part.maps)):
+            atoms = np.flatnonzero(self.kinds == e)
+            if len(atoms):
+                yield e, atoms
+
+    def derivatives(self, dtype: str = "float64") -> Derivatives:
         """All derivatives of the rows."""
-        return self.expansion.projected(self.descriptor.maps, self.kinds)
+        if dtype == "float32":
+            maps, products = self.part.single_maps, self.part.single_products
+        else:
+            maps = self.part.maps
+            products = [self.part.base.by_products(of_element) for of_element in maps]
+        return self.expansion.projected(maps, products, self.kinds)
 
     def along(self, displacements: FloatArray) -> FloatArray:
         """Changes of the rows along displacements (k, n_atoms, 3), (k, n_atoms, n_features)."""
         full = self.expansion.along(displacements).astype(np.float32)
-        out = np.empty((*full.shape[:2], self.descriptor.n_features))
-        for e in np.unique(self.kinds):
-            mask = self.kinds == e
+        out = np.empty((*full.shape[:2], self.part.maps.shape[1]))
+        for e, atoms in self._elements():
             # In the precision of the axes: no energy comes from this.
-            out[:, mask] = full[:, mask] @ self.descriptor.axes[e].T
+            out[:, atoms] = full[:, atoms] @ self.part.single_maps[e].T
         return out
 
     def pull(self, slopes: FloatArray) -> FloatArray:
         """Gradient of Σ slopes · rows by the positions, 1/Å, shape (n_atoms, 3)."""
-        full = np.empty((len(slopes), self.descriptor.base.n_features))
-        for e in np.unique(self.kinds):
-            mask = self.kinds == e
-            full[mask] = slopes[mask] @ self.descriptor.maps[e]
+        full = np.empty((len(slopes), self.part.base.n_features))
+        for e, atoms in self._elements():
+            full[atoms] = slopes[atoms] @ self.part.maps[e]
         return self.expansion.pull(full)
 
 

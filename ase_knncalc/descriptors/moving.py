@@ -55,10 +55,9 @@ class Derivatives:
 
 def pull_pairs(centers: IntArray, moved: IntArray, parts: FloatArray, n_atoms: int) -> FloatArray:
     """Sum over pairs of what each does to its moved atom (p, 3), and its opposite to the center."""
-    out = np.zeros((n_atoms, 3))
-    np.add.at(out, moved, parts)
-    np.subtract.at(out, centers, parts)
-    return out
+    of_pairs = np.zeros((n_atoms, n_atoms, 3))
+    of_pairs[centers, moved] = parts
+    return np.asarray(of_pairs.sum(axis=0) - of_pairs.sum(axis=1))
 
 
 class MovingRows(Protocol):
@@ -68,8 +67,11 @@ class MovingRows(Protocol):
     def rows(self) -> FloatArray:
         """Shape (n_atoms, n_features)."""
 
-    def derivatives(self) -> Derivatives:
-        """All of them: for rows of a regression."""
+    def derivatives(self, dtype: str = "float64") -> Derivatives:
+        """All of them: for rows of a regression.
+
+        In single precision where that is asked for and faster.
+        """
 
     def pull(self, slopes: FloatArray) -> FloatArray:
         """Gradient of Σ slopes · rows by the positions, 1/Å, shape (n_atoms, 3).
@@ -91,7 +93,7 @@ class RowsWithDerivatives:
     rows: FloatArray
     compute: Callable[[], Derivatives]
 
-    def derivatives(self) -> Derivatives:
+    def derivatives(self, dtype: str = "float64") -> Derivatives:
         """See :class:`MovingRows`."""
         return self.compute()
 

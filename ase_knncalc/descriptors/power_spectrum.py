@@ -15,8 +15,10 @@ A. S. Christensen et al., J. Chem. Phys. 152, 044107 (2020): log-normal radial f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -106,14 +108,36 @@ class PowerSpectrum(DescriptorSettings):
         """Rows as from :meth:`local`, and what moves them."""
         return Expansion(self, *require_atoms(numbers, positions, self.elements))
 
-    def triangle(self) -> tuple[IntArray, IntArray, FloatArray]:
-        """Channels q ≤ q' of the power spectrum's entries, and their factors but for the degree.
+    def features_of(self, places: IntArray) -> IntArray:
+        """Which numbers of a row neighbours of some elements (by their places, ascending) make."""
+        channels = (places[:, None] * self.n_radial + np.arange(self.n_radial)).ravel()
+        first, second = np.triu_indices(len(channels))
+        own = self.entries[1].reshape(self.n_channels, -1)[channels[first], channels[second]]
+        pairs = (places[:, None] * self.n_pair + np.arange(self.n_pair)).ravel()
+        return np.concatenate([pairs, *(part.start + own for _, part, _ in self.degrees)])
 
-        Entries off the diagonal stand for two, so that products of rows are those of all entries.
+    @cached_property
+    def entries(self) -> tuple[IntArray, IntArray, FloatArray]:
+        """Entries of a row, one for each two channels q ≤ q'.
+
+        Returns
+        -------
+        places : ndarray of int, shape (n_entries,)
+            q · n_channels + q' of each entry.
+        of_places : ndarray of int, shape (n_channels²,)
+            The entry of each two channels in any order.
+        factors : ndarray, shape (n_entries,)
+            But for the degree. Entries off the diagonal stand for two, so that products of rows
+            are those of all entries.
         """
-        first, second = np.triu_indices(self.n_channels)
-        return first, second, np.where(first == second, 1.0, np.sqrt(2.0))
+        q = self.n_channels
+        first, second = np.triu_indices(q)
+        square = np.zeros((q, q), dtype=np.intp)
+        square[first, second] = square[second, first] = np.arange(len(first))
+        factors = np.where(first == second, 1.0, np.sqrt(2.0))
+        return first * q + second, square.ravel(), factors
 
+    @cached_property
     def degrees(self) -> list[tuple[slice, slice, float]]:
         """Of each degree: its harmonics, its part of a row, and its factor."""
         q = self.n_channels
@@ -127,6 +151,25 @@ class PowerSpectrum(DescriptorSettings):
             for degree in range(self.l_max + 1)
         ]
 
+    def symmetric(self, slopes: FloatArray) -> list[FloatArray]:
+        """Slopes (…, n_features) by the products c_q c_q' of each degree, (…, q, q)."""
+        q = self.n_channels
+        _, of_places, factors = self.entries
+        return [
+            (slopes[..., part] * (weight / factors).astype(slopes.dtype))
+            .take(of_places, axis=-1)
+            .reshape(*slopes.shape[:-1], q, q)
+            for _, part, weight in self.degrees
+        ]
+
+    def by_products(self, maps: FloatArray) -> list[FloatArray]:
+        """:meth:`symmetric` of projections (n_components, n_features), components last."""
+        q = self.n_channels
+        return [
+            np.ascontiguousarray(np.moveaxis(part, 0, -1)).reshape(q, -1)
+            for part in self.symmetric(maps)
+        ]
+
     def radial(self, distances: FloatArray, n: int, cutoff: float) -> tuple[FloatArray, FloatArray]:
         """Radial functions and their derivatives, each of shape (n_pairs, n)."""
         r = distances[:, None]
@@ -135,11 +178,11 @@ class PowerSpectrum(DescriptorSettings):
         offset = (np.log(r) - centers) / width
         inside = r < cutoff
         angle = np.pi * np.minimum(r / cutoff, 1.0)
-        value = np.exp(-0.5 * offset**2) * r**-self.decay
-        fade = np.where(inside, 0.5 * (1.0 + np.cos(angle)), 0.0)
-        fade_slope = np.where(inside, -0.5 * np.pi / cutoff * np.sin(angle), 0.0)
-        slope = -value * (offset / width + self.decay) / r
-        return value * fade, slope * fade + value * fade_slope
+        power = np.where(inside, r**-self.decay, 0.0)
+        fade = power * (0.5 + 0.5 * np.cos(angle))
+        fade_slope = power * (-0.5 * np.pi / cutoff) * np.sin(angle) - fade * self.decay / r
+        gauss = np.exp(-0.5 * offset**2)
+        return gauss * fade, gauss * (fade_slope - offset * (fade / (width * r)))
 
 
 class Expansion:
@@ -150,8 +193,8 @@ class Expansion:
     settings : PowerSpectrum
     centers, neighbors : ndarray of int, shape (n_pairs,)
         Ordered by center and by the element of the neighbour.
-    segments : list of (int, int, slice)
-        Consecutive pairs of one center and one element: center, place of the element, and where.
+    owners : ndarray of int, shape (n_pairs,)
+        The density that a pair adds to: center · n_elements + place of the neighbour's element.
     coefficients : ndarray, shape (n_atoms, n_channels, n_harmonics)
     pairs : ndarray, shape (n_atoms, n_elements · n_pair)
         The two-body part of the rows.
@@ -170,13 +213,8 @@ class Expansion:
         self.centers, self.neighbors = centers[order], neighbors[order]
         self._distances = distances[self.centers, self.neighbors]
         self._directions = vectors[self.centers, self.neighbors] / self._distances[:, None]
-        owner = self.centers * n_elements + kinds[self.neighbors]
-        starts = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]]) if len(owner) else owner
-        stops = np.r_[starts[1:], len(owner)] if len(owner) else owner
-        self.segments = [
-            (int(owner[a]) // n_elements, int(owner[a]) % n_elements, slice(int(a), int(b)))
-            for a, b in zip(starts, stops, strict=True)
-        ]
+        self.owners = owner = self.centers * n_elements + kinds[self.neighbors]
+        self._starts = starts = np.flatnonzero(np.diff(owner, prepend=-1))
         self._radial = settings.radial(self._distances, settings.n_radial, settings.rcut)
         self._two_body = settings.radial(self._distances, settings.n_pair, settings.pair_rcut)
         self._angular = spherical_harmonics(self._directions, settings.l_max)
@@ -191,43 +229,39 @@ class Expansion:
         self.pairs = pairs.reshape(n, -1)
 
     @cached_property
+    def segments(self) -> list[tuple[int, int, slice]]:
+        """Consecutive pairs of one center and one element: center, place of the element, where."""
+        n, starts = len(self.settings.elements), self._starts.tolist()
+        owners = self.owners[self._starts].tolist()
+        return [
+            (owner // n, owner % n, slice(a, b))
+            for owner, (a, b) in zip(owners, pairwise([*starts, len(self.owners)]), strict=True)
+        ]
+
+    @cached_property
     def rows(self) -> FloatArray:
         """Rows of the atoms, shape (n_atoms, n_features)."""
-        first, second, factor = self.settings.triangle()
-        out = np.empty((len(self.pairs), self.settings.n_features))
+        places, _, factors = self.settings.entries
+        n = len(self.pairs)
+        out = np.empty((n, self.settings.n_features))
         out[:, : self.pairs.shape[1]] = self.pairs
-        for harmonics, part, weight in self.settings.degrees():
+        for harmonics, part, weight in self.settings.degrees:
             c = self.coefficients[:, :, harmonics]
-            out[:, part] = (c @ c.transpose(0, 2, 1))[:, first, second] * (weight * factor)
-        return out
-
-    def symmetric(self, slopes: FloatArray) -> list[FloatArray]:
-        """Slopes (…, n_features) by the products c_q c_q' of each degree, (…, q, q)."""
-        q = self.settings.n_channels
-        first, second, factor = self.settings.triangle()
-        out = []
-        for _, part, weight in self.settings.degrees():
-            half = np.zeros((*slopes.shape[:-1], q, q))
-            half[..., first, second] = slopes[..., part] * (0.5 * weight * factor)
-            out.append(half + half.swapaxes(-1, -2))
+            products = (c @ c.transpose(0, 2, 1)).reshape(n, -1)
+            np.multiply(products.take(places, axis=1), weight * factors, out=out[:, part])
         return out
 
     def pull(self, slopes: FloatArray) -> FloatArray:
         """Gradient of Σ slopes · rows by the positions, 1/Å, shape (n_atoms, 3)."""
         s = self.settings
         by_coefficient = np.empty_like(self.coefficients)
-        for (harmonics, _, _), matrix in zip(s.degrees(), self.symmetric(slopes), strict=True):
+        for (harmonics, _, _), matrix in zip(s.degrees, s.symmetric(slopes), strict=True):
             by_coefficient[:, :, harmonics] = 2.0 * matrix @ self.coefficients[:, :, harmonics]
-        n_elements = len(s.elements)
-        owner = np.repeat(
-            [i * n_elements + e for i, e, _ in self.segments],
-            [part.stop - part.start for _, _, part in self.segments],
-        ).astype(np.intp)
-        of_pair = by_coefficient.reshape(-1, s.n_radial, by_coefficient.shape[2])[owner]
-        of_two = slopes[:, : self.pairs.shape[1]].reshape(-1, s.n_pair)[owner]
+        of_pair = by_coefficient.reshape(-1, s.n_radial, by_coefficient.shape[2])[self.owners]
+        of_two = slopes[:, : self.pairs.shape[1]].reshape(-1, s.n_pair)[self.owners]
         (value, slope), (angular, turn) = self._radial, self._angular
         along = np.einsum("pn,pn->p", of_two, self._two_body[1])
-        along += np.einsum("pnm,pn,pm->p", of_pair, slope, angular, optimize=True)
+        along += np.einsum("pn,pn->p", np.einsum("pnm,pm->pn", of_pair, angular), slope)
         across = np.einsum("pnm,pn->pm", of_pair, value)
         turned = self._across(np.einsum("pm,pmc->pc", across, turn))
         parts = along[:, None] * self._directions + turned
@@ -236,8 +270,7 @@ class Expansion:
     def along(self, displacements: FloatArray) -> FloatArray:
         """Changes of the rows along displacements (k, n_atoms, 3), (k, n_atoms, n_features)."""
         s, k = self.settings, len(displacements)
-        first, second, factor = s.triangle()
-        entries = first * s.n_channels + second
+        places, _, factors = s.entries
         changes = np.zeros((k, *self.coefficients.shape))
         out = np.zeros((k, len(self.pairs), s.n_features))
         densities, pairs = self.pair_slopes()
@@ -246,14 +279,13 @@ class Expansion:
             channels = slice(element * s.n_radial, (element + 1) * s.n_radial)
             two = slice(element * s.n_pair, (element + 1) * s.n_pair)
             moved = relative[:, part].reshape(k, -1)
-            of_densities = densities[part].transpose(0, 2, 1).reshape(moved.shape[1], -1)
+            of_densities = densities[part].reshape(moved.shape[1], -1)
             changes[:, center, channels] = (moved @ of_densities).reshape(k, s.n_radial, -1)
-            of_pairs = pairs[part].transpose(0, 2, 1).reshape(moved.shape[1], -1)
-            out[:, center, two] = moved @ of_pairs
-        for harmonics, part, weight in s.degrees():
+            out[:, center, two] = moved @ pairs[part].reshape(moved.shape[1], -1)
+        for harmonics, part, weight in s.degrees:
             half = changes[..., harmonics] @ self.coefficients[:, :, harmonics].swapaxes(-1, -2)
             both = (half + half.swapaxes(-1, -2)).reshape(*half.shape[:2], -1)
-            np.multiply(np.take(both, entries, axis=-1), weight * factor, out=out[..., part])
+            np.multiply(np.take(both, places, axis=-1), weight * factors, out=out[..., part])
         return out
 
     def _across(self, turn: FloatArray) -> FloatArray:
@@ -263,57 +295,71 @@ class Expansion:
         along = np.einsum("p...c,p...c->p...", turn, np.broadcast_to(u, turn.shape))
         return np.asarray((turn - along[..., None] * u) / self._distances.reshape((*shape[:-1], 1)))
 
-    def pair_slopes(self) -> tuple[FloatArray, FloatArray]:
+    def pair_slopes(self, dtype: str = "float64") -> tuple[FloatArray, FloatArray]:
         """Derivatives of what one pair adds, by the position of its neighbour.
 
         Returns
         -------
-        densities : ndarray, shape (n_pairs, n_radial · n_harmonics, 3)
-        pairs : ndarray, shape (n_pairs, n_pair, 3)
+        densities : ndarray, shape (n_pairs, 3, n_radial · n_harmonics)
+        pairs : ndarray, shape (n_pairs, 3, n_pair)
         """
-        (value, slope), (angular, turn) = self._radial, self._angular
-        densities = np.einsum("pn,pm,pc->pnmc", slope, angular, self._directions, optimize=True)
-        densities += value[:, :, None, None] * self._across(turn)[:, None]
-        pairs = self._two_body[1][:, :, None] * self._directions[:, None, :]
-        return densities.reshape(len(value), -1, 3), pairs
-
-    def derivatives(self) -> Derivatives:
-        """All derivatives of the rows."""
-        return self.projected(
-            np.eye(self.settings.n_features)[None], np.zeros(len(self.pairs), dtype=np.intp)
+        n = len(self.centers)
+        value, slope, of_pairs, angular, along, across = (
+            part.astype(dtype)
+            for part in (
+                *self._radial,
+                self._two_body[1],
+                self._angular[0],
+                self._directions[:, :, None],
+                self._across(self._angular[1]).transpose(0, 2, 1),
+            )
         )
+        densities = slope[:, None, :, None] * (along * angular[:, None, :])[:, :, None, :]
+        densities += value[:, None, :, None] * across[:, :, None, :]
+        return densities.reshape(n, 3, -1), along * of_pairs[:, None, :]
 
-    def projected(self, maps: FloatArray, which: IntArray) -> Derivatives:
+    def derivatives(self, dtype: str = "float64") -> Derivatives:
+        """All derivatives of the rows."""
+        whole = np.eye(self.settings.n_features, dtype=dtype)[None]
+        which = np.zeros(len(self.pairs), dtype=np.intp)
+        return self.projected(whole, [self.settings.by_products(whole[0])], which)
+
+    def projected(
+        self, maps: FloatArray, products: Sequence[Sequence[FloatArray]], which: IntArray
+    ) -> Derivatives:
         """Derivatives of projected rows, without making those of the rows.
 
         Parameters
         ----------
         maps
-            Projections, shape (n_maps, n_components, n_features).
+            Projections, shape (n_maps, n_components, n_features); the result has their precision.
+        products
+            :meth:`PowerSpectrum.by_products` of each of them.
         which
             The map of each atom, shape (n_atoms,).
         """
         s = self.settings
         n, rank = len(which), maps.shape[1]
-        by_coefficient = np.empty((n, rank, *self.coefficients.shape[1:]))
+        q, harmonics = self.coefficients.shape[1:]
+        by_coefficient = np.empty((n, q, harmonics, rank), dtype=maps.dtype)
         for one in np.unique(which):
             atoms = np.flatnonzero(which == one)
-            for (harmonics, _, _), matrix in zip(
-                s.degrees(), self.symmetric(maps[one]), strict=True
-            ):
-                c = self.coefficients[atoms][:, :, harmonics]
-                flat = c.transpose(1, 0, 2).reshape(s.n_channels, -1)
-                moved = (matrix.reshape(-1, s.n_channels) @ flat).reshape(
-                    rank, s.n_channels, len(atoms), -1
+            for (own, _, _), matrix in zip(s.degrees, products[one], strict=True):
+                c = 2.0 * self.coefficients[atoms, :, own].transpose(0, 2, 1)
+                moved = c.reshape(-1, q).astype(maps.dtype) @ matrix
+                by_coefficient[atoms, :, own] = moved.reshape(len(atoms), -1, q, rank).transpose(
+                    0, 2, 1, 3
                 )
-                by_coefficient[atoms, :, :, harmonics] = 2.0 * moved.transpose(2, 0, 1, 3)
-        densities, pairs = self.pair_slopes()
-        values = np.empty((len(self.centers), 3, rank))
+        densities, pairs = self.pair_slopes(maps.dtype.name)
+        values = np.empty((len(self.centers), 3, rank), dtype=maps.dtype)
         for center, element, part in self.segments:
             channels = slice(element * s.n_radial, (element + 1) * s.n_radial)
             two = slice(element * s.n_pair, (element + 1) * s.n_pair)
-            block = by_coefficient[center][:, channels].reshape(rank, -1)
-            of_densities = densities[part].transpose(0, 2, 1) @ block.T
-            of_pairs = pairs[part].transpose(0, 2, 1) @ maps[which[center]][:, two].T
-            values[part] = of_densities + of_pairs
+            out = values[part].reshape(-1, rank)
+            np.matmul(
+                densities[part].reshape(len(out), -1),
+                by_coefficient[center, channels].reshape(-1, rank),
+                out=out,
+            )
+            out += pairs[part].reshape(len(out), -1) @ maps[which[center]][:, two].T
         return Derivatives(self.centers, self.neighbors, values)

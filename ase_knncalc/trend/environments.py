@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -18,6 +19,7 @@ from ase_knncalc.trend.kernels import (
     EIGENVALUE_FLOOR,
     KernelBlock,
     gaussian,
+    half_squares,
     kernel_blocks,
     whitened,
     whitener,
@@ -67,6 +69,7 @@ class Environments:
     counts: IntArray
     blocks: list[slice] = field(init=False, repr=False, compare=False)
     scaled: list[FloatArray] = field(init=False, repr=False, compare=False)
+    _squares: list[FloatArray] = field(init=False, repr=False, compare=False)
     _maps: list[FloatArray] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -80,6 +83,7 @@ class Environments:
         set_ = object.__setattr__
         set_(self, "blocks", blocks)
         set_(self, "scaled", [scaled[b] for b in blocks])
+        set_(self, "_squares", [half_squares(own) for own in self.scaled])
         set_(self, "_maps", [p.astype(np.float64).T / sigma for p in self.projections])
 
     @classmethod
@@ -112,7 +116,7 @@ class Environments:
 
     def kernels(self, batch: FeatureBatch) -> Iterator[KernelBlock]:
         """Kernels of atoms with the points of their element, block by block."""
-        return kernel_blocks(batch, self.elements, self.project, self.scaled)
+        return kernel_blocks(batch, self.elements, self.project, self.scaled, self._squares)
 
     def sums(self, batch: FeatureBatch) -> FloatArray:
         """Kernels summed over the atoms of each structure, shape (n_structures, m)."""
@@ -214,6 +218,35 @@ class Environments:
                 shifts = (derivatives.values[own] @ self._maps[e]).astype(dtype, copy=False)
                 # d k(z_i, p)/dR = k (p − z_i) · dz_i/dR
                 change = (shifts @ points.T - (shifts @ z[i])[..., None]) * kernel[i]
+                part[derivatives.moved[own]] += change
+                part[atom] -= change.sum(axis=0)
+        return out.reshape(3 * n, -1)
+
+    @cached_property
+    def _pulled_points(self) -> list[FloatArray]:
+        """Points of each element in the space of the rows, (n_points, n_features)."""
+        return [
+            (points @ map_.T).astype(np.float32)
+            for points, map_ in zip(self.scaled, self._maps, strict=True)
+        ]
+
+    def single_slopes(self, numbers: IntArray, moving: MovingRows) -> FloatArray:
+        """:meth:`slopes` in single precision throughout: for variances, not for forces."""
+        n, local, derivatives = len(numbers), moving.rows, moving.derivatives("float32")
+        out = np.zeros((n, 3, len(self.points)), dtype=np.float32)
+        starts = np.searchsorted(derivatives.centers, np.arange(n + 1))
+        for e, number in enumerate(self.elements):
+            atoms = np.flatnonzero(np.asarray(numbers) == number)
+            if not len(atoms) or not len(self.scaled[e]):
+                continue
+            z = self.project(e, local[atoms])
+            kernel = gaussian(z, self.scaled[e], self._squares[e]).astype(np.float32)
+            pulled, part = self._pulled_points[e], out[:, :, self.blocks[e]]
+            for i, (atom, place) in enumerate(zip(atoms, z @ self._maps[e].T, strict=True)):
+                own = slice(starts[atom], starts[atom + 1])
+                # d k(z_i, p)/d row = k (p − z_i) P; the row moves with its neighbours.
+                of_row = (pulled - place.astype(np.float32)) * kernel[i, :, None]
+                change = derivatives.values[own] @ of_row.T
                 part[derivatives.moved[own]] += change
                 part[atom] -= change.sum(axis=0)
         return out.reshape(3 * n, -1)

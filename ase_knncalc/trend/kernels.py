@@ -21,11 +21,19 @@ _SAME = 1.0 - 1e-8
 _BLOCK_ATOMS = 4096
 
 
-def gaussian(a: FloatArray, b: FloatArray) -> FloatArray:
-    """Gaussian kernel of points in units of the length scale, shape (len(a), len(b))."""
+def half_squares(points: FloatArray) -> FloatArray:
+    """Half the squared norm of each point, shape (n_points,)."""
+    return np.asarray(0.5 * np.einsum("ij,ij->i", points, points))
+
+
+def gaussian(a: FloatArray, b: FloatArray, squares: FloatArray | None = None) -> FloatArray:
+    """Gaussian kernel of points in units of the length scale, shape (len(a), len(b)).
+
+    ``squares`` are the :func:`half_squares` of ``b`` where they are known.
+    """
     half: FloatArray = a @ b.T
-    half -= 0.5 * np.einsum("ij,ij->i", a, a)[:, None]
-    half -= 0.5 * np.einsum("ij,ij->i", b, b)
+    half -= half_squares(a)[:, None]
+    half -= half_squares(b) if squares is None else squares
     np.minimum(half, 0.0, out=half)
     np.exp(half, out=half)
     return half
@@ -105,7 +113,11 @@ class KernelBlock:
 
 
 def kernel_blocks(
-    batch: FeatureBatch, elements: Sequence[int], project: Project, points: Sequence[FloatArray]
+    batch: FeatureBatch,
+    elements: Sequence[int],
+    project: Project,
+    points: Sequence[FloatArray],
+    squares: Sequence[FloatArray] | None = None,
 ) -> Iterator[KernelBlock]:
     """Kernels of atoms with points of their element, block by block; each row is read once.
 
@@ -120,11 +132,16 @@ def kernel_blocks(
         scale.
     points
         Of each element, shape (m, rank).
+    squares
+        Their :func:`half_squares`, where they are known.
     """
+    squares = [half_squares(own) for own in points] if squares is None else squares
     for rows, part in batch.batches(_BLOCK_ATOMS):
         masks = [part.numbers == number for number in elements]
         places = [project(e, part.local[mask]) for e, mask in enumerate(masks)]
-        kernels = [gaussian(z, own) for z, own in zip(places, points, strict=True)]
+        kernels = [
+            gaussian(z, own, halves) for z, own, halves in zip(places, points, squares, strict=True)
+        ]
         yield KernelBlock(rows, part, masks, kernels, places)
 
 

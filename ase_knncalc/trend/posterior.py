@@ -30,5 +30,12 @@ def prediction_rows(
 
     Shape (n, rank + n_columns); arguments as for :meth:`RidgeProblem.variance_factors`.
     """
+    return rows_of_products(free, columns @ factor, free_map, shift)
+
+
+def rows_of_products(
+    free: FloatArray, products: FloatArray, free_map: FloatArray, shift: FloatArray
+) -> FloatArray:
+    """:func:`prediction_rows` where the product of columns and factor is known."""
     q = free @ free_map
-    return np.hstack([q, columns @ factor - q @ shift])
+    return np.hstack([q, products - q @ shift])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from itertools import pairwise
 
 import numpy as np
@@ -152,6 +153,39 @@ def test_elements_are_kept_apart_in_sums(compressed: Compressed) -> None:
     np.testing.assert_array_equal(spread[frames[0].numbers == 8], slope[None, 24:])
     assert np.vdot(spread, rows) == pytest.approx(summed[0] @ slope)
     np.testing.assert_array_equal(batch.select([1]).summed(), summed[1:])
+
+
+@pytest.mark.parametrize("name", ["H2O", "CH4", "CH3CH2OH"])
+def test_what_absent_elements_add_is_not_forgotten(name: str, compressed: Compressed) -> None:
+    """Rows are those of the whole axes, though only the part of a structure's elements is read."""
+    atoms = shaken(name, 5)
+    kinds = np.searchsorted(compressed.elements, atoms.numbers)
+    full = BASE.local(atoms.numbers, atoms.positions) - compressed.means[kinds]
+    expected = np.einsum("af,arf->ar", full, compressed.axes[kinds].astype(np.float64))
+    found = compressed.local(atoms.numbers, atoms.positions)
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_derivatives_in_single_precision_are_near_those_in_double(compressed: Compressed) -> None:
+    atoms = shaken("CH3CH2OH", 6)
+    for descriptor in (BASE, compressed):
+        moving = descriptor.moving(atoms.numbers, atoms.positions)
+        single, double = moving.derivatives("float32").values, moving.derivatives().values
+        assert single.dtype == np.float32
+        np.testing.assert_allclose(single, double, atol=1e-5 * np.abs(double).max())
+
+
+def test_copies_have_the_same_rows_and_no_more_to_store(compressed: Compressed) -> None:
+    names = ("H2O", "CH4", "CO2", "O2", "H2", "C2H6", "CH3OH", "H", "C", "O")
+    sets = [molecule(name) for name in names]
+    rows = [compressed.local(a.numbers, a.positions) for a in sets]
+    stored = pickle.dumps(compressed)
+    assert len(stored) < 1.5 * (compressed.axes.nbytes + compressed.means.nbytes)
+    again = pickle.loads(stored)
+    for descriptor in (again, compressed):
+        for atoms, expected in zip(sets, rows, strict=True):
+            found = descriptor.local(atoms.numbers, atoms.positions)
+            np.testing.assert_array_equal(found, expected)
 
 
 def test_settings_and_arrays_make_the_same_descriptor(compressed: Compressed) -> None:

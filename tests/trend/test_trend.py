@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -34,6 +36,33 @@ def test_one_pass_says_what_the_parts_say(model, water_frames) -> None:
         assert np.all(found.remoteness > 0)
     else:
         assert not found.remoteness.any()
+
+
+def test_gradient_of_the_same_pass(model, water_frames) -> None:
+    """It is the slope of the energy by the rows, and asking for it changes nothing else."""
+    frames = water_frames[:3]
+    batch = describe(model, frames)
+    found = model.trend.evaluate(batch, gradient=True)
+    np.testing.assert_array_equal(found.energy, model.trend.evaluate(batch).energy)
+    step = np.random.default_rng(0).normal(size=batch.local.shape) * 1e-4
+    ahead, behind = (
+        model.trend.predict(replace(batch, local=batch.local + sign * step, _summed=[]))
+        for sign in (1, -1)
+    )
+    expected = batch.sum_atoms((found.gradient * step).sum(axis=1))
+    np.testing.assert_allclose((ahead - behind) / 2, expected, rtol=1e-5, atol=1e-12)
+
+
+def test_variance_of_forces_in_single_precision(model, water_frames) -> None:
+    if model.trend.kind != "sparse":
+        pytest.skip("only the sparse trend knows it")
+    atoms, trend = water_frames[0], model.trend
+    moving = model.descriptor.moving(atoms.numbers, atoms.positions)
+    environments = trend.environments.first(trend.variance_counts)
+    rows = environments.slopes(atoms.numbers, moving) @ trend.factor
+    expected = np.einsum("ij,ij->i", rows, rows).reshape(-1, 3).mean(axis=1)
+    found = trend.force_leverage(atoms.numbers, moving)
+    np.testing.assert_allclose(found, expected, rtol=1e-2)
 
 
 def test_block_of_structures_or_each_alone(model, water_frames, monkeypatch) -> None:
