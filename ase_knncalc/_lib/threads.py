@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,13 +23,16 @@ class _SharedLimit:
 
     def __init__(self) -> None:
         self._holders = 0
-        self._limiter: Any = None
+        self._limiters: list[Any] = []
+        self._limited: Any = None
 
     @contextmanager
     def hold(self) -> Iterator[None]:
         with _COUNT_LOCK:
-            if not self._holders:
-                self._limiter = _shared_pools().limit(limits=1)
+            pools = _shared_pools()
+            if pools is not self._limited:  # none is held, or scipy has come since
+                self._limiters.append(pools.limit(limits=1))
+                self._limited = pools
             self._holders += 1
         try:
             yield
@@ -36,8 +40,9 @@ class _SharedLimit:
             with _COUNT_LOCK:
                 self._holders -= 1
                 if not self._holders:
-                    self._limiter.restore_original_limits()
-                    self._limiter = None
+                    while self._limiters:
+                        self._limiters.pop().restore_original_limits()
+                    self._limited = None
 
 
 _BLAS = _SharedLimit()
@@ -53,16 +58,32 @@ def _pools(modules: tuple[str, ...]) -> Any:
     return ThreadpoolController()
 
 
+def _loaded() -> tuple[str, ...]:
+    """Which of numpy and scipy are there: importing scipy takes as long as some predictions.
+
+    What uses it under a limit imports it before, such as :class:`~ase_knncalc.knn.term.KNNTerm`.
+    """
+    return ("numpy", "scipy.linalg") if "scipy.linalg" in sys.modules else ("numpy",)
+
+
 @functools.cache
+def _blas_of(modules: tuple[str, ...]) -> Any:
+    return _pools(modules).select(user_api="blas")
+
+
 def _shared_pools() -> Any:
-    return _pools(("numpy", "scipy.linalg")).select(user_api="blas")
+    return _blas_of(_loaded())
 
 
-@functools.cache
 def _other_pools(module: str) -> Any:
     """What a library brings along, and OpenMP, whose limit is the calling thread's own."""
-    shared = {pool.filepath for pool in _shared_pools().lib_controllers}
-    found = _pools((module,))
+    return _beside(_loaded(), module)
+
+
+@functools.cache
+def _beside(modules: tuple[str, ...], module: str) -> Any:
+    shared = {pool.filepath for pool in _blas_of(modules).lib_controllers}
+    found = _pools((*modules, module))
     return found.select(
         filepath=[p.filepath for p in found.lib_controllers if p.filepath not in shared]
     )

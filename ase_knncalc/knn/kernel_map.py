@@ -60,6 +60,8 @@ class KernelMap:
     _factors: list[FloatArray] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        import scipy.linalg  # noqa: F401 - before its threads are limited
+
         if self.sigma.shape != () or self.normalized.shape != () or self.landmarks.ndim != 2:
             raise SettingsError("kernel_map: sigma, normalized or landmarks have the wrong shape")
         if not self.sigma >= 1e-12:

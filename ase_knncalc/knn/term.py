@@ -60,6 +60,8 @@ class KNNTerm:
     def __init__(self, index: NeighborIndex, residuals: FloatArray, settings: KNNSettings) -> None:
         if len(index) != len(residuals):
             raise TrainingError(f"{len(residuals)} residuals for {len(index)} structures")
+        if settings.weights == "kriging":
+            import scipy.linalg  # noqa: F401 - before its threads are limited
         self.index = index
         self.residuals = np.asarray(residuals, dtype=np.float64)
         self.settings = settings
