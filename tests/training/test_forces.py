@@ -196,7 +196,7 @@ class TestForcesStd:
         order = np.random.default_rng(0).permutation(len(atoms))
         again = cluster_model.predict(moved[order], forces_std=True)
         # In single precision.
-        np.testing.assert_allclose(again.forces_std, found.forces_std[order], rtol=1e-3)
+        np.testing.assert_allclose(again.forces_std, found.forces_std[order], rtol=5e-3)
 
     def test_it_is_larger_where_a_bond_is_torn(self, cluster_model) -> None:
         water = molecule("H2O")
