@@ -126,8 +126,8 @@ def fit_with_forces(
     """Fit, after leaving out the zero forces of records that are no minima.
 
     Weight of forces and penalty with the lowest sum of errors, each relative to the best that any
-    candidate reached, win: energies, computed forces and zero forces of structures whose groups
-    were left out.
+    candidate reached, win: energies of all structures and of those with computed forces, computed
+    forces and zero forces, each of structures whose groups were left out.
     """
     folds = folds_of(groups, len(energies.delta), n_folds)
     frame_folds = folds[labels.rows]
@@ -247,6 +247,7 @@ def _best(
     """Weight, penalty, held-out energies and forces, and scores of the best candidate."""
     n_folds = len(equations.forces.targets)
     assumed = judge.labels.assumed[judged]
+    computed = judge.labels.computed(len(equations.y))
     found = []
     for weight in force_weights:
         for penalty in penalties:
@@ -261,6 +262,8 @@ def _best(
             errors = judge.errors(judged, coefficients)
             means = np.array([np.abs(e).mean() for e in errors])
             scores = {"group_mae": float(np.median(np.abs(out)))}
+            if computed.any():
+                scores["group_mae_computed"] = float(np.median(np.abs(out[computed])))
             for name, mask in (("force_mae_minima", assumed), ("force_mae", ~assumed)):
                 if mask.any():
                     scores[name] = float(means[mask].mean())

@@ -25,8 +25,8 @@ _FRAMES = 16
 # Å; second differences over it are exact to 1e-4 of stretches, and far above rounding.
 _STEP = 0.01
 
-# Numbers, positions, forces, seed and most rows.
-Frame = tuple[IntArray, FloatArray, FloatArray, int, int]
+# Numbers, positions, forces, seed, most rows and root of their weight.
+Frame = tuple[IntArray, FloatArray, FloatArray, int, int, float]
 Block = tuple[int, int, FloatArray, FloatArray, FloatArray]
 
 
@@ -43,6 +43,8 @@ class ForceRows:
         Of each element, for all its environments and for the first of them that the variance uses.
     most, most_assumed : int
         Most rows of a frame, and of one whose forces are assumed; 0 for all of them.
+    assumed_weight : float
+        Of assumed forces, against 1 for computed ones.
     dtype : str
         Of the rows: in single precision where there are too many columns for double.
     """
@@ -53,6 +55,7 @@ class ForceRows:
     variance_whiteners: Sequence[FloatArray]
     most: int = 0
     most_assumed: int = 0
+    assumed_weight: float = 1.0
     dtype: str = "float64"
 
     def blocks(
@@ -83,7 +86,7 @@ class ForceRows:
         rows : ndarray, shape (k, n_columns)
         variance_rows : ndarray, shape (k, n_variance_columns)
         targets : ndarray, shape (k,)
-            Forces, or the same combinations of them, eV/Å.
+            Forces, or the same combinations of them, times the root of their weight, eV/Å.
         """
         seeds = np.arange(len(labels)) if seeds is None else seeds
 
@@ -95,6 +98,7 @@ class ForceRows:
                     labels.delta[j],
                     int(seeds[j]),
                     self.most_assumed if labels.assumed[j] else self.most,
+                    self.assumed_weight**0.5 if labels.assumed[j] else 1.0,
                 )
                 for j in lot
             ]
@@ -162,17 +166,18 @@ def _slopes(
     """Slopes of kernel sums of some frames as rows of force components, and their targets."""
     rows: list[FloatArray] = []
     targets: list[FloatArray] = []
-    for numbers, positions, delta, place, most in frames:
+    for numbers, positions, delta, place, most, root in frames:
         moving = descriptor.moving(numbers, positions)
         y = np.ravel(delta)
         if 0 < most < len(y):
             mix = combinations(len(y), most, place)
             along = mix.reshape(most, -1, 3)
-            rows.append(-environments.slopes_along(numbers, moving, along, dtype))
-            targets.append(mix @ y)
+            made, y = environments.slopes_along(numbers, moving, along, dtype), mix @ y
         else:
-            rows.append(-environments.slopes(numbers, moving, dtype))
-            targets.append(y)
+            made = environments.slopes(numbers, moving, dtype)
+        made *= -root
+        rows.append(made)
+        targets.append(root * y)
     return np.concatenate(rows), np.concatenate(targets)
 
 

@@ -67,6 +67,9 @@ class SparseSettings(Settings):
         Most rows of a frame's force components in the fit, where they were computed and where they
         are zero because the frame is a minimum; where a frame has more, as many random combinations
         of them stand for all. 0: all of them.
+    minima_weight
+        Weight of forces that are zero because the frame is a minimum, against 1 for computed ones:
+        minima are many and alike, and where a model goes wrong is away from them.
     curvature_frames
         Most minima whose harmonic frequencies are used as curvatures; each costs 6 n_atoms
         calculations of the baseline.
@@ -84,6 +87,7 @@ class SparseSettings(Settings):
     force_weights: Several[Positive] = (0.03, 0.3)
     force_rows: Whole = 0
     minima_rows: Whole = 0
+    minima_weight: Positive = 1.0
     curvature_frames: Whole = 0
     sample: Count = 20_000
 

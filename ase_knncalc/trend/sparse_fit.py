@@ -82,6 +82,7 @@ def fit_sparse(
                 variance_whiteners,
                 settings.force_rows,
                 settings.minima_rows,
+                settings.minima_weight,
                 "float32" if wide else "float64",
             ),
             groups,

@@ -1,0 +1,220 @@
+"""What weights, penalties and the number of labels bring away from minima, compositions left out.
+
+    python benchmarks/off_equilibrium.py                  # labels that the project ships, alone
+    python benchmarks/off_equilibrium.py --data DATA      # with published minima, as the model has
+
+Rows of energies and forces are made once; every line of the table is then five solutions of the
+normal equations, each without a fifth of the compositions, judged on those. ``--data`` is the
+folder of ``general_model.py``. The learning curve takes compositions of the labels in a random
+order, so that a point of it knows nothing at all of the others.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from ase import Atoms
+from general_model import KCAL_PER_MOL, labels, minima, monomers, some, stratum
+
+from ase_knncalc import TrainingSettings, load_model
+from ase_knncalc._lib.arrays import BoolArray, FloatArray, IntArray
+from ase_knncalc.labels.training_data import ASSUMED, TrainingData, prepare
+from ase_knncalc.trend.base import composition_columns
+from ase_knncalc.trend.choice import choose_environments
+from ase_knncalc.trend.force_fit import folds_of
+from ase_knncalc.trend.force_rows import ForceRows
+from ase_knncalc.trend.kernels import FORCES_FLOOR
+from ase_knncalc.trend.normal_equations import FoldSums, NormalEquations
+
+FOLDS = 5
+SHARES = (0.0, 0.125, 0.25, 0.5, 1.0)
+WEIGHTS = (0.01, 0.03, 0.1, 0.3)
+PENALTIES = (1e-4, 3e-4, 1e-3)
+MINIMA_WEIGHTS = (1.0, 0.3, 0.1, 0.03)
+JUDGED_MINIMA = 250
+
+
+@dataclass(frozen=True)
+class Problem:
+    """All rows of the regression, kept in memory.
+
+    Attributes
+    ----------
+    free, columns, delta, weights, folds : ndarray
+        Of the n energies.
+    strata : ndarray of str, shape (n,)
+    labelled : ndarray of bool, shape (n,)
+        Whether forces were computed.
+    groups : ndarray of str, shape (n,)
+    rows, targets, owners : ndarray
+        Of force components: columns, Δ forces (eV/Å) and their structures.
+    judged_rows, judged_targets, judged_owners : ndarray
+        All components of a sample of the minima.
+    """
+
+    free: FloatArray
+    columns: FloatArray
+    delta: FloatArray
+    weights: FloatArray
+    folds: IntArray
+    strata: Any
+    labelled: BoolArray
+    groups: Any
+    rows: FloatArray
+    targets: FloatArray
+    owners: IntArray
+    judged_rows: FloatArray
+    judged_targets: FloatArray
+    judged_owners: IntArray
+
+    def evaluate(
+        self,
+        force_weight: float,
+        penalty: float,
+        minima_weight: float,
+        known: BoolArray | None = None,
+    ) -> dict[str, dict[str, float]]:
+        """Errors of left-out compositions by stratum; of the labels, only ``known`` ones taught."""
+        kept = np.ones(len(self.delta), bool) if known is None else known | ~self.labelled
+        root = np.where(self.labelled[self.owners], 1.0, minima_weight**0.5)
+        sums = FoldSums.zeros(FOLDS, self.columns.shape[1])
+        for fold in range(FOLDS):
+            chosen = (self.folds[self.owners] == fold) & kept[self.owners]
+            scaled = root[chosen].astype(self.rows.dtype)
+            sums.add(fold, self.rows[chosen] * scaled[:, None], self.targets[chosen] * scaled)
+        equations = NormalEquations(
+            self.free, self.columns, self.delta, self.weights * kept, self.folds, sums
+        )
+        energies = np.empty(len(self.delta))
+        forces = np.empty(len(self.targets))
+        judged = np.empty(len(self.judged_targets))
+        for fold in range(FOLDS):
+            solution = equations.solve(force_weight, penalty, fold)
+            members = np.flatnonzero(self.folds == fold)
+            energies[members] = equations.residuals(solution, members)
+            for out, rows, targets, owners in (
+                (forces, self.rows, self.targets, self.owners),
+                (judged, self.judged_rows, self.judged_targets, self.judged_owners),
+            ):
+                own = self.folds[owners] == fold
+                out[own] = targets[own] - rows[own] @ solution.coefficients
+        found = {}
+        for name in sorted(set(self.strata)):
+            of = self.strata == name
+            parts = (judged, self.judged_owners) if name == "minima" else (forces, self.owners)
+            error, owners = parts[0], parts[1]
+            error = np.abs(error[of[owners]])
+            size = KCAL_PER_MOL * np.abs(energies[of])
+            found[name] = {
+                "n": int(of.sum()),
+                "energy_mae": float(size.mean()),
+                "energy_median": float(np.median(size)),
+                "force_mae": float(error.mean()),
+            }
+        return found
+
+
+def frames_of(data: Path | None, n: int, most_atoms: int) -> list[Atoms]:
+    """Minima that a general model was trained on and did not call false, and labels."""
+    if data is None:
+        return labels()
+    false = set(load_model("multibase-wb97xd", baseline=None).info.provenance.trend["not_minima"])
+    small = [a for a in minima(data) if len(a) <= most_atoms and a.info["name"] not in false]
+    return some(small, n) + labels()
+
+
+def problem_of(data: TrainingData, strata: list[str], settings: TrainingSettings) -> Problem:
+    """Rows of all energies and forces."""
+    assert data.forces is not None
+    environments = choose_environments(data.batch, data.descriptor.elements, settings.sparse, 0)
+    whiteners = environments.whiteners(FORCES_FLOOR)
+    (columns,) = environments.columns(data.batch, whiteners)
+    folds = folds_of(data.groups, len(data), FOLDS)
+    one = environments.first(np.ones_like(environments.counts)).whiteners(FORCES_FLOOR)
+
+    def rows_of(places: IntArray, most_assumed: int) -> Iterator[FloatArray]:
+        labels_ = data.forces.take(places)  # type: ignore[union-attr]
+        rows = ForceRows(
+            environments, data.descriptor, whiteners, one, 0, most_assumed, dtype="float32"
+        )
+        # Frames in their order: each block of them is a fold of its own.
+        blocks = list(rows.blocks(labels_, np.arange(len(places)) // 64, 2, places))
+        lengths = [
+            3 * len(z) if not (assumed and most_assumed) else min(3 * len(z), most_assumed)
+            for z, assumed in zip(labels_.numbers, labels_.assumed, strict=True)
+        ]
+        yield np.concatenate([block[2] for block in blocks])
+        yield np.concatenate([block[4] for block in blocks])
+        yield np.repeat(labels_.rows, lengths)
+
+    every = np.arange(len(data.forces))
+    assumed = np.flatnonzero(data.forces.assumed)
+    sample = np.sort(np.random.default_rng(1).permutation(assumed)[:JUDGED_MINIMA])
+    return Problem(
+        composition_columns(data.batch, data.descriptor.elements),
+        np.asarray(columns[:]),
+        data.delta,
+        data.weights,
+        folds,
+        np.array(strata),
+        data.forces.computed(len(data)),
+        np.array(data.groups),
+        *rows_of(every, settings.sparse.minima_rows),
+        *(rows_of(sample, 0) if len(sample) else (np.zeros((0, columns.shape[1])), *_nothing())),
+    )
+
+
+def _nothing() -> tuple[FloatArray, IntArray]:
+    return np.zeros(0), np.zeros(0, dtype=np.intp)
+
+
+def main(
+    data: Annotated[Path | None, typer.Option(help="folder of published minima")] = None,
+    n_minima: Annotated[int, typer.Option("--minima")] = 1500,
+    most_atoms: int = 24,
+    environments: int = 400,
+    output: Path | None = None,
+) -> None:
+    """Print the table, a line for each choice."""
+    settings = TrainingSettings.for_forces(environments=environments, curvature_frames=0)
+    prepared = prepare(
+        frames_of(data, n_minima, most_atoms),
+        settings=settings,
+        monomers=monomers(data) if data else None,
+        minima=True,
+        progress=True,
+    )
+    strata = [
+        "minima" if a.info.get(ASSUMED) or "reference_forces" not in a.arrays else stratum(a)
+        for a in prepared.frames
+    ]
+    problem = problem_of(prepared.data, strata, settings)
+    names = np.random.default_rng(0).permutation(sorted(set(problem.groups[problem.labelled])))
+    best = settings.sparse.force_weights[0], settings.sparse.penalties[0]
+    share_of = settings.sparse.minima_weight
+    choices: list[tuple[str, dict[str, Any]]] = [
+        *(("force weight", {"force_weight": w}) for w in WEIGHTS),
+        *(("penalty", {"penalty": p}) for p in PENALTIES),
+        *(("minima weight", {"minima_weight": w}) for w in MINIMA_WEIGHTS if data),
+        *(("labels", {"share": s}) for s in SHARES if data or s > 0),
+    ]
+    table = []
+    for what, chosen in choices:
+        options = {"force_weight": best[0], "penalty": best[1], "minima_weight": share_of} | chosen
+        share = options.pop("share", 1.0)
+        known = np.isin(problem.groups, names[: round(share * len(names))]) & problem.labelled
+        found = problem.evaluate(**options, known=known)
+        table.append({"what": what, **options, "labels": int(known.sum()), "strata": found})
+        print(json.dumps(table[-1]), flush=True)
+    if output is not None:
+        output.write_text(json.dumps(table, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)
