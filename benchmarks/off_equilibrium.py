@@ -12,7 +12,6 @@ order, so that a point of it knows nothing at all of the others.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -41,6 +40,15 @@ JUDGED_MINIMA = 250
 
 
 @dataclass(frozen=True)
+class Components:
+    """Force components: columns (n, n_columns), Δ forces (eV/Å) and structures, (n,) both."""
+
+    rows: FloatArray
+    targets: FloatArray
+    owners: IntArray
+
+
+@dataclass(frozen=True)
 class Problem:
     """All rows of the regression, kept in memory.
 
@@ -52,10 +60,8 @@ class Problem:
     labelled : ndarray of bool, shape (n,)
         Whether forces were computed.
     groups : ndarray of str, shape (n,)
-    rows, targets, owners : ndarray
-        Of force components: columns, Δ forces (eV/Å) and their structures.
-    judged_rows, judged_targets, judged_owners : ndarray
-        All components of a sample of the minima.
+    forces, judged : Components
+        What is taught, and all components of a sample of the minima.
     """
 
     free: FloatArray
@@ -66,12 +72,8 @@ class Problem:
     strata: Any
     labelled: BoolArray
     groups: Any
-    rows: FloatArray
-    targets: FloatArray
-    owners: IntArray
-    judged_rows: FloatArray
-    judged_targets: FloatArray
-    judged_owners: IntArray
+    forces: Components
+    judged: Components
 
     def evaluate(
         self,
@@ -82,40 +84,41 @@ class Problem:
     ) -> dict[str, dict[str, float]]:
         """Errors of left-out compositions by stratum; of the labels, only ``known`` ones taught."""
         kept = np.ones(len(self.delta), bool) if known is None else known | ~self.labelled
-        root = np.where(self.labelled[self.owners], 1.0, minima_weight**0.5)
+        taught = self.forces
+        root = np.where(self.labelled[taught.owners], 1.0, minima_weight**0.5)
         sums = FoldSums.zeros(FOLDS, self.columns.shape[1])
         for fold in range(FOLDS):
-            chosen = (self.folds[self.owners] == fold) & kept[self.owners]
-            scaled = root[chosen].astype(self.rows.dtype)
-            sums.add(fold, self.rows[chosen] * scaled[:, None], self.targets[chosen] * scaled)
+            chosen = (self.folds[taught.owners] == fold) & kept[taught.owners]
+            scaled = root[chosen].astype(taught.rows.dtype)
+            sums.add(fold, taught.rows[chosen] * scaled[:, None], taught.targets[chosen] * scaled)
         equations = NormalEquations(
             self.free, self.columns, self.delta, self.weights * kept, self.folds, sums
         )
+        solutions = [equations.solve(force_weight, penalty, fold) for fold in range(FOLDS)]
         energies = np.empty(len(self.delta))
-        forces = np.empty(len(self.targets))
-        judged = np.empty(len(self.judged_targets))
-        for fold in range(FOLDS):
-            solution = equations.solve(force_weight, penalty, fold)
+        for fold, solution in enumerate(solutions):
             members = np.flatnonzero(self.folds == fold)
             energies[members] = equations.residuals(solution, members)
-            for out, rows, targets, owners in (
-                (forces, self.rows, self.targets, self.owners),
-                (judged, self.judged_rows, self.judged_targets, self.judged_owners),
-            ):
-                own = self.folds[owners] == fold
-                out[own] = targets[own] - rows[own] @ solution.coefficients
+
+        def left_out(of: Components) -> FloatArray:
+            errors = np.empty(len(of.targets))
+            for fold, solution in enumerate(solutions):
+                own = self.folds[of.owners] == fold
+                errors[own] = of.targets[own] - of.rows[own] @ solution.coefficients
+            return np.abs(errors)
+
+        forces = {"minima": (self.judged, left_out(self.judged))}
+        others = self.forces, left_out(self.forces)
         found = {}
         for name in sorted(set(self.strata)):
             of = self.strata == name
-            parts = (judged, self.judged_owners) if name == "minima" else (forces, self.owners)
-            error, owners = parts[0], parts[1]
-            error = np.abs(error[of[owners]])
+            parts, errors = forces.get(name, others)
             size = KCAL_PER_MOL * np.abs(energies[of])
             found[name] = {
                 "n": int(of.sum()),
                 "energy_mae": float(size.mean()),
                 "energy_median": float(np.median(size)),
-                "force_mae": float(error.mean()),
+                "force_mae": float(errors[of[parts.owners]].mean()),
             }
         return found
 
@@ -138,8 +141,12 @@ def problem_of(data: TrainingData, strata: list[str], settings: TrainingSettings
     folds = folds_of(data.groups, len(data), FOLDS)
     one = environments.first(np.ones_like(environments.counts)).whiteners(FORCES_FLOOR)
 
-    def rows_of(places: IntArray, most_assumed: int) -> Iterator[FloatArray]:
-        labels_ = data.forces.take(places)  # type: ignore[union-attr]
+    every = data.forces
+
+    def components(places: IntArray, most_assumed: int) -> Components:
+        if not len(places):
+            return Components(np.zeros((0, columns.shape[1])), np.zeros(0), places)
+        labels_ = every.take(places)
         rows = ForceRows(
             environments, data.descriptor, whiteners, one, 0, most_assumed, dtype="float32"
         )
@@ -149,12 +156,13 @@ def problem_of(data: TrainingData, strata: list[str], settings: TrainingSettings
             3 * len(z) if not (assumed and most_assumed) else min(3 * len(z), most_assumed)
             for z, assumed in zip(labels_.numbers, labels_.assumed, strict=True)
         ]
-        yield np.concatenate([block[2] for block in blocks])
-        yield np.concatenate([block[4] for block in blocks])
-        yield np.repeat(labels_.rows, lengths)
+        return Components(
+            np.concatenate([block[2] for block in blocks]),
+            np.concatenate([block[4] for block in blocks]),
+            np.repeat(labels_.rows, lengths),
+        )
 
-    every = np.arange(len(data.forces))
-    assumed = np.flatnonzero(data.forces.assumed)
+    assumed = np.flatnonzero(every.assumed)
     sample = np.sort(np.random.default_rng(1).permutation(assumed)[:JUDGED_MINIMA])
     return Problem(
         composition_columns(data.batch, data.descriptor.elements),
@@ -163,15 +171,11 @@ def problem_of(data: TrainingData, strata: list[str], settings: TrainingSettings
         data.weights,
         folds,
         np.array(strata),
-        data.forces.computed(len(data)),
+        every.computed(len(data)),
         np.array(data.groups),
-        *rows_of(every, settings.sparse.minima_rows),
-        *(rows_of(sample, 0) if len(sample) else (np.zeros((0, columns.shape[1])), *_nothing())),
+        components(np.arange(len(every)), settings.sparse.minima_rows),
+        components(sample, 0),
     )
-
-
-def _nothing() -> tuple[FloatArray, IntArray]:
-    return np.zeros(0), np.zeros(0, dtype=np.intp)
 
 
 def main(

@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar
 from annotated_types import Ge
 
 from ase_knncalc._lib.arguments import checked
+from ase_knncalc._lib.threads import one_blas_thread
 from ase_knncalc.errors import SettingsError
 
 T = TypeVar("T")
@@ -102,7 +103,10 @@ class _Job:
 
 
 def _call(job: _Job) -> Any:
-    return job.function(*job.arguments)
+    # Workers are as many as there are cores: threads that wait for each other beside them cost six
+    # times what they bring, and a user's OMP_NUM_THREADS asks for them.
+    with one_blas_thread():
+        return job.function(*job.arguments)
 
 
 @contextlib.contextmanager

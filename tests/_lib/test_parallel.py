@@ -35,6 +35,25 @@ def test_results_come_in_the_order_of_the_jobs() -> None:
     assert sorted(run(pow, jobs, total=7, n_jobs=2, ordered=False)) == [i * i for i in range(7)]
 
 
+def test_workers_keep_to_one_thread_whatever_the_environment_says(monkeypatch) -> None:
+    from joblib.externals.loky import get_reusable_executor
+
+    def blas_threads() -> set[int]:
+        import numpy  # noqa: F401
+        from threadpoolctl import threadpool_info
+
+        return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+    get_reusable_executor().shutdown()
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    try:
+        found = list(run(blas_threads, [()] * 4, total=4, n_jobs=2))
+    finally:
+        get_reusable_executor().shutdown()
+    assert found == [{1}] * 4
+
+
 @pytest.mark.filterwarnings("ignore:.*tasks:UserWarning")
 @pytest.mark.parametrize("n_jobs", [0, -2, 1.0, True])
 def test_what_is_no_number_of_processes_is_refused_at_once(n_jobs) -> None:
