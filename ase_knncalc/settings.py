@@ -124,10 +124,11 @@ class TrainingSettings(Settings):
         """
         found: dict[str, Any] = {
             "length_scale": 4.0,
-            "penalties": (1e-3,),
-            "force_weights": (0.3,),
+            "penalties": (3e-4,),
+            "force_weights": (0.03,),
             "force_rows": 60,
             "minima_rows": 16,
+            "minima_weight": 0.3,
             "curvature_frames": 600,
         }
         return cls(descriptor_kind="power-spectrum", sparse=SparseSettings(**(found | sparse)))
