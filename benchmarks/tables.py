@@ -145,6 +145,22 @@ def general_model_relaxed() -> str:
     )
 
 
+def off_equilibrium() -> str:
+    """What weights, penalties and labels bring: energies and forces on compositions left out."""
+    rows = results("off_equilibrium")
+    strata = list(rows[0]["strata"])
+
+    def cells(r: dict[str, Any]) -> str:
+        value = r[r["what"].replace(" ", "_")]
+        errors = (r["strata"][name] for name in strata)
+        return f"{r['what']} {value:g} | " + " | ".join(
+            f"{e['energy_mae']:.2f} / {e['force_mae']:.3f}" for e in errors
+        )
+
+    counts = (f"{name} ({rows[0]['strata'][name]['n']})" for name in strata)
+    return table("varied | " + " | ".join(counts), map(cells, rows))
+
+
 def steps() -> str:
     """Processor time of a step of dynamics, as multiples of tblite's own calculator's."""
     return table(
@@ -366,9 +382,9 @@ def density_fitting() -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     f.__name__: f
     for f in (
-        numbers, accuracy, general_model, general_model_relaxed, small_clusters, dynamics, steps,
-        distances, composition_prior, speed, correction, large, robustness, active_learning, labels,
-        density_fitting,
+        numbers, accuracy, general_model, general_model_relaxed, off_equilibrium, small_clusters,
+        dynamics, steps, distances, composition_prior, speed, correction, large, robustness,
+        active_learning, labels, density_fitting,
     )
 }  # fmt: skip
 # A blank line on both sides: Markdown would take a table and the comment for one paragraph.

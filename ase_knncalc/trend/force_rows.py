@@ -20,7 +20,7 @@ from ase_knncalc.trend.environments import Environments
 from ase_knncalc.trend.force_labels import CurvatureLabels, ForceLabels
 
 # Rows that are multiplied at a time, and frames that travel together between processes.
-_BLOCK_ROWS = 2000
+_BLOCK_ROWS = 6000
 _FRAMES = 16
 # Å; second differences over it are exact to 1e-4 of stretches, and far above rounding.
 _STEP = 0.01
