@@ -98,7 +98,8 @@ def train_model(
     output: Annotated[Path, typer.Option("-o", "--output")],
     leave_out: bool = False,
     environments: int = 1500,
-    force_rows: int = 60,
+    minima_rows: int = 8,
+    minima_weight: float = 0.15,
     curvature_frames: int = 600,
     most_minima: int = 0,
     cache: Path = Path("general_model.cache"),
@@ -113,7 +114,12 @@ def train_model(
         reference="ωB97X-D/6-31++G(d,p)",
         minima=True,
         settings=TrainingSettings.for_forces(
-            environments=environments, force_rows=force_rows, curvature_frames=curvature_frames
+            environments=environments,
+            minima_rows=minima_rows,
+            minima_weight=minima_weight,
+            curvature_frames=curvature_frames,
+            force_weights=(0.03, 0.1),
+            penalties=(1e-4, 3e-4, 1e-3),
         ),
         cache=cache,
         progress=True,
