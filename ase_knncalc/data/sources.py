@@ -10,7 +10,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 from ase import Atoms
-from ase.neighborlist import natural_cutoffs, neighbor_list
 
 from ase_knncalc.charges import stated_copy
 from ase_knncalc.data.choosing import choose_key
@@ -115,6 +114,8 @@ def without_cell(atoms: Atoms) -> None:
         return
     # Without a cell there is nothing to be cut.
     if atoms.cell.rank == 3 and len(atoms):
+        from ase.neighborlist import natural_cutoffs, neighbor_list
+
         shifts = neighbor_list("S", atoms, natural_cutoffs(atoms, mult=1.2))
         if np.any(shifts):
             return
