@@ -30,13 +30,12 @@ from ase.outputs import Properties, all_outputs
 from ase_knncalc._lib.arguments import Positive, checked, instance
 from ase_knncalc.baselines import Baseline, NoBaseline, TBLiteBaseline, baseline_of, make_baseline
 from ase_knncalc.charges import stated, stated_copy
-from ase_knncalc.data.own import marked_free_energy
 from ase_knncalc.errors import BaselineError, NoveltyError, SettingsError, StructureError
 from ase_knncalc.model import KNNModel
 from ase_knncalc.settings import DEFAULT_MODEL
 from ase_knncalc.store import find_model, load_model
 from ase_knncalc.store.container import stated_checksum
-from ase_knncalc.structure import resolve_charge, structure_label
+from ase_knncalc.structure import marked_free_energy, resolve_charge, structure_label
 
 OnNovelty = Literal["warn", "raise", "ignore"]
 

@@ -12,8 +12,9 @@ import math
 from collections.abc import Iterator
 from typing import TypeGuard
 
-import numpy as np
 from ase import Atoms
+
+from ase_knncalc.structure import marked_free_energy
 
 PREDICTED = "energy_predicted"
 """Key in ``info`` of a predicted energy, eV."""
@@ -21,17 +22,8 @@ PREDICTED = "energy_predicted"
 CALCULATOR = "knncalc"
 """Name of the calculator of this package."""
 
-# Units in the last place by which the calculator's ``free_energy`` lies above its ``energy``: some
-# 1e-12 eV. Other calculations have the same number twice, or two that differ by physics.
-_LAST_PLACES = 5
-
 # eV; less than any label differs from a prediction but by chance, more than any format rounds.
 _SAME = 2e-6
-
-
-def marked_free_energy(energy: float) -> float:
-    """The predicted energy (eV) as ``free_energy``: the same but for its last digits, a mark."""
-    return float(energy + _LAST_PLACES * np.spacing(energy))
 
 
 def own_prediction(atoms: Atoms, key: str, energy: float) -> str:
