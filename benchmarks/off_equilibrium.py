@@ -124,10 +124,11 @@ class Problem:
 
 
 def frames_of(data: Path | None, n: int, most_atoms: int) -> list[Atoms]:
-    """Minima that a general model was trained on and did not call false, and labels."""
+    """Minima that the general model was trained on and did not call false, and labels."""
     if data is None:
         return labels()
-    false = set(load_model("multibase-wb97xd", baseline=None).info.provenance.trend["not_minima"])
+    told = load_model("multibase-wb97xd", baseline=None).info.provenance
+    false = {*told.trend["not_minima"], *(o["name"] for o in told.omitted)}
     small = [a for a in minima(data) if len(a) <= most_atoms and a.info["name"] not in false]
     return some(small, n) + labels()
 
