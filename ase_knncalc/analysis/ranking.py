@@ -91,7 +91,7 @@ def predict_frames(
             model, frames, charged, keys=keys, cache=cache, n_jobs=n_jobs, progress=progress
         )
     found = _corrections(model, charged, n_jobs, progress)
-    _warn_of_novelty(charged, found)
+    warn_of_novelty(charged, found)
     return replace(found, baseline_energy=energies)
 
 
@@ -161,7 +161,7 @@ def predict_usable(
     if not places:
         return model.with_baseline(None).predict([]), [], omitted
     found = _corrections(model, [charged[i] for i in places], n_jobs, progress)
-    _warn_of_novelty([charged[i] for i in places], found)
+    warn_of_novelty([charged[i] for i in places], found)
     return replace(found, baseline_energy=np.array([energies[i] for i in places])), places, omitted
 
 
@@ -173,7 +173,7 @@ def _charged(model: KNNModel, atoms: Atoms, charge: int | None) -> Atoms:
     return copy
 
 
-def _warn_of_novelty(frames: Sequence[Atoms], found: Predictions) -> None:
+def warn_of_novelty(frames: Sequence[Atoms], found: Predictions, *, stacklevel: int = 3) -> None:
     """One warning for all structures that are outside of what the model knows."""
     outside = np.flatnonzero(found.outside)
     if not len(outside):
@@ -185,7 +185,7 @@ def _warn_of_novelty(frames: Sequence[Atoms], found: Predictions) -> None:
         f"above 1), most of all {structure_label(frames[worst])} with {found.novelty[worst]:.2f}: "
         "energy_std is calibrated only near the data, and their energies may be worse than it says",
         UserWarning,
-        stacklevel=3,
+        stacklevel=stacklevel,
     )
 
 

@@ -22,11 +22,13 @@ from ase_knncalc._lib.arguments import Count, checked, instances
 from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc._lib.parallel import check_jobs
 from ase_knncalc._lib.progress import track
-from ase_knncalc.data.own import CALCULATOR, PREDICTED
+from ase_knncalc.analysis.ranking import correct_frames, warn_of_novelty
+from ase_knncalc.data.own import PREDICTED
 from ase_knncalc.descriptors import FCHL19
 from ase_knncalc.errors import KNNCalcError
+from ase_knncalc.model import KNNModel
 from ase_knncalc.sameness import Species, species
-from ase_knncalc.sampling.engines import make_engine
+from ase_knncalc.sampling.engines import engine_model, make_engine
 from ase_knncalc.sampling.molecules import Ingredient, composition_of, pack
 from ase_knncalc.sampling.runs import Journal
 from ase_knncalc.sampling.settings import SamplingSettings
@@ -119,7 +121,8 @@ def sample(
     -------
     list of Atoms
         With ``name``, ``composition``, ``charge``, ``multiplicity``, ``energy`` (of the engine, eV)
-        and ``sampled_by`` in ``info``, and ``relaxed`` and ``fmax`` where they were relaxed; fewer
+        and ``sampled_by`` in ``info``, ``relaxed`` and ``fmax`` where they were relaxed, and of a
+        model as engine ``energy_std`` (eV), ``novelty`` and ``outside`` (novelty above 1); fewer
         than ``n`` if no more were found in ``settings.attempts`` times the runs needed.
 
     Warns
@@ -127,7 +130,7 @@ def sample(
     UserWarning
         If calculations of some runs failed: how many, and the reason of the first. What the runs
         found before, and after where they could go on, is there. If relaxations of some structures
-        came to no end.
+        came to no end. If some are outside of what the model that drove them knows.
 
     Raises
     ------
@@ -147,7 +150,7 @@ def sample(
     distinct = Distinct(settings.energy_tolerance, settings.distance_tolerance)
     tally = _Tally(composition)
     kept = None if journal is None else Journal(journal, _about(ingredients, engine, settings))
-    predicted = str(engine).startswith("model:") or getattr(engine, "name", "") == CALCULATOR
+    model = engine_model(engine)
     done = [] if kept is None else kept.outcomes
     upcoming = chain(done, _outcomes(ingredients, engine, settings, range(len(done), runs), n_jobs))
     for run, outcome in enumerate(track(upcoming, total=None, text="sampling", show=progress)):
@@ -160,7 +163,7 @@ def sample(
                 composition=composition,
                 sampled_by=settings.methods[run % len(settings.methods)],
             )
-            if predicted:
+            if model is not None:
                 atoms.info[PREDICTED] = atoms.info["energy"]
             if len(distinct.frames) < n:
                 distinct.add(atoms)
@@ -182,7 +185,21 @@ def sample(
             UserWarning,
             stacklevel=2,
         )
+    if model is not None:
+        _mark_novelty(distinct.frames, model)
     return distinct.frames
+
+
+def _mark_novelty(frames: Sequence[Atoms], model: KNNModel) -> None:
+    """Tell how far the model that drove the sampling can be trusted with what came of it."""
+    found = correct_frames(model.with_baseline(None), frames)
+    for i, atoms in enumerate(frames):
+        atoms.info.update(
+            energy_std=float(found.energy_std[i]),
+            novelty=float(found.novelty[i]),
+            outside=bool(found.outside[i]),
+        )
+    warn_of_novelty(frames, found, stacklevel=4)
 
 
 def _about(

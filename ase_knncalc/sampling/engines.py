@@ -9,6 +9,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
 from ase_knncalc.baselines import Baseline, make_baseline
+from ase_knncalc.model import KNNModel
 from ase_knncalc.structure import resolve_charge
 
 
@@ -59,3 +60,12 @@ def make_engine(spec: Any, *, warm_start: bool = False) -> Calculator:
         name = spec.removeprefix("model:")
         return KNNCalculator(name, on_novelty="ignore", warm_start=warm_start)
     return BaselineCalculator(spec)
+
+
+def engine_model(spec: Any) -> KNNModel | None:
+    """The model behind an engine as for :func:`make_engine`; None where something else drives."""
+    from ase_knncalc.calculator import KNNCalculator
+
+    named = isinstance(spec, str) and spec.startswith("model:")
+    engine = make_engine(spec) if named else spec
+    return engine.model if isinstance(engine, KNNCalculator) else None

@@ -409,8 +409,16 @@ def test_engines(tiny_model, tmp_path) -> None:
     waters, options = parse_ingredients(["w:2"]), SamplingSettings(relax=False)
     for engine in (f"model:{tmp_path / 'm.h5'}", KNNCalculator(tiny_model, on_novelty="ignore")):
         frames = sample(waters, 2, engine=engine, settings=options, n_jobs=1)
+        for atoms in frames:
+            said = tiny_model.predict(atoms)
+            np.testing.assert_allclose(atoms.info["energy_std"], said.energy_std)
+            np.testing.assert_allclose(atoms.info["novelty"], said.novelty)
+            assert atoms.info["outside"] == (said.novelty > 1)
         write_frames(tmp_path / "a.extxyz", frames)
         with pytest.raises(DataError, match="own-prediction: 2"):
             read_dataset(tmp_path / "a.extxyz", keys=KeyMap(reference_energy="energy"))
     (atoms, _) = sample(waters, 2, engine=springs, settings=options)
-    assert "energy_predicted" not in atoms.info
+    assert not atoms.info.keys() & {"energy_predicted", "novelty"}
+    with pytest.warns(UserWarning, match="2 of 2 structures are far from the training data"):
+        frames = sample(parse_ingredients(["w:8"]), 2, engine=engine, settings=options, n_jobs=1)
+    assert all(atoms.info["outside"] for atoms in frames)
