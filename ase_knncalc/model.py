@@ -400,14 +400,24 @@ class KNNModel:
             trend=trend.energy,
             knn=knn,
             energy_std=self.calibration.std(signals),
-            novelty=self.calibration.novelty(signals),
+            novelty=np.max(list(self._novelties(signals).values()), axis=0),
             neighbors=[self.describe(e) for e in estimates],
             calibration=self.calibration,
         )
 
     def novelties(self, batch: FeatureBatch) -> dict[str, FloatArray]:
-        """What the novelty is the largest of, see :meth:`Calibration.novelties`."""
-        return self.calibration.novelties(self._terms(batch)[2])
+        """What the novelty is the largest of, see :meth:`Calibration.novelties`.
+
+        And ``"size"``: an atom alone has no environment, so that no distance tells how little
+        molecules say of it.
+        """
+        return self._novelties(self._terms(batch)[2])
+
+    def _novelties(self, signals: Signals) -> dict[str, FloatArray]:
+        smallest = self.info.size_range[0]
+        alone = (signals.n_atoms == 1) & (smallest > 1)
+        size = np.where(alone, float(smallest), 0.0)
+        return {**self.calibration.novelties(signals), "size": size}
 
     def _terms(
         self, batch: FeatureBatch, *, gradient: bool = False

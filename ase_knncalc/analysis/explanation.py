@@ -49,7 +49,7 @@ class Explanation:
         are none where the distance is the kernel-induced one.
     novelty_from : str
         What sets the novelty: ``"variance"`` (of the trend's posterior), ``"neighbors"`` (their
-        distance) or ``"environments"`` (of the atoms).
+        distance), ``"environments"`` (of the atoms) or ``"size"`` (an atom alone).
     """
 
     delta: float
