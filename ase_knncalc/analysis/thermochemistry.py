@@ -90,8 +90,10 @@ class Minimum:
     ----------
     atoms : Atoms
         Masses, positions and name count.
-    energy, energy_std : float
-        eV; NaN where the calculator knows no std.
+    energy : float
+        Of the calculator, eV.
+    energy_std : float
+        eV; NaN where the calculator knows none.
     wavenumbers : ndarray, shape (n_modes,)
         Harmonic, cm⁻¹, ascending; imaginary ones are negative.
     symmetry : int
