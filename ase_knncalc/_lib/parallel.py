@@ -103,8 +103,8 @@ class _Job:
 
 
 def _call(job: _Job) -> Any:
-    # Workers are as many as there are cores: threads that wait for each other beside them cost six
-    # times what they bring, and a user's OMP_NUM_THREADS asks for them.
+    # Workers are as many as there are cores: more threads spend most of their time waiting for each
+    # other, and a user's OMP_NUM_THREADS asks for them.
     with one_blas_thread():
         return job.function(*job.arguments)
 

@@ -191,7 +191,7 @@ class SparseTrend:
         """Mean posterior variance of each atom's force components, shape (n_atoms,).
 
         In units of the noise variance of an energy (so Å⁻²); arguments as for
-        :meth:`Environments.slopes`. In single precision: within a thousandth.
+        :meth:`Environments.slopes`. In single precision: within some thousandths.
         """
         slopes = self._of_variance.single_slopes(numbers, moving)
         rows = np.zeros((len(slopes), self.factor.shape[1]), dtype=np.float32)
