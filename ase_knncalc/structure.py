@@ -15,7 +15,7 @@ from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 
 from ase_knncalc._lib.arguments import NotNegative, checked
-from ase_knncalc._lib.arrays import AnyArray
+from ase_knncalc._lib.arrays import AnyArray, FloatArray
 from ase_knncalc.charges import agreed, stated_charges, stated_multiplicities
 from ase_knncalc.errors import ChargeError, StructureError
 
@@ -303,6 +303,12 @@ def label_bytes(labels: Sequence[str]) -> AnyArray:
     # Names may hold what no UTF-8 has, such as bytes of old file names.
     encoded = [label.encode("utf-8", "backslashreplace") for label in labels]
     return np.array(encoded, dtype=f"S{max([1, *map(len, encoded)])}")
+
+
+def relative_distances(atoms: Atoms) -> FloatArray:
+    """Distances in units of the sum of two atoms' covalent radii, shape (n_atoms, n_atoms)."""
+    radii = covalent_radii[atoms.numbers]
+    return np.asarray(atoms.get_all_distances() / (radii[:, None] + radii))
 
 
 def marked_free_energy(energy: float) -> float:

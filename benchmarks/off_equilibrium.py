@@ -75,15 +75,9 @@ class Problem:
     forces: Components
     judged: Components
 
-    def evaluate(
-        self,
-        force_weight: float,
-        penalty: float,
-        minima_weight: float,
-        known: BoolArray | None = None,
-    ) -> dict[str, dict[str, float]]:
-        """Errors of left-out compositions by stratum; of the labels, only ``known`` ones taught."""
-        kept = np.ones(len(self.delta), bool) if known is None else known | ~self.labelled
+    def equations(self, minima_weight: float, known: BoolArray) -> NormalEquations:
+        """Of all minima, and of the labels the ``known`` ones alone."""
+        kept = known | ~self.labelled
         taught = self.forces
         root = np.where(self.labelled[taught.owners], 1.0, minima_weight**0.5)
         sums = FoldSums.zeros(FOLDS, self.columns.shape[1])
@@ -91,9 +85,14 @@ class Problem:
             chosen = (self.folds[taught.owners] == fold) & kept[taught.owners]
             scaled = root[chosen].astype(taught.rows.dtype)
             sums.add(fold, taught.rows[chosen] * scaled[:, None], taught.targets[chosen] * scaled)
-        equations = NormalEquations(
+        return NormalEquations(
             self.free, self.columns, self.delta, self.weights * kept, self.folds, sums
         )
+
+    def evaluate(
+        self, equations: NormalEquations, force_weight: float, penalty: float
+    ) -> dict[str, dict[str, float]]:
+        """Errors of left-out compositions by stratum."""
         solutions = [equations.solve(force_weight, penalty, fold) for fold in range(FOLDS)]
         energies = np.empty(len(self.delta))
         for fold, solution in enumerate(solutions):
@@ -210,11 +209,16 @@ def main(
         *(("labels", {"share": s}) for s in SHARES if data or s > 0),
     ]
     table = []
+    made: tuple[Any, NormalEquations] | None = None
     for what, chosen in choices:
         options = {"force_weight": best[0], "penalty": best[1], "minima_weight": share_of} | chosen
         share = options.pop("share", 1.0)
         known = np.isin(problem.groups, names[: round(share * len(names))]) & problem.labelled
-        found = problem.evaluate(**options, known=known)
+        # Weight of forces and penalty are choices of the solution: the equations stay.
+        key = options["minima_weight"], share
+        if made is None or made[0] != key:
+            made = key, problem.equations(options["minima_weight"], known)
+        found = problem.evaluate(made[1], options["force_weight"], options["penalty"])
         table.append({"what": what, **options, "labels": int(known.sum()), "strata": found})
         print(json.dumps(table[-1]), flush=True)
     if output is not None:

@@ -30,7 +30,7 @@ from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc.errors import StructureError
 from ase_knncalc.model import KNNModel
 from ase_knncalc.store.integrity import check_monomers
-from ase_knncalc.structure import structure_label
+from ase_knncalc.structure import relative_distances, structure_label
 
 if TYPE_CHECKING:
     from ase_knncalc.prediction import Prediction
@@ -353,8 +353,7 @@ def hydrogen_hosts(atoms: Atoms) -> IntArray:
     heavy, hydrogen = atoms.numbers > 1, atoms.numbers == 1
     if not heavy.any():
         return np.zeros(int(hydrogen.sum()), dtype=np.intp)
-    radii = covalent_radii[atoms.numbers]
-    ratio = atoms.get_all_distances() / (radii[:, None] + radii)
+    ratio = relative_distances(atoms)
     return np.asarray(ratio[np.ix_(hydrogen, heavy)].argmin(axis=1))
 
 

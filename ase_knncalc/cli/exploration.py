@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import Annotated, Optional
 
 import typer
 
@@ -22,14 +22,11 @@ from ase_knncalc.cli.options import (
     pairs,
     ranges,
 )
-from ase_knncalc.cli.outputs import check_outputs, refuse_omissions
+from ase_knncalc.cli.outputs import check_outputs, read_usable, tell_omissions
 from ase_knncalc.cli.printing import print_json, show
 from ase_knncalc.settings import DEFAULT_MODEL
 
-if TYPE_CHECKING:
-    from ase import Atoms
-
-    from ase_knncalc.data import Omission
+_NOTHING = "no structure is left"
 
 OutputOption = Annotated[
     Path, typer.Option("--output", "-o", help="extxyz, xyz(.gz), traj, db or csv to write.")
@@ -61,7 +58,7 @@ def relax(
 
     Example: knncalc relax pool.extxyz -m multibase-wb97xd -o relaxed.extxyz
     """
-    from ase_knncalc.data import write_frames
+    from ase_knncalc.data import KeyMap, write_frames
     from ase_knncalc.data.frames import frame_writer
     from ase_knncalc.exploration import relax_frames
     from ase_knncalc.exploration.relaxation import COLUMNS, relaxation_row
@@ -69,7 +66,7 @@ def relax(
 
     inputs = structures if engine else [*structures, find_model(model)]
     check_outputs(inputs, ("--output", output, frame_writer), ("--csv", csv, None))
-    frames, omitted = _read(structures, ignore_cell)
+    frames, omitted = read_usable(structures, KeyMap(ignore_cell=ignore_cell))
     kept = Path(f"{output}.part.db")
     found, failed = relax_frames(
         frames,
@@ -82,7 +79,7 @@ def relax(
         n_jobs=jobs,
         progress=not quiet,
     )
-    _tell([*omitted, *failed], len(frames) + len(omitted), strict)
+    tell_omissions([*omitted, *failed], len(frames) + len(omitted), strict, _NOTHING)
     write_frames(output, found)
     kept.unlink()
     rows = [list(relaxation_row(a).values()) for a in found]
@@ -108,17 +105,17 @@ def unique(
 
     Example: knncalc unique relaxed.extxyz -o unique.extxyz
     """
-    from ase_knncalc.data import write_frames
+    from ase_knncalc.data import KeyMap, write_frames
     from ase_knncalc.data.frames import frame_writer
     from ase_knncalc.exploration import distinct_groups
     from ase_knncalc.exploration.distinct import COLUMNS, group_row, representatives
 
     check_outputs(structures, ("--output", output, frame_writer), ("--csv", csv, None))
-    frames, omitted = _read(structures, ignore_cell)
+    frames, omitted = read_usable(structures, KeyMap(ignore_cell=ignore_cell))
     groups, failed = distinct_groups(
         frames, energy_tolerance=energy, rmsd_tolerance=rmsd, charge=charge
     )
-    _tell([*omitted, *failed], len(frames) + len(omitted), strict)
+    tell_omissions([*omitted, *failed], len(frames) + len(omitted), strict, _NOTHING)
     write_frames(output, representatives(frames, groups))
     rows = [list(group_row(frames, group).values()) for group in groups]
     show(f"{len(rows)} of {len(frames)} structures differ, in {output}",
@@ -176,7 +173,7 @@ def thermo(
 
     Example: knncalc thermo unique.extxyz -T 250,298.15 --treatment grimme --csv gibbs.csv
     """
-    from ase_knncalc.data import write_frames
+    from ase_knncalc.data import KeyMap, write_frames
     from ase_knncalc.data.frames import frame_writer
     from ase_knncalc.exploration import Conditions, gibbs_table, write_acdc
     from ase_knncalc.exploration.thermo import SHOWN
@@ -195,7 +192,7 @@ def thermo(
         treatment=treatment,
         lowest=lowest,
     )
-    frames, omitted = _read(structures, ignore_cell)
+    frames, omitted = read_usable(structures, KeyMap(ignore_cell=ignore_cell))
     kept = None if output is None else Path(f"{output}.part.db")
     table = gibbs_table(
         frames,
@@ -208,7 +205,7 @@ def thermo(
         n_jobs=jobs,
         progress=not quiet,
     )
-    _tell([*omitted, *table.omitted], len(frames) + len(omitted), strict)
+    tell_omissions([*omitted, *table.omitted], len(frames) + len(omitted), strict, _NOTHING)
     if output is not None:
         write_frames(output, table.frames())
     if acdc is not None:
@@ -229,34 +226,6 @@ def thermo(
         csv,
         as_json,
     )
-
-
-def _read(structures: list[Path], ignore_cell: bool) -> tuple[list[Atoms], list[Omission]]:
-    """Structures that could be read, and what could not."""
-    from ase_knncalc.data import KeyMap, Omission, read_structures
-    from ase_knncalc.data.paths import file_stem
-    from ase_knncalc.errors import DataError
-
-    omitted: list[Omission] = []
-
-    def note(path: Path, error: DataError) -> None:
-        omitted.append(Omission(len(omitted), file_stem(path), path.name, str(error), "unreadable"))
-
-    frames = read_structures(structures, keys=KeyMap(ignore_cell=ignore_cell), on_error=note)
-    return frames, omitted
-
-
-def _tell(omitted: list[Omission], total: int, strict: bool) -> None:
-    """Say what was left out; with ``strict``, or if that is everything, it is an error."""
-    from ase_knncalc.data import report_omissions
-    from ase_knncalc.errors import DataError
-
-    if strict:
-        refuse_omissions(omitted, total)
-    if len(omitted) == total:
-        raise DataError(f"no structure is left; {report_omissions(omitted, total)}")
-    if omitted:
-        print(report_omissions(omitted, total), file=sys.stderr)
 
 
 def explore(

@@ -1,8 +1,9 @@
-"""What a command will write is looked at before it works."""
+"""What a command will write is looked at before it works; what it leaves out is told."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING
 from ase_knncalc._lib.files import check_writable
 
 if TYPE_CHECKING:
-    from ase_knncalc.data import Omission
+    from ase import Atoms
+
+    from ase_knncalc.data import KeyMap, Omission
 
 Output = tuple[str, Path | None, Callable[[Path], object] | None]
 
@@ -95,6 +98,39 @@ def refuse_omissions(omitted: Sequence[Omission], total: int) -> None:
         from ase_knncalc.errors import DataError
 
         raise DataError(f"--strict: {report_omissions(omitted, total, limit=20)}")
+
+
+def read_usable(structures: list[Path], keys: KeyMap) -> tuple[list[Atoms], list[Omission]]:
+    """Structures that could be read, and what could not."""
+    from ase_knncalc.data import Omission, read_structures
+    from ase_knncalc.data.paths import file_stem
+    from ase_knncalc.errors import DataError
+
+    omitted: list[Omission] = []
+
+    def note(path: Path, error: DataError) -> None:
+        omitted.append(Omission(len(omitted), file_stem(path), path.name, str(error), "unreadable"))
+
+    return read_structures(structures, keys=keys, on_error=note), omitted
+
+
+def tell_omissions(omitted: Sequence[Omission], total: int, strict: bool, nothing: str) -> None:
+    """Say what was left out of so many structures.
+
+    Raises
+    ------
+    DataError
+        With ``strict``, if anything was; or if that is everything: ``nothing`` says what it means.
+    """
+    from ase_knncalc.data import report_omissions
+    from ase_knncalc.errors import DataError
+
+    if strict:
+        refuse_omissions(omitted, total)
+    if len(omitted) == total:
+        raise DataError(f"{nothing}; {report_omissions(omitted, total)}")
+    if omitted:
+        print(report_omissions(omitted, total), file=sys.stderr)
 
 
 def _files_of(path: Path) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -24,7 +23,12 @@ from ase_knncalc.cli.options import (
     StrictOption,
     Structures,
 )
-from ase_knncalc.cli.outputs import check_outputs, refuse_omissions
+from ase_knncalc.cli.outputs import (
+    check_outputs,
+    read_usable,
+    refuse_omissions,
+    tell_omissions,
+)
 from ase_knncalc.cli.printing import show
 from ase_knncalc.settings import DEFAULT_MODEL
 
@@ -206,16 +210,9 @@ def _predicted(
     ``check`` looks at the structures that could be read and have a charge, before any work.
     """
     from ase_knncalc.analysis.ranking import predict_usable
-    from ase_knncalc.data import Omission, read_structures, report_omissions
-    from ase_knncalc.data.paths import file_stem
     from ase_knncalc.errors import DataError
 
-    omitted: list[Omission] = []
-
-    def note(path: Path, error: DataError) -> None:
-        omitted.append(Omission(len(omitted), file_stem(path), path.name, str(error), "unreadable"))
-
-    frames = read_structures(structures, keys=keys, on_error=note)
+    frames, omitted = read_usable(structures, keys)
     if strict:
         refuse_omissions(omitted, len(frames) + len(omitted))
     if check is not None:
@@ -230,14 +227,9 @@ def _predicted(
     )
     omitted += left
     total = len(frames) + len(omitted) - len(left)
-    if strict:
-        refuse_omissions(omitted, total)
-    if not places and len(omitted) == total == 1:
+    if not strict and not places and len(omitted) == total == 1:
         raise DataError(f"{left[0].name}: {left[0].reason}" if left else omitted[0].reason)
-    if not places:
-        raise DataError(f"no structure can be predicted; {report_omissions(omitted, total)}")
-    if omitted:
-        print(report_omissions(omitted, total), file=sys.stderr)
+    tell_omissions(omitted, total, strict, "no structure can be predicted")
     return [frames[i] for i in places], found
 
 

@@ -34,7 +34,7 @@ from ase_knncalc.data import Omission
 from ase_knncalc.errors import SettingsError, StructureError
 from ase_knncalc.exploration.jobs import calculate
 from ase_knncalc.exploration.relaxation import relax_frames, require_forces
-from ase_knncalc.sameness import species
+from ase_knncalc.sameness import Species, species
 from ase_knncalc.sampling.engines import make_engine
 from ase_knncalc.settings import DEFAULT_MODEL
 from ase_knncalc.structure import composition_label, structure_label
@@ -327,17 +327,14 @@ class GibbsTable:
 
     def averages(self) -> list[dict[str, Any]]:
         """Each composition in equilibrium: :func:`boltzmann` of its minima at every condition."""
-        kinds: dict[Any, list[Minimum]] = {}
-        for m in self.minima:
-            if not len(m.imaginary):
-                kinds.setdefault(species(m.atoms, m.charge, m.multiplicity), []).append(m)
+        real = [m for m in self.minima if not len(m.imaginary)]
         rows: list[dict[str, Any]] = []
-        for members in kinds.values():
-            for states in zip(*(self.conditions.of(m) for m in members), strict=True):
+        for members in _kinds(real):
+            for states in zip(*(self.conditions.of(real[i]) for i in members), strict=True):
                 found = boltzmann([s for s in states if s is not None])
                 rows.append(
                     {
-                        "composition": composition_label(members[0].atoms),
+                        "composition": composition_label(real[members[0]].atoms),
                         "conformers": len(members),
                         "temperature_K": found.temperature,
                         "pressure_Pa": found.pressure,
@@ -415,15 +412,20 @@ def _each(parts: Mapping[str, int] | None) -> list[str]:
     return [name for name, n in (parts or {}).items() for _ in range(n)]
 
 
+def _kinds(minima: Sequence[Minimum]) -> list[list[int]]:
+    """Places of minima of the same atoms, charge and multiplicity."""
+    kinds: dict[Species, list[int]] = {}
+    for i, m in enumerate(minima):
+        kinds.setdefault(species(m.atoms, m.charge, m.multiplicity), []).append(i)
+    return list(kinds.values())
+
+
 def _ensembles(
     minima: Sequence[Minimum], states: Sequence[Sequence[Thermochemistry | None]]
 ) -> dict[tuple[int, int], tuple[float, float]]:
     """Lowest Gibbs energy of its composition, and population, by structure and condition."""
-    kinds: dict[Any, list[int]] = {}
-    for i, m in enumerate(minima):
-        kinds.setdefault(species(m.atoms, m.charge, m.multiplicity), []).append(i)
     found = {}
-    for members in kinds.values():
+    for members in _kinds(minima):
         for place in range(len(states[members[0]])):
             real = [(i, s) for i in members if (s := states[i][place]) is not None]
             if not real:

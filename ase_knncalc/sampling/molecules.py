@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from ase import Atoms
-from ase.data import covalent_radii, vdw_radii
+from ase.data import vdw_radii
 
 from ase_knncalc._lib.arrays import BoolArray, FloatArray
+from ase_knncalc.structure import relative_distances
 
 # Smallest distance of two molecules' atoms in units of the sum of their van der Waals radii. A
 # hydrogen bond of 1.7 Å between H and O is 0.63, a loose contact of 2.4 Å 0.88.
@@ -199,8 +200,7 @@ def assign_hydrogens(cluster: Atoms) -> None:
     owner = cluster.arrays.get("molecule")
     if owner is None or len(cluster) < 2:
         return
-    radii = covalent_radii[cluster.numbers]
-    ratio = cluster.get_all_distances() / (radii[:, None] + radii)
+    ratio = relative_distances(cluster)
     np.fill_diagonal(ratio, np.inf)
     nearest = ratio.argmin(axis=1)
     hydrogen = cluster.numbers == 1
