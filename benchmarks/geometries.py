@@ -13,8 +13,8 @@ from __future__ import annotations
 import math
 import re
 import zlib
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,9 @@ ACIDS = ("w", "msa", "fa", "nta", "oa", "gly", "sua")
 CORE = ("w", "am", "ma", "dma", "tma", "eda", "sa", "msa", "gd", "gly", "fa", "b", "wp", "amp",
         "map", "dmap", "tmap", "edap", "gdp", "glyp", "glym", "msam", "wm", "oa", "oam", "mea",
         "meap")  # fmt: skip
+
+# What an ion is put beside.
+PARTNERS = ("w", "am", "ma", "fa", "nta", "ml", "fd", "sa")
 
 
 def neighbours(atoms: Atoms) -> dict[int, list[int]]:
@@ -243,22 +246,56 @@ def frames_of_clusters(composition: str, clusters: list[Atoms]) -> Iterator[Atom
             yield frame(found[1], f"{prefix}-{t}-1", composition, charge, "hot", t)
 
 
-def packing(composition: str, rng: np.random.Generator) -> Atoms:
+def ideal(composition: str) -> list[Atoms]:
+    """Molecules of sulfuric acid, water and ammonia that a composition such as ``1sa2w`` names."""
+    made = {"sa": sulfuric_acid(), "w": molecule("H2O"), "am": molecule("NH3")}
+    parts = re.findall(r"(\d+)([a-z]+)", composition)
+    return [made[kind] for count, kind in parts for _ in range(int(count))]
+
+
+def packing(parts: Iterable[Atoms], rng: np.random.Generator) -> Atoms:
     """Molecules turned and placed at random, each 1.6 to 2.6 Å from the nearest of the others."""
     cluster = Atoms()
-    for count, kind in re.findall(r"(\d+)([a-z]+)", composition):
-        for _ in range(int(count)):
-            while True:
-                new = sulfuric_acid() if kind == "sa" else molecule({"w": "H2O", "am": "NH3"}[kind])
-                new.euler_rotate(*rng.uniform(0, 360, 3), center="COM")
-                new.positions += rng.uniform(-4, 4, 3) - new.get_center_of_mass()
-                if not len(cluster):
-                    break
-                gaps = np.linalg.norm(cluster.positions[:, None] - new.positions, axis=-1)
-                if 1.6 < gaps.min() < 2.6:
-                    break
-            cluster += new
+    for part in parts:
+        while True:
+            new = part.copy()
+            new.euler_rotate(*rng.uniform(0, 360, 3), center="COM")
+            new.positions += rng.uniform(-4, 4, 3) - new.get_center_of_mass()
+            if not len(cluster):
+                break
+            gaps = np.linalg.norm(cluster.positions[:, None] - new.positions, axis=-1)
+            if 1.6 < gaps.min() < 2.6:
+                break
+        cluster += new
     return cluster
+
+
+def pairs_of_ions(starts: dict[str, tuple[Atoms, int]]) -> dict[str, tuple[list[Atoms], int]]:
+    """Molecules and charge of each ion beside each small partner, at most 12 atoms, by name."""
+    found = {}
+    for ion, (atoms, charge) in starts.items():
+        for name in PARTNERS if charge else ():
+            partner, _ = starts[name]
+            if len(atoms) + len(partner) <= 12:
+                found[pair_name(ion, name)] = [bare(atoms), bare(partner)], charge
+    return found
+
+
+def pair_name(ion: str, partner: str) -> str:
+    """Composition as the multibase set writes it: a proton is one more part."""
+    parts = [ion.removesuffix("p"), "p"] if ion.endswith("p") else [ion]
+    counts = Counter([*parts, partner])
+    return "".join(f"{counts[part]}{part}" for part in sorted(counts))
+
+
+def frames_of_pair(composition: str, parts: list[Atoms], charge: int) -> Iterator[Atoms]:
+    """The minimum of a packing, and snapshots of three temperatures."""
+    rng, prefix = generator(f"{composition}/ions"), f"{composition}-ions"
+    minimum, _ = relaxed(packing(parts, rng), charge)
+    yield frame(minimum, f"{prefix}-min", composition, charge, "minimum")
+    for t in (300, 600, 1000):
+        (hot,) = dynamics(minimum, charge, t, rng, 1, 200)
+        yield frame(hot, f"{prefix}-{t}", composition, charge, "hot", t)
 
 
 def frames_of_packing(composition: str, count: int) -> Iterator[Atoms]:
@@ -266,7 +303,7 @@ def frames_of_packing(composition: str, count: int) -> Iterator[Atoms]:
     walks = []
     for number in range(math.ceil(count / 10)):
         rng, prefix = generator(f"{composition}/{number}"), f"{composition}-{number}"
-        minimum, _ = relaxed(packing(composition, rng), 0, fmax=0.01)
+        minimum, _ = relaxed(packing(ideal(composition), rng), 0, fmax=0.01)
         yield frame(minimum, f"{prefix}-min", composition, 0, "minimum")
         t = (300, 450, 600)[number % 3]
         walks.append(

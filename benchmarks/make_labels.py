@@ -2,6 +2,7 @@
 
     python benchmarks/make_labels.py molecules multibase_equilibrium.extxyz.gz molecules.extxyz
     python benchmarks/make_labels.py clusters multibase_equilibrium.extxyz.gz clusters.extxyz
+    python benchmarks/make_labels.py ions multibase_equilibrium.extxyz.gz ions.extxyz
     python benchmarks/make_labels.py run molecules.extxyz clusters.extxyz -o work.extxyz
     python benchmarks/make_labels.py gather work.extxyz       # into trained_models/labels
     python benchmarks/make_labels.py compare                  # with labels without density fitting
@@ -41,7 +42,9 @@ from geometries import (
     frames_of_clusters,
     frames_of_molecule,
     frames_of_packing,
+    frames_of_pair,
     molecules_and_ions,
+    pairs_of_ions,
 )
 
 from ase_knncalc.data.frames import iter_frames, write_frames
@@ -178,6 +181,13 @@ def clusters(multibase: Path, pool: Path, most_atoms: int = 22) -> None:
     }
     order = sorted((c for c in small if small[c]), key=lambda c: len(small[c][0]))
     extend_pool(pool, {c: partial(frames_of_clusters, c, small[c]) for c in order})
+
+
+@app.command()
+def ions(multibase: Path, pool: Path) -> None:
+    """Make geometries of pairs of an ion and a small molecule."""
+    pairs = pairs_of_ions(molecules_and_ions(by_composition(multibase)))
+    extend_pool(pool, {c: partial(frames_of_pair, c, *pair) for c, pair in pairs.items()})
 
 
 @app.command()
