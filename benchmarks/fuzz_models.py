@@ -3,7 +3,7 @@
     python benchmarks/fuzz_models.py --mutants 50000 --output fuzz_models.json
 
 Each mutant is loaded and asked in a process with limits of memory and time
-(`tests/helpers/mutants.py` says what is made of a file, and what counts as right).
+(`tests/helpers/mutants.py` says what is made of a file, `forging.py` what counts as right).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from helpers.fuzzmodels import fuzz_models
-from helpers.mutants import MEMORY_LIMIT, TIME_LIMIT, run_mutants, summarise
+from helpers.judging import MEMORY_LIMIT, TIME_LIMIT, run_mutants, summarise
 
 from ase_knncalc.store.container import package_versions
 

@@ -11,7 +11,7 @@ import pytest
 from ase import Atoms
 from ase.build import molecule
 from helpers.factories import tiny, water_clusters
-from helpers.mutants import edited
+from helpers.forging import edited
 
 from ase_knncalc import (
     KNNCalculator,

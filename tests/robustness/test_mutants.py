@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
 import pytest
+from helpers import judging
+from helpers.forging import reseal
 from helpers.fuzzmodels import fuzz_models
-from helpers.mutants import Mutant, make_mutant, numbers_of, reseal, run_mutants
+from helpers.judging import numbers_of, run_mutants
+from helpers.mutants import Mutant, make_mutant
 
 from ase_knncalc import load_model, save_model
 from ase_knncalc.errors import ModelFileError, SettingsError
@@ -72,29 +74,21 @@ def test_an_untouched_copy_passes_and_a_touched_one_is_seen(models_and_probes, t
 
 
 def test_crash_and_hang_are_verdicts(models_and_probes, monkeypatch) -> None:
-    from helpers import mutants
-
     models, probes = models_and_probes
-    source = Path(mutants.__file__).read_text(encoding="utf-8")
+    program = (
+        "import os, time\n"
+        "from helpers import judging\n"
+        "judge = judging.judge\n"
+        "def spoilt(seed, *rest):\n"
+        "    if seed == 3: {trouble}\n"
+        "    return judge(seed, *rest)\n"
+        "judging.judge = spoilt\n"
+        "judging.serve()\n"
+    )
+    monkeypatch.setattr(judging, "TIME_LIMIT", 1.5)
     for trouble, outcome in (("os.abort()", "crash"), ("time.sleep(60)", "hang")):
-        folder = Path(os.environ.get("TMPDIR", "/tmp")) / f"knncalc-judge-{os.getpid()}-{outcome}"
-        folder.mkdir()
-        script = folder / "mutants.py"
-        spoilt = source.replace(
-            "    mutant = make_mutant(original, seed)\n",
-            f"    import os\n    if seed == 3:\n        {trouble}\n"
-            "    mutant = make_mutant(original, seed)\n",
-            1,
-        )
-        assert spoilt != source
-        script.write_text(spoilt, encoding="utf-8")
-        monkeypatch.setattr(mutants, "__file__", str(script))
-        monkeypatch.setattr(mutants, "TIME_LIMIT", 1.5)
-        try:
-            verdicts = run_mutants(models["published"], probes, range(6), workers=1)
-        finally:
-            script.unlink()
-            folder.rmdir()
+        monkeypatch.setattr(judging, "PROGRAM", program.format(trouble=trouble))
+        verdicts = run_mutants(models["published"], probes, range(6), workers=1)
         assert [v.seed for v in verdicts] == list(range(6))
         assert [v.outcome.split()[0] for v in verdicts if not v.fine] == [outcome]
 
