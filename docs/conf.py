@@ -10,7 +10,7 @@ from latex2mathml.converter import convert
 from sphinx.util.docutils import SphinxDirective
 
 import ase_knncalc
-from ase_knncalc.cli.app import command
+from ase_knncalc.cli.app import commands
 
 # joblib and others warn on import of what autodoc touches; Sphinx's own warnings are errors (-W).
 warnings.filterwarnings("ignore")
@@ -53,7 +53,7 @@ class Commands(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """Sections of one command each."""
         sections: list[nodes.Node] = []
-        for name, one in command.commands.items():
+        for name, one in commands().items():
             section = nodes.section(ids=[f"knncalc-{name}"], names=[f"knncalc {name}"])
             section += nodes.title(text=f"knncalc {name}")
             text, _, example = (one.help or "").partition("Example: ")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib
 import io
 import os
 import sys
@@ -14,21 +16,77 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from ase_knncalc.cli import (
-    active,
-    conversion,
-    evaluation,
-    exploration,
-    insight,
-    interrupts,
-    membership,
-    models,
-    predictions,
-    report,
-    suspects,
-    training,
-)
-from ase_knncalc.errors import KNNCalcError
+from ase_knncalc.cli import interrupts
+
+# Where each command stands, and the first line of its help: the list of commands imports none.
+_COMMANDS = {
+    "train": ("training", "Train a model on labelled structures."),
+    "predict": ("predictions", "Predict energies with their uncertainty."),
+    "rank": ("predictions", "Rank conformers of one composition by predicted energy."),
+    "known": (
+        "membership",
+        "Tell whether structures, or their compositions, were in a model's training data.",
+    ),
+    "explain": (
+        "insight",
+        "Take a correction apart: neighbours, atoms, elements, and what sets the distances.",
+    ),
+    "binding": (
+        "insight",
+        "Binding energies with their uncertainty; molecules are recognised, "
+        "protons may have moved.",
+    ),
+    "cv": ("evaluation", "Cross-validate one method."),
+    "compare": ("evaluation", "Cross-validate several methods on the same folds."),
+    "learning-curve": ("evaluation", "Error against the number of training structures."),
+    "tune": (
+        "evaluation",
+        "Find settings of the sparse trend by cross-validation on random and composition splits.",
+    ),
+    "report": (
+        "report",
+        "Write one HTML page about a model: errors, calibration, map, worst cases.",
+    ),
+    "sample": (
+        "active",
+        "Sample distinct structures of a cluster; what was interrupted goes on when called again.",
+    ),
+    "relax": (
+        "exploration",
+        "Relax structures, and say which fell apart, moved protons, or left what the model knows.",
+    ),
+    "unique": (
+        "exploration",
+        "Keep each structure once, whatever its orientation, order of atoms and handedness.",
+    ),
+    "thermo": (
+        "exploration",
+        "Enthalpies, entropies and Gibbs energies, of structures and of binding, with their error.",
+    ),
+    "explore": (
+        "exploration",
+        "From a composition to Gibbs energies, inputs of ORCA and Gaussian, and a page about them.",
+    ),
+    "select": (
+        "active",
+        "Choose the structures whose labels would teach a model most, or the lowest, with inputs.",
+    ),
+    "append": ("active", "Add labelled structures to a model file without training it anew."),
+    "active": (
+        "active",
+        "Choose, label and learn in turn; a loop that was stopped goes on where it was.",
+    ),
+    "check": (
+        "suspects",
+        "Find labels that are wrong: units, charges, duplicates, fragments, outliers, no minima.",
+    ),
+    "convert": (
+        "conversion",
+        "Turn labelled structures into one file with the names that training reads.",
+    ),
+    "info": ("models", "Show what a model was trained on, covers, and how accurate it is."),
+    "models": ("models", "List the shipped models, and what each is for."),
+}
 
 # Each paragraph is one line of the help.
 _EXAMPLES = """Examples:
@@ -47,6 +105,23 @@ knncalc COMMAND --help tells each command's options and an example.
 
 class _Program(TyperGroup):
     """The group of commands; what typer would end without a word, or with another exit code."""
+
+    _listing = False
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        listed = super().get_command(ctx, cmd_name)
+        return listed if listed is None or self._listing else load_command(cmd_name)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        self._listing = True
+        super().format_help(ctx, formatter)
+        self._listing = False
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        self._listing = True
+        found = super().shell_complete(ctx, incomplete)
+        self._listing = False
+        return found
 
     def make_context(self, *args: Any, **kwargs: Any) -> Any:
         with _ends_our_way():
@@ -114,32 +189,28 @@ def _options(
     _state["verbose"] = verbose
 
 
-app.command("train")(training.train)
-app.command("predict")(predictions.predict)
-app.command("rank")(predictions.rank)
-app.command("known")(membership.known)
-app.command("explain")(insight.explain)
-app.command("binding")(insight.binding)
-app.command("cv")(evaluation.cv)
-app.command("compare")(evaluation.compare)
-app.command("learning-curve")(evaluation.learning_curve)
-app.command("tune")(evaluation.tune)
-app.command("report")(report.report)
-app.command("sample")(active.sample)
-app.command("relax")(exploration.relax)
-app.command("unique")(exploration.unique)
-app.command("thermo")(exploration.thermo)
-app.command("explore")(exploration.explore)
-app.command("select")(active.select)
-app.command("append")(active.append)
-app.command("active")(active.active)
-app.command("check")(suspects.check)
-app.command("convert")(conversion.convert)
-app.command("info")(models.info)
-app.command("models")(models.models)
+def _listed() -> None:
+    """Stands for a command where it is only named."""
 
 
-# For tools that read click's commands, such as the documentation.
+for _name, (_, _summary) in _COMMANDS.items():
+    app.command(_name, help=_summary)(_listed)
+
+
+@functools.cache
+def load_command(name: str) -> Any:
+    """A command with its options, from the module that it stands in."""
+    module = importlib.import_module(f"ase_knncalc.cli.{_COMMANDS[name][0]}")
+    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    alone.command(name)(getattr(module, name.replace("-", "_")))
+    return typer.main.get_command(alone)
+
+
+def commands() -> dict[str, Any]:
+    """All commands by name, for tools that read them, such as the documentation."""
+    return {name: load_command(name) for name in _COMMANDS}
+
+
 command = typer.main.get_command(app)
 
 
@@ -160,7 +231,11 @@ def main() -> None:
     except BrokenPipeError:
         _nobody_reads()
         raise SystemExit(0) from None
-    except (KNNCalcError, OSError) as e:
+    except Exception as e:
+        from ase_knncalc.errors import KNNCalcError  # numpy and ASE, which no help needs
+
+        if not isinstance(e, KNNCalcError | OSError):
+            raise
         if _state["verbose"]:
             traceback.print_exc()
         print(f"knncalc: error: {e}", file=sys.stderr)

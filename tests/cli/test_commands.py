@@ -81,10 +81,12 @@ def test_help_names_every_command(folder) -> None:
 
 
 def test_help_has_examples_and_every_command_json(folder) -> None:
-    from ase_knncalc.cli.app import command
+    from ase_knncalc.cli.app import command, commands
 
     assert "knncalc rank conformers.xyz" in knncalc("--help", cwd=folder).stdout
-    for name, one in command.commands.items():
+    for name, one in commands().items():
+        # What the list says of it, without its module, is what it says of itself.
+        assert one.help.split("\n\n")[0] == command.commands[name].help
         options = [o for p in one.params for o in p.opts]
         assert "--json" in options, name
         assert "--quiet" in options or "--jobs" not in options, name
