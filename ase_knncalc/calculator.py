@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
-import numpy as np
 from ase import Atoms
 from ase.calculators import calculator as ase_calculator
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
@@ -29,9 +28,10 @@ from ase.outputs import Properties, all_outputs
 
 from ase_knncalc._lib.arguments import Positive, checked, instance
 from ase_knncalc.baselines import Baseline, NoBaseline, TBLiteBaseline, baseline_of, make_baseline
-from ase_knncalc.charges import stated, stated_copy
+from ase_knncalc.charges import stated_copy
 from ase_knncalc.errors import BaselineError, NoveltyError, SettingsError, StructureError
 from ase_knncalc.model import KNNModel
+from ase_knncalc.sameness import changes
 from ase_knncalc.settings import DEFAULT_MODEL
 from ase_knncalc.store import find_model, load_model
 from ase_knncalc.store.container import stated_checksum
@@ -255,14 +255,9 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """Changes since the last calculation, charge and multiplicity included."""
-        changes = list(super().check_state(atoms, tol=tol))
-        if self.atoms is not None:
-            # ASE's own comparison does not look at them.
-            before, now = stated(self.atoms), stated(atoms)
-            changes += [
-                key for key in {**before, **now} if not _same(before.get(key), now.get(key))
-            ]
-        return changes
+        if self.atoms is None:
+            return list(super().check_state(atoms, tol=tol))
+        return changes(self.atoms, atoms, tol, self.ignored_changes)
 
     def calculate(
         self,
@@ -289,7 +284,6 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
     ) -> None:
         # Called by hand, too: what fails must not leave the results of another structure.
         self.results = {}
-        super().calculate(atoms, list(properties), list(system_changes))
         if atoms is not None:
             self.atoms = stated_copy(atoms)
         p = self.parameters
@@ -478,13 +472,6 @@ def _resolve_model(
 
 def _checksum(name: str | os.PathLike[str]) -> str:
     return stated_checksum(find_model(name), "model")
-
-
-def _same(a: Any, b: Any) -> bool:
-    try:
-        return bool(np.array_equal(a, b))
-    except (TypeError, ValueError):
-        return False
 
 
 if "knncalc" not in getattr(ase_calculator, "external_calculators", ()):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ _UNPAIRED_NAMES = frozenset(
     | {"numberofunpairedelectrons"}
 )
 _SPIN_NAMES = frozenset({"spin", "totalspin", "netspin"})
+_ALL_NAMES = _CHARGE_NAMES | _MULTIPLICITY_NAMES | _UNPAIRED_NAMES | _SPIN_NAMES
 
 ATTRIBUTES = ("charge", "spin_multiplicity")
 """What pymatgen's adaptor sets on ``Atoms`` objects, and ``Atoms.copy`` drops."""
@@ -82,7 +84,7 @@ def _beside_info(atoms: Atoms) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def stated_charges(atoms: Atoms, argument: Any, label: str) -> dict[str, int]:
+def stated_charges(atoms: Atoms, argument: Any, label: object) -> dict[str, int]:
     """What each source says of the total charge, by the name of the source.
 
     Raises
@@ -102,7 +104,7 @@ def stated_charges(atoms: Atoms, argument: Any, label: str) -> dict[str, int]:
 
 
 def stated_multiplicities(
-    atoms: Atoms, argument: Any, n_electrons: int, label: str
+    atoms: Atoms, argument: Any, n_electrons: int, label: object
 ) -> dict[str, int]:
     """What each source says of the multiplicity 2S + 1, by the name of the source.
 
@@ -145,7 +147,7 @@ def stated_multiplicities(
     return found
 
 
-def _spin(value: Any, known: int | None, n_electrons: int, source: str, label: str) -> int:
+def _spin(value: Any, known: int | None, n_electrons: int, source: str, label: object) -> int:
     """Multiplicity from a number that is 2S + 1, 2S or S."""
     number = math.nan if isinstance(value, bool | np.bool_) else _number(value)
     if not (math.isfinite(number) and abs(2 * number - round(2 * number)) <= _INTEGER_TOLERANCE):
@@ -171,7 +173,7 @@ def _spin(value: Any, known: int | None, n_electrons: int, source: str, label: s
     )
 
 
-def agreed(what: str, given: dict[str, int], label: str) -> int | None:
+def agreed(what: str, given: dict[str, int], label: object) -> int | None:
     """The one value all sources give, or None without a source.
 
     Raises
@@ -188,7 +190,7 @@ def agreed(what: str, given: dict[str, int], label: str) -> int | None:
     return next(iter(given.values()), None)
 
 
-def to_int(value: Any, source: str, label: str, tolerance: float = _INTEGER_TOLERANCE) -> int:
+def to_int(value: Any, source: str, label: object, tolerance: float = _INTEGER_TOLERANCE) -> int:
     """Read an integer, however it is written, or raise a ChargeError that names its source."""
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value.item()
@@ -205,6 +207,7 @@ def to_int(value: Any, source: str, label: str, tolerance: float = _INTEGER_TOLE
     raise ChargeError(f"{label}: {source} is {value!r}, expected an integer; correct or remove it")
 
 
+@lru_cache(maxsize=1024)
 def _name(key: Any) -> str:
     if key == "q":
         return "charge"
@@ -215,12 +218,12 @@ def _entries(atoms: Atoms) -> Iterator[tuple[str, Any, Any]]:
     """Plain name, key and value of the entries of ``info`` under one of the names above."""
     for key, value in atoms.info.items():
         name = _name(key)
-        if name in _CHARGE_NAMES | _MULTIPLICITY_NAMES | _UNPAIRED_NAMES | _SPIN_NAMES:
+        if name in _ALL_NAMES:
             yield name, key, value
 
 
 def _given(
-    what: str, argument: Any, atoms: Atoms, attribute: str, names: frozenset[str], label: str
+    what: str, argument: Any, atoms: Atoms, attribute: str, names: frozenset[str], label: object
 ) -> dict[str, int]:
     sources = {f"argument {what}": argument}
     sources |= {f'atoms.info["{k}"]': v for name, k, v in _entries(atoms) if name in names}
@@ -229,7 +232,7 @@ def _given(
 
 
 def _refuse_unknown(
-    atoms: Atoms, words: tuple[str, ...], known: frozenset[str], what: str, label: str
+    atoms: Atoms, words: tuple[str, ...], known: frozenset[str], what: str, label: object
 ) -> None:
     """Refuse numbers that may be the charge (multiplicity) under keys that are not known."""
     for key, value in atoms.info.items():

@@ -1,25 +1,28 @@
 """Whether two structures are the same. All who ask that ask here.
 
-From the strictest to the loosest: the same bits (:func:`exact_bytes`), the same atoms in the same
-order but for a translation (:func:`largest_shift`), in whatever orientation and order
-(:class:`DuplicateFinder`; :func:`matching_order` and :func:`turned` say how the one becomes the
-other), and nearly so, as relaxations end (:func:`fitted_rmsd`; :func:`symmetry_number` of a
-structure with itself). Where positions were not kept, places of descriptors tell
-(:func:`near_pairs`), and the shift of atoms that such a distance stands for is compared with
-:data:`SAME_IN_METRIC`. What has another :func:`species` is never the same.
+From the strictest to the loosest: the same bits (:func:`exact_bytes`; :func:`changes` says what
+differs), the same atoms in the same order but for a translation (:func:`largest_shift`), in
+whatever orientation and order (:class:`DuplicateFinder`; :func:`matching_order` and :func:`turned`
+say how the one becomes the other), and nearly so, as relaxations end (:func:`fitted_rmsd`;
+:func:`symmetry_number` of a structure with itself). Where positions were not kept, places of
+descriptors tell (:func:`near_pairs`), and the shift of atoms that such a distance stands for is
+compared with :data:`SAME_IN_METRIC`. What has another :func:`species` is never the same.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from ase import Atoms
+from ase.calculators.calculator import all_changes, compare_atoms
 
 from ase_knncalc._lib.arrays import FloatArray, IntArray
+from ase_knncalc.charges import stated
 from ase_knncalc.structure import resolve_charge
 
 # Shifts of an atom, in Å, up to which structures are the same: in one set of data (files round
@@ -50,6 +53,43 @@ def exact_bytes(atoms: Atoms, charge: int, multiplicity: int) -> bytes:
         + np.asarray(atoms.numbers, dtype="<i8").tobytes()
         + np.ascontiguousarray(atoms.positions, dtype="<f8").tobytes()
     )
+
+
+def changes(before: Atoms, after: Atoms, tol: float, ignored: Collection[str] = ()) -> list[str]:
+    """What ASE compares of two structures, and what is stated of charge and spin, where it differs.
+
+    Parameters
+    ----------
+    before, after
+        The structures.
+    tol
+        Largest difference that is none, as in ASE.
+    ignored
+        Properties, as ASE names them, that do not count.
+    """
+    excluded = {
+        name for name in all_changes if _equal(_compared(before, name), _compared(after, name))
+    }
+    found: list[str] = []
+    if len(excluded) < len(all_changes):
+        # With a tolerance, which takes longer than it takes to see that nothing has moved.
+        found += compare_atoms(before, after, tol=tol, excluded_properties=excluded | set(ignored))
+    # ASE's own comparison does not look at them.
+    old, new = stated(before), stated(after)
+    return found + [key for key in {**old, **new} if not _equal(old.get(key), new.get(key))]
+
+
+def _compared(atoms: Atoms, name: str) -> Any:
+    if name == "cell":
+        return atoms.cell.array
+    return atoms.pbc if name == "pbc" else atoms.arrays.get(name)
+
+
+def _equal(a: Any, b: Any) -> bool:
+    try:
+        return a is b or bool(np.array_equal(a, b))
+    except (TypeError, ValueError):
+        return False
 
 
 def centred(atoms: Atoms) -> FloatArray:

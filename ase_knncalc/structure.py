@@ -70,7 +70,7 @@ def resolve_charge(atoms: Atoms, charge: Any = None, multiplicity: Any = None) -
         the number of electrons is odd and nothing says the multiplicity, or charge, multiplicity
         and the number of electrons do not fit together (see :func:`check_electrons`).
     """
-    label = structure_label(atoms)
+    label = Label(atoms)
     charges = stated_charges(atoms, charge, label)
     total_charge = agreed("charge", charges, label) or 0
     n_electrons = _electron_count(atoms, total_charge)
@@ -116,7 +116,7 @@ def check_electrons(atoms: Atoms, charge: int, multiplicity: int) -> None:
         for more unpaired electrons than there are, or an odd number of electrons goes with an odd
         multiplicity (or even with even).
     """
-    label = structure_label(atoms)
+    label = Label(atoms)
     n_electrons = _electron_count(atoms, charge)
     if n_electrons < 0:
         raise ChargeError(
@@ -184,7 +184,7 @@ def check_structure(atoms: Atoms, *, min_distance_factor: float = 0.5) -> None:
             f"atomic number {atoms.numbers[unknown[0]]} of {_indices(unknown[:1])} is that of no "
             f"element; the last is {len(chemical_symbols) - 1}"
         )
-    label = structure_label(atoms)
+    label = Label(atoms)
     if atoms.pbc.any():
         raise StructureError(
             f"{label}: periodic (pbc={atoms.pbc.tolist()}), but only molecules and clusters are "
@@ -229,6 +229,16 @@ def structure_label(atoms: Atoms, index: int | None = None) -> str:
     return name if index is None else f"{name} (frame {index})"
 
 
+class Label:
+    """:func:`structure_label` for messages that few structures need: made when one is formatted."""
+
+    def __init__(self, atoms: Atoms) -> None:
+        self.atoms = atoms
+
+    def __str__(self) -> str:
+        return structure_label(self.atoms)
+
+
 def composition_label(atoms: Atoms) -> str:
     """Label under which structures of the same composition are grouped.
 
@@ -248,7 +258,7 @@ def _electron_count(atoms: Atoms, charge: int) -> int:
     return int(atoms.numbers.sum()) - charge
 
 
-def _check_overlap(atoms: Atoms, factor: float, label: str) -> None:
+def _check_overlap(atoms: Atoms, factor: float, label: object) -> None:
     """Raise StructureError when two atoms are closer than factor × sum of covalent radii."""
     n_atoms = len(atoms)
     # Symmetric reductions, no matter how the atoms are numbered; squares avoid n² square roots.

@@ -76,8 +76,10 @@ def cluster_frames():
 
 
 @pytest.fixture
-def folder(tmp_path, water_frames, tiny_model) -> Path:
-    """A configuration of an active loop, with its files."""
+def folder(tmp_path, water_frames, tiny_model, monkeypatch) -> Path:
+    """A configuration of an active loop, with its files; the loop draws no figure."""
     from helpers.loops import fill_folder
 
+    # More than half of the time of a loop with an oracle that answers at once.
+    monkeypatch.setattr("ase_knncalc.active.report.plot_active", lambda path, reports: None)
     return fill_folder(tmp_path, water_frames, tiny_model)

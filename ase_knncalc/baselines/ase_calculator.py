@@ -14,7 +14,7 @@ from ase import __version__ as ase_version
 from ase_knncalc._lib.arguments import checked
 from ase_knncalc.baselines.base import require_finite
 from ase_knncalc.errors import BaselineError, SettingsError
-from ase_knncalc.structure import structure_label
+from ase_knncalc.structure import Label
 
 ChargeVia = Literal["auto", "initial_charges", "ignore"]
 
@@ -78,7 +78,7 @@ class ASEBaseline:
         """
         with self._prepared(atoms, charge, multiplicity) as copy:
             energy = float(copy.get_potential_energy())
-        require_finite(energy, "energy", self, structure_label(atoms))
+        require_finite(energy, "energy", self, Label(atoms))
         return energy
 
     def energy_and_forces(
@@ -89,7 +89,7 @@ class ASEBaseline:
             # Forces first: many programs then give both in one run.
             forces = np.array(copy.get_forces(apply_constraint=False), dtype=float)
             energy = float(copy.get_potential_energy())
-        label = structure_label(atoms)
+        label = Label(atoms)
         if forces.shape != (len(atoms), 3):
             raise BaselineError(
                 f"{self.method} (ase) returned forces of shape {forces.shape} for {label}; "
@@ -122,7 +122,7 @@ class ASEBaseline:
     @contextmanager
     def _prepared(self, atoms: Atoms, charge: int, multiplicity: int) -> Iterator[Atoms]:
         """A copy of the atoms with the calculator, ready for this charge; errors translated."""
-        label = structure_label(atoms)
+        label = Label(atoms)
         where = f"{self.method} (ase) failed for {label} with charge {charge:+d}"
         parameters = self._parameters()
         if self.charge_via == "auto" and charge != 0 and "charge" not in parameters:

@@ -119,7 +119,7 @@ class GivenBaseline:
         return {"method": self.method, "library": self.library}
 
 
-def require_finite(value: Any, what: str, baseline: Any, label: str) -> None:
+def require_finite(value: Any, what: str, baseline: Any, label: object) -> None:
     """Raise :class:`BaselineError` for NaN or infinite numbers of a baseline."""
     if not np.all(np.isfinite(value)):
         raise BaselineError(

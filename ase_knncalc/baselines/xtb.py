@@ -20,7 +20,7 @@ from ase_knncalc._lib.arguments import Settings
 from ase_knncalc._lib.threads import alone_on_one_thread
 from ase_knncalc.baselines.base import require_finite
 from ase_knncalc.errors import BaselineError, SettingsError
-from ase_knncalc.structure import check_electrons, check_structure, structure_label
+from ase_knncalc.structure import Label, check_electrons, check_structure
 
 METHODS = ("GFN1-xTB", "GFN2-xTB")
 # First the one that wins where both are installed: as fast as the other and with the same energies
@@ -91,7 +91,7 @@ class _XTBFamily(Settings):
     ) -> tuple[float, np.ndarray]:
         """Energy in eV and forces of shape (n_atoms, 3) in eV/Å; errors as for :meth:`energy`."""
         energy, forces = self._run(atoms, charge, multiplicity)
-        require_finite(forces, "forces", self, structure_label(atoms))
+        require_finite(forces, "forces", self, Label(atoms))
         return energy, forces
 
     def spec(self) -> dict[str, str]:
@@ -108,7 +108,7 @@ class _XTBFamily(Settings):
     def _run(self, atoms: Atoms, charge: int, multiplicity: int) -> tuple[float, np.ndarray]:
         check_structure(atoms)
         check_electrons(atoms, charge, multiplicity)
-        label = structure_label(atoms)
+        label = Label(atoms)
         self._check_covered(atoms, charge, multiplicity, label)
         with alone_on_one_thread(f"{self.library}.interface"):
             try:
@@ -142,7 +142,7 @@ class _XTBFamily(Settings):
         """Energy in Hartree and gradient (n_atoms, 3) in Hartree/Bohr; positions in Bohr."""
         raise NotImplementedError
 
-    def _check_covered(self, atoms: Atoms, charge: int, multiplicity: int, label: str) -> None:
+    def _check_covered(self, atoms: Atoms, charge: int, multiplicity: int, label: object) -> None:
         """Refuse what the Fortran code would crash on, or answer with a number without meaning.
 
         Seen with xtb 6.5.1: a segmentation fault for elements beyond radon, an abort for more

@@ -16,6 +16,7 @@ Files are written beside their place, flushed to disk and renamed over it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
@@ -42,11 +43,15 @@ _HEADER = re.compile(rb"ase_knncalc ([a-z]+) (\d+)\nsha256 ([0-9a-f]{64})\n")
 
 def package_versions() -> dict[str, str]:
     """Versions of this package and of those a model depends on."""
-    found = {}
-    for name in ("ase_knncalc", "ase", "numpy", "scipy", "scikit-learn", "qmllib", "h5py"):
-        with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+    names = ("ase_knncalc", "ase", "numpy", "scipy", "scikit-learn", "qmllib", "h5py")
+    return {name: found for name in names if (found := _version(name)) is not None}
+
+
+@functools.cache
+def _version(name: str) -> str | None:
+    with contextlib.suppress(PackageNotFoundError):
+        return version(name)
+    return None
 
 
 _KINDS = {"model": "model file", "labels": "label cache"}

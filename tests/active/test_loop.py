@@ -18,12 +18,14 @@ from ase_knncalc.active.journal import structure_key
 from ase_knncalc.active.labelling import NamedCalculator, make_labeler
 from ase_knncalc.data import write_frames
 from ase_knncalc.errors import DataError, ModelFileError, SettingsError
+from ase_knncalc.evaluation.plots import plot_active
 from ase_knncalc.labelers import Label, LabelResult
 
 TESTS = str(Path(__file__).parents[1])
 
 
-def test_loop_from_a_model_to_its_report(folder) -> None:
+def test_loop_from_a_model_to_its_report(folder, monkeypatch) -> None:
+    monkeypatch.setattr("ase_knncalc.active.report.plot_active", plot_active)
     reports = run_loop(read_config(folder / "config.toml"))
     assert [r["iteration"] for r in reports] == [1, 2, 3]
     assert [r["labels"] for r in reports] == [5, 10, 15]
