@@ -22,7 +22,7 @@ from ase_knncalc.cli.options import (
     pairs,
     ranges,
 )
-from ase_knncalc.cli.outputs import check_outputs, read_usable, tell_omissions
+from ase_knncalc.cli.outputs import check_outputs, tell_omissions
 from ase_knncalc.cli.printing import print_json, show
 from ase_knncalc.settings import DEFAULT_MODEL
 
@@ -58,7 +58,7 @@ def relax(
 
     Example: knncalc relax pool.extxyz -m multibase-wb97xd -o relaxed.extxyz
     """
-    from ase_knncalc.data import KeyMap, write_frames
+    from ase_knncalc.data import KeyMap, read_usable, write_frames
     from ase_knncalc.data.frames import frame_writer
     from ase_knncalc.exploration import relax_frames
     from ase_knncalc.exploration.relaxation import COLUMNS, relaxation_row
@@ -105,7 +105,7 @@ def unique(
 
     Example: knncalc unique relaxed.extxyz -o unique.extxyz
     """
-    from ase_knncalc.data import KeyMap, write_frames
+    from ase_knncalc.data import KeyMap, read_usable, write_frames
     from ase_knncalc.data.frames import frame_writer
     from ase_knncalc.exploration import distinct_groups
     from ase_knncalc.exploration.distinct import COLUMNS, group_row, representatives
@@ -173,7 +173,7 @@ def thermo(
 
     Example: knncalc thermo unique.extxyz -T 250,298.15 --treatment grimme --csv gibbs.csv
     """
-    from ase_knncalc.data import KeyMap, write_frames
+    from ase_knncalc.data import KeyMap, read_usable, write_frames
     from ase_knncalc.data.frames import frame_writer
     from ase_knncalc.exploration import Conditions, gibbs_table, write_acdc
     from ase_knncalc.exploration.thermo import SHOWN
@@ -236,6 +236,14 @@ def explore(
     folder: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of all that is made.")
     ] = Path("explored"),
+    grid: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="In place of a composition: '0-4 sa, 0-4 am', each in a subfolder."),
+    ] = None,
+    exclude: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Compositions of the grid to leave out: '4 sa', '2-4 am'."),
+    ] = None,
     config: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Settings (TOML), such as the explore.toml of another folder."),
@@ -284,19 +292,22 @@ def explore(
 
     Example: knncalc explore "2 sa, 2 am" -o 2sa2am
     """
-    from ase_knncalc.exploration.campaign import (
-        CONFIG,
-        given_settings,
-    )
-    from ase_knncalc.exploration.campaign import (
-        explore as run,
-    )
+    from dataclasses import asdict
+
+    from ase_knncalc.errors import SettingsError
+    from ase_knncalc.exploration import explore as run
+    from ase_knncalc.exploration import explore_grid
+    from ase_knncalc.exploration.compositions import is_grid
+    from ase_knncalc.exploration.settings import CONFIG, given_settings
     from ase_knncalc.exploration.thermo import SHOWN
 
+    if composition is not None and grid is not None:
+        raise SettingsError("a composition and a grid: give one of them")
     there = folder / CONFIG
     settings = given_settings(
         config or (there if there.exists() else None),
-        composition=composition,
+        composition=composition or grid,
+        exclude=None if exclude is None else tuple(exclude),
         model=model,
         candidates=candidates,
         files=None if files is None else tuple(str(f.absolute()) for f in files),
@@ -306,20 +317,31 @@ def explore(
         top=top,
         seed=seed,
     )
-    found = run(settings, folder, n_jobs=jobs, progress=not quiet)
-    for text in [*found.notes, *(f"left out: {o.name}: {o.reason}" for o in found.omitted)]:
+    if is_grid(settings.composition):
+        every = explore_grid(settings, folder, n_jobs=jobs, progress=not quiet)
+        found_in, notes, omitted = every.found, every.notes, every.omitted
+        left_out = [f"{name}: {reason}" for name, reason in every.failed.items()]
+        title, as_dict = f"{len(found_in)} compositions", asdict(every)
+        rows = [found.rows[0] for found in found_in.values()]
+    else:
+        found = run(settings, folder, n_jobs=jobs, progress=not quiet)
+        notes, omitted, left_out, as_dict, rows = (
+            found.notes, found.omitted, [], asdict(found), found.rows
+        )  # fmt: skip
+        title = (
+            f"{found.candidates} candidates, {found.relaxed} relaxed, {found.unique} distinct; "
+            f"{len(found.chosen)} chosen"
+        )
+    for text in [*notes, *left_out, *(f"left out: {o.name}: {o.reason}" for o in omitted)]:
         print(text, file=sys.stderr)
     if as_json:
-        from dataclasses import asdict
-
-        print_json(asdict(found))
+        print_json(as_dict)
         return
     show(
-        f"{found.candidates} candidates, {found.relaxed} relaxed, {found.unique} distinct; "
-        f"{len(found.chosen)} chosen; binding is against the molecules' own minima on the same "
-        f"surface, {settings.model}; {found.report}",
+        f"{title}; binding is against the molecules' own minima on the same surface, "
+        f"{settings.model}; {as_dict['report']}",
         SHOWN,
-        [[row[key] for key in SHOWN] for row in found.rows],
+        [[row[key] for key in SHOWN] for row in rows],
         None,
         as_json,
     )

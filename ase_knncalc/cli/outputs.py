@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING
 from ase_knncalc._lib.files import check_writable
 
 if TYPE_CHECKING:
-    from ase import Atoms
-
-    from ase_knncalc.data import KeyMap, Omission
+    from ase_knncalc.data import Omission
 
 Output = tuple[str, Path | None, Callable[[Path], object] | None]
 
@@ -98,20 +96,6 @@ def refuse_omissions(omitted: Sequence[Omission], total: int) -> None:
         from ase_knncalc.errors import DataError
 
         raise DataError(f"--strict: {report_omissions(omitted, total, limit=20)}")
-
-
-def read_usable(structures: list[Path], keys: KeyMap) -> tuple[list[Atoms], list[Omission]]:
-    """Structures that could be read, and what could not."""
-    from ase_knncalc.data import Omission, read_structures
-    from ase_knncalc.data.paths import file_stem
-    from ase_knncalc.errors import DataError
-
-    omitted: list[Omission] = []
-
-    def note(path: Path, error: DataError) -> None:
-        omitted.append(Omission(len(omitted), file_stem(path), path.name, str(error), "unreadable"))
-
-    return read_structures(structures, keys=keys, on_error=note), omitted
 
 
 def tell_omissions(omitted: Sequence[Omission], total: int, strict: bool, nothing: str) -> None:

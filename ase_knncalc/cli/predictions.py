@@ -25,7 +25,6 @@ from ase_knncalc.cli.options import (
 )
 from ase_knncalc.cli.outputs import (
     check_outputs,
-    read_usable,
     refuse_omissions,
     tell_omissions,
 )
@@ -210,6 +209,7 @@ def _predicted(
     ``check`` looks at the structures that could be read and have a charge, before any work.
     """
     from ase_knncalc.analysis.ranking import predict_usable
+    from ase_knncalc.data import read_usable
     from ase_knncalc.errors import DataError
 
     frames, omitted = read_usable(structures, keys)

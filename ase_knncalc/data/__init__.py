@@ -6,6 +6,7 @@ from ase_knncalc.data.dataset import (
     LabelledDataset,
     Omission,
     read_dataset,
+    read_usable,
     report_omissions,
 )
 from ase_knncalc.data.frames import iter_frames, write_frames
@@ -30,6 +31,7 @@ __all__ = [
     "read_jkqc",
     "read_pair",
     "read_structures",
+    "read_usable",
     "report_omissions",
     "write_frames",
 ]

@@ -18,7 +18,7 @@ from ase_knncalc.charges import stated_copy
 from ase_knncalc.data.choosing import described
 from ase_knncalc.data.keys import LEVELS, KeyMap, key_map, label_keys
 from ase_knncalc.data.paths import file_stem
-from ase_knncalc.data.sources import Source, iter_sources, text_or, without_cell
+from ase_knncalc.data.sources import Source, iter_sources, read_structures, text_or, without_cell
 from ase_knncalc.data.units import check_units
 from ase_knncalc.errors import (
     ChargeError,
@@ -50,6 +50,24 @@ class Omission:
     reason: str
     category: str
     """One of a few short words: ``missing-reference``, ``duplicate``, ``periodic``, …"""
+
+
+def read_usable(
+    structures: Source, keys: KeyMap | None = None
+) -> tuple[list[Atoms], list[Omission]]:
+    """Structures that could be read, and what could not; arguments as for ``read_structures``.
+
+    Raises
+    ------
+    DataError
+        If the only file cannot be read.
+    """
+    omitted: list[Omission] = []
+
+    def note(path: Path, error: DataError) -> None:
+        omitted.append(Omission(len(omitted), file_stem(path), path.name, str(error), "unreadable"))
+
+    return read_structures(structures, keys=keys, on_error=note), omitted
 
 
 def place_in_file(atoms: Atoms, place: int) -> int:

@@ -1,12 +1,14 @@
-"""The page of a campaign: conformers with their pictures, equilibrium, what to compute."""
+"""Pages of a campaign and of a grid: structures with pictures, equilibrium, what to compute."""
 
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from ase import Atoms
 
@@ -24,8 +26,11 @@ from ase_knncalc.evaluation.report.pieces import (
     table,
     template,
 )
-from ase_knncalc.exploration.thermo import GibbsTable
+from ase_knncalc.exploration.thermo import Conditions, GibbsTable
 from ase_knncalc.store.container import package_versions
+
+if TYPE_CHECKING:
+    from ase_knncalc.exploration.campaign import Explored
 
 # kcal/mol: an energy that is less sure than this is worth a calculation.
 _UNSURE = 1.0
@@ -37,6 +42,100 @@ _MARKS: dict[str, Callable[[Atoms], Any]] = {
     "protons moved to another molecule": lambda a: a.info["protons_moved"] > 0,
     "outside of what the model knows": lambda a: a.info["outside"],
 }
+
+
+@dataclass(frozen=True)
+class GridEntry:
+    """A composition of a grid: its name, which is that of its folder, and what was found."""
+
+    name: str
+    found: Explored
+    table: GibbsTable
+
+
+def write_grid_page(
+    path: Path,
+    title: str,
+    model: str,
+    entries: Sequence[GridEntry],
+    failed: Mapping[str, str],
+    settings: Mapping[str, Any],
+    notes: Sequence[str],
+) -> None:
+    """Write the page of a grid, whole or not at all.
+
+    Parameters
+    ----------
+    path, title, model, settings, notes
+        As for :func:`write_page`.
+    entries
+        Of each composition what was found.
+    failed
+        Why there is nothing of the others.
+
+    Raises
+    ------
+    DataError
+        If the page cannot be written.
+    """
+    conditions = entries[0].table.conditions
+    lines, structures, pictured, averages, compute = [], {}, [], [], []
+    for entry in entries:
+        frames, first = entry.table.frames(), entry.found.rows[0]
+        names = [str(atoms.info["name"]) for atoms in frames]
+        lowest = frames[names.index(first["name"])]
+        pictured.append(lowest)
+        structures[f"found:{entry.name}"] = drawable(lowest, first["name"], _caption(first))
+        lines.append(_grid_line(entry, first, lowest))
+        averages += entry.table.averages()
+        rows = entry.table.rows()[:: len(conditions.temperatures) * len(conditions.pressures)]
+        compute += _unsure(rows, frames, names, range(len(rows)))
+    lines += [
+        f"<tr><td>{html.escape(name)}</td><td colspan='{len(_GRID_COLUMNS) - 1}'>"
+        f"{html.escape(reason)}</td></tr>"
+        for name, reason in failed.items()
+    ]
+    _write(
+        path, title, model, conditions, settings, [*notes, *_grid_notes(entries)],
+        structures, pictured,
+        {
+            "conformers": table(_GRID_COLUMNS, lines, "sortable"),
+            "averages": _averages(averages),
+            "compute": _to_compute(compute),
+            "steps": "",
+        },
+    )  # fmt: skip
+
+
+_GRID_COLUMNS = ("composition", "lowest structure", "ΔG binding", "std", "ΔH binding", "novelty",
+                 "candidates", "distinct", "chosen")  # fmt: skip
+
+
+def _grid_line(entry: GridEntry, first: Mapping[str, Any], lowest: Atoms) -> str:
+    link = f'<a href="{html.escape(quote(entry.name))}/{entry.found.report.name}">'
+    button = f'<button data-structure="found:{html.escape(entry.name)}">'
+    values = [
+        first["binding_gibbs_kcal_mol"],
+        first["binding_gibbs_std_kcal_mol"],
+        first["binding_enthalpy_kcal_mol"],
+        lowest.info.get("novelty"),
+        entry.found.candidates,
+        entry.found.unique,
+        len(entry.found.chosen),
+    ]
+    return (
+        f"<tr><td>{link}{html.escape(entry.name)}</a></td>"
+        f"<td>{button}{html.escape(first['name'])}</button></td>{''.join(map(cell, values))}</tr>"
+    )
+
+
+def _grid_notes(entries: Sequence[GridEntry]) -> list[str]:
+    return [
+        f"{entry.name}: {text}"
+        for entry in entries
+        for text in [*entry.found.notes, *(f"{o.name}: {o.reason}" for o in entry.found.omitted)]
+        if not text.startswith("no acdc.txt")
+    ]
 
 
 def write_page(
@@ -80,6 +179,29 @@ def write_page(
     structures = {
         f"found:{i}": drawable(frames[i], names[i], _caption(rows[i])) for i in order
     }  # in the order of the table
+    unsure = _unsure(rows, frames, names, order)
+    _write(
+        path, title, model, conditions, settings, notes, structures, frames,
+        {
+            "conformers": _conformers(rows, frames, names, order, chosen),
+            "averages": _averages(found.averages()),
+            "compute": _to_compute(unsure),
+            "steps": _steps(relaxed, len(frames)),
+        },
+    )  # fmt: skip
+
+
+def _write(
+    path: Path,
+    title: str,
+    model: str,
+    conditions: Conditions,
+    settings: Mapping[str, Any],
+    notes: Sequence[str],
+    structures: Mapping[str, Any],
+    frames: Sequence[Atoms],
+    tables: Mapping[str, str],
+) -> None:
     document = fill(
         "explore.html",
         {
@@ -91,10 +213,7 @@ def write_page(
                 f"At {conditions.temperatures[0]:g} K and {conditions.pressures[0]:g} Pa; "
                 f"soft modes: {conditions.treatment}, {conditions.lowest:g} cm⁻¹."
             ),
-            "conformers": _conformers(rows, frames, names, order, chosen),
-            "averages": _averages(found.averages()),
-            "compute": _to_compute(rows, frames, names, order),
-            "steps": _steps(relaxed, len(frames)),
+            **tables,
             "notes": listed(notes),
             "settings": "".join(
                 f"<div><dt>{html.escape(k)}</dt><dd>{html.escape(_text(v))}</dd></div>"
@@ -185,13 +304,13 @@ def _averages(averages: Sequence[Mapping[str, Any]]) -> str:
     return table(columns, lines)
 
 
-def _to_compute(
+def _unsure(
     rows: Sequence[Mapping[str, Any]],
     frames: Sequence[Atoms],
     names: Sequence[str],
-    order: Sequence[int],
-) -> str:
-    """Structures of which the model is not sure."""
+    order: Iterable[int],
+) -> list[str]:
+    """Rows of structures of which the model is not sure."""
     lines = []
     for i in order:
         std = KCAL_PER_MOL * float(frames[i].info.get("energy_std", 0.0))
@@ -204,6 +323,10 @@ def _to_compute(
             why.append("it is no minimum of the model")
         if why:
             lines.append(row([names[i], "; ".join(why)]))
+    return lines
+
+
+def _to_compute(lines: Sequence[str]) -> str:
     if not lines:
         return "<p>The model is sure of all of them.</p>"
     return table(["structure", "why"], lines)

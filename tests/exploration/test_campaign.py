@@ -8,9 +8,10 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from ase import Atoms
+from ase.build import molecule
 from ase.io import read, write
 from helpers.commands import knncalc
+from helpers.factories import DIMER
 
 from ase_knncalc.errors import DataError, SettingsError
 from ase_knncalc.exploration import (
@@ -18,15 +19,14 @@ from ase_knncalc.exploration import (
     ExploreSettings,
     GibbsTable,
     campaign,
+    compositions,
     explore,
     jobs,
+    pool,
     read_settings,
 )
+from ase_knncalc.settings import DEFAULT_MODEL
 from ase_knncalc.thermochemistry import Minimum
-
-DIMER = Atoms("OH2OH2", [[0.992, 0.962, -0.109], [1.479, 0.892, -0.935], [0.640, 1.855, -0.076],
-                         [-1.050, -1.016, 0.113], [-0.344, -0.352, 0.059],
-                         [-0.854, -1.539, 0.892]])  # fmt: skip
 
 
 @pytest.fixture
@@ -181,21 +181,63 @@ def test_what_sits_on_a_saddle_point_is_shaken_off_it(settings) -> None:
 
 
 def test_protons_are_placed_in_all_ways() -> None:
-    def states(composition: str, **options: object) -> list[dict[str, int]]:
-        return campaign._states(ExploreSettings(composition, **options))  # type: ignore[arg-type]
+    def states(composition: str, **options: bool) -> list[dict[str, int]]:
+        found = compositions.proton_states(composition, DEFAULT_MODEL, **options)
+        return [{i.name: i.count for i in state} for state in found]
 
     assert states("2 sa, 2am") == [
         {"sa": 2, "am": 2}, {"sa": 1, "b": 1, "am": 1, "amp": 1}, {"b": 2, "amp": 2}
     ]  # fmt: skip
-    assert states("2 sa, 2 am", protonation=False) == [{"sa": 2, "am": 2}]
+    assert states("2 sa, 2 am", ions=False) == [{"sa": 2, "am": 2}]
     assert states("sa, dma, w")[1] == {"b": 1, "dmap": 1, "w": 1}
     assert states("3 w") == [{"w": 3}]
-    for state in states("1 sa, 1 am"):
-        made = campaign._ingredients(state, ExploreSettings("1 sa, 1 am"))
+    for made in compositions.proton_states("1 sa, 1 am", DEFAULT_MODEL):
         assert sum(i.molecule.info.get("charge", 0) * i.count for i in made) == 0
-    for wrong in ("", "2", "0 sa", "sa,,am"):
+    for wrong in ("", "2", "0 sa", "sa,,am", "4-2 sa", "0-2 sa"):
         with pytest.raises(SettingsError, match="expected such as"):
             states(wrong)
+
+
+def test_candidates_that_do_not_fit_are_told(tmp_path, settings) -> None:
+    """Unreadable files, other molecules, another charge; two of one name are told apart."""
+    dimers = read(settings.files[0], ":")
+    bad = tmp_path / "bad.xyz"
+    bad.write_text("3\nno numbers\nO 0 0\n", encoding="utf-8")
+    ion, other = dimers[0].copy(), molecule("H2O")
+    ion.info.update(name="ion", charge=2)
+    other.info["name"] = "other"
+    write(tmp_path / "mixed.xyz", [ion, other, dimers[0]], format="extxyz")
+    files = (*settings.files, str(bad), str(tmp_path / "mixed.xyz"))
+    seen = []
+
+    def relaxed(frames, *_, **__):  # type: ignore[no-untyped-def]
+        seen.extend(frames)
+        return [], [mock.Mock(reason="no")]
+
+    with (
+        mock.patch.object(campaign, "relax_frames", relaxed),
+        pytest.raises(DataError, match="no candidate could be relaxed"),
+    ):
+        explore(replace(settings, files=files), tmp_path / "out", n_jobs=1)
+    assert [a.info["name"] for a in seen] == ["<d0>", "<d1>", "<d0>_2"]
+    assert {(a.info["charge"], a.info["multiplicity"]) for a in seen} == {(0, 1)}
+    _, omitted = pool.given_candidates(tmp_path / "none", replace(settings, files=files))
+    assert [o.name for o in omitted] == ["bad"]
+    state = compositions.proton_states("2 w", DEFAULT_MODEL)[0]
+    reasons = [o.reason for o in pool.fitting([ion, other], state)[1]]
+    assert "charge" in reasons[0]
+    assert reasons[1] == "it is H2O, and not H4O2"
+    with pytest.raises(DataError, match=r"bad\.xyz"):
+        explore(replace(settings, files=(str(bad),)), tmp_path / "new", n_jobs=1)
+    assert not (tmp_path / "new").exists()
+
+
+def test_minima_of_another_model_are_refused(tmp_path) -> None:
+    atoms = molecule("H2O")
+    atoms.info["model_checksum"] = "of another file"
+    with pytest.raises(SettingsError, match="relaxed with another file"):
+        campaign._check_model(tmp_path, [atoms], f"model:{DEFAULT_MODEL}")
+    campaign._check_model(tmp_path, [molecule("H2O")], f"model:{DEFAULT_MODEL}")
 
 
 def test_what_cannot_be_explored_is_told(tmp_path, settings) -> None:

@@ -9,6 +9,11 @@ from scipy.spatial.transform import Rotation
 
 from ase_knncalc import KNNModel, train
 
+DIMER = Atoms("OH2OH2", [[0.992, 0.962, -0.109], [1.479, 0.892, -0.935], [0.640, 1.855, -0.076],
+                         [-1.050, -1.016, 0.113], [-0.344, -0.352, 0.059],
+                         [-0.854, -1.539, 0.892]])  # fmt: skip
+"""Two water molecules, near a minimum."""
+
 
 def pair_energy(atoms: Atoms) -> float:
     """A smooth, size-extensive energy with angles in it, eV: what a trend can learn."""
