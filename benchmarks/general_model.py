@@ -3,14 +3,16 @@
     python benchmarks/general_model.py train DATA -o multibase-wb97xd.h5
     python benchmarks/general_model.py train DATA -o judged.h5 --leave-out
     python benchmarks/general_model.py judge DATA judged.h5 --output general_model.json
+    python benchmarks/general_model.py dynamics DATA multibase-wb97xd.h5
     python benchmarks/general_model.py held-out multibase-wb97xd.h5
 
 ``DATA`` is a folder with ``multibase_equilibrium.extxyz.gz``, ``multibase_properties.csv.gz``
 (frequencies), ``saw_equilibrium.extxyz.gz``, ``saw_monomers.extxyz.gz`` and, to judge,
 ``saw_4sa5w_offequilibrium.extxyz.gz``. Labels off equilibrium are those of
 ``trained_models/labels`` and ``tests/data``. ``--leave-out`` leaves whole compositions out, minima
-and labels alike, which ``judge`` then looks at. ``held-out`` shows the energies of labels as the
-folds of a training without their compositions saw them.
+and labels alike, which ``judge`` then looks at. ``dynamics`` is 10 ps without a thermostat.
+``held-out`` shows the energies of labels as the folds of a training without their compositions saw
+them.
 """
 
 from __future__ import annotations
@@ -29,9 +31,12 @@ import typer
 from ase import Atoms, units
 from ase.build import minimize_rotation_and_translation
 from ase.optimize import BFGS
+from dynamics import conservation
+from geometries import relaxed as baseline_minimum
 from scipy.stats import spearmanr
 
 from ase_knncalc import KNNCalculator, TrainingSettings, load_model, save_model, train
+from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc.analysis.thermochemistry import wavenumbers
 from ase_knncalc.data.frames import iter_frames
 from ase_knncalc.data.properties import add_frequencies
@@ -185,6 +190,37 @@ def judged(model: KNNModel, frames: list[Atoms]) -> dict[str, float]:
     }
 
 
+def moved_by(atoms: Atoms, positions: FloatArray) -> float:
+    """Root mean square distance (Å) of positions from those of a structure, best turned."""
+    start, end = atoms.copy(), Atoms(atoms.numbers, positions)
+    minimize_rotation_and_translation(start, end)
+    return float(np.sqrt(np.mean(np.sum((start.positions - end.positions) ** 2, axis=1))))
+
+
+def relaxed_from_baseline(model: KNNModel, frames: list[Atoms]) -> dict[str, float]:
+    """Relaxed from the minimum that GFN1-xTB falls into from the reference's; kcal/mol and Å."""
+    energies, distances, raw = [], [], []
+    for atoms in frames:
+        charge = int(atoms.info["charge"])
+        moved, _ = baseline_minimum(atoms, charge, 0.005)
+        raw.append(moved_by(atoms, moved.positions))
+        moved.info.update(charge=charge, multiplicity=atoms.info["multiplicity"])
+        moved.calc = KNNCalculator(model, on_novelty="ignore")
+        BFGS(moved, logfile=None).run(fmax=0.005, steps=300)
+        energies.append(moved.get_potential_energy() - atoms.info["reference_energy"])
+        distances.append(moved_by(atoms, moved.positions))
+    error = KCAL_PER_MOL * np.abs(energies)
+    return {
+        "n": len(frames),
+        "energy_median": float(np.median(error)),
+        "energy_90": float(np.quantile(error, 0.9)),
+        "rmsd_median": float(np.median(distances)),
+        "rmsd_median_gfn1": float(np.median(raw)),
+        "within_0.1": float(np.mean(np.array(distances) < 0.1)),
+        "within_0.1_gfn1": float(np.mean(np.array(raw) < 0.1)),
+    }
+
+
 def relaxed(model: KNNModel, frames: list[Atoms]) -> dict[str, float]:
     """Relaxed from minima of the reference: how far they go, kcal/mol and Å; and vibrations there.
 
@@ -200,11 +236,7 @@ def relaxed(model: KNNModel, frames: list[Atoms]) -> dict[str, float]:
             warnings.simplefilter("ignore")
             BFGS(moved, logfile=None).run(fmax=0.005, steps=300)
             energies.append(moved.get_potential_energy() - atoms.info["reference_energy"])
-            start = atoms.copy()
-            minimize_rotation_and_translation(start, moved)
-            distances.append(
-                np.sqrt(np.mean(np.sum((start.positions - moved.positions) ** 2, axis=1)))
-            )
+            distances.append(moved_by(atoms, moved.positions))
             own = np.sort(wavenumbers(moved))
         known = np.sort(atoms.info["frequencies_cm1"])
         if len(own) != len(known):
@@ -270,8 +302,28 @@ def judge(
     small = [found[i] for i in order if len(found[i]) <= relax_atoms][:relax]
     table.append({"stratum": "relaxed from minima", **relaxed(model, small)})
     print(json.dumps(table[-1]), flush=True)
+    table.append({"stratum": "relaxed from GFN1-xTB minima", **relaxed_from_baseline(model, small)})
+    print(json.dumps(table[-1]), flush=True)
     if output is not None:
         output.write_text(json.dumps(table, indent=1) + "\n")
+
+
+@app.command()
+def dynamics(
+    folder: Path,
+    file: Path,
+    output: Path = HERE / "general_dynamics.json",
+    compositions: tuple[str, str] = ("2sa2am", "1sa1dma2w"),
+    picoseconds: float = 10.0,
+) -> None:
+    """Drift of the energy at 300 K from the first minimum of two compositions, and novelty."""
+    model = load_model(file)
+    found = {}
+    for wanted in compositions:
+        start = next(a for a in minima(folder) if a.info["composition"] == wanted)
+        found[wanted] = conservation(model, start, picoseconds)
+        print(wanted, json.dumps(found[wanted]), flush=True)
+        output.write_text(json.dumps(found, indent=1) + "\n")
 
 
 @app.command("held-out")
