@@ -36,6 +36,8 @@ _OUTLYING = 4.0
 _PASSES = 3
 # Looking again is not worth it where so small a part was found.
 _ENOUGH = 0.002
+# And of the rest, one in so many.
+_AGAIN = 5
 # Of a frame's force components, for the standard deviation of all.
 _COMBINATIONS = 4
 # Fewer frames than this say nothing of what is usual.
@@ -406,8 +408,8 @@ def _no_minima(
     if len(left) < _FEW or n_folds < 2:
         return found
 
-    def largest(coefficients: Sequence[FloatArray]) -> FloatArray:
-        errors = judge.errors(left, coefficients)
+    def largest(places: IntArray, coefficients: Sequence[FloatArray]) -> FloatArray:
+        errors = judge.errors(places, coefficients)
         return np.array([np.sqrt(np.max(np.sum(e**2, axis=1))) for e in errors])
 
     def take_off(taken: IntArray) -> None:
@@ -419,15 +421,21 @@ def _no_minima(
             sums[1].add(fold, variance_block, targets, -1.0)
 
     spread = judge.spreads(left, [variance.solve(*candidate, k) for k in range(n_folds)])
+    spread = np.maximum(spread, np.finfo(np.float64).tiny)
+    values = np.zeros(len(left))
+    again = np.arange(len(left))
     for _ in range(_PASSES):
         solutions = [equations.solve(*candidate, k).coefficients for k in range(n_folds)]
-        bad = _outlying(largest(solutions) / np.maximum(spread, np.finfo(np.float64).tiny))
+        values[again] = largest(left[again], solutions) / spread[again]
+        bad = _outlying(values)
         take_off(left[bad])
         found = np.concatenate([found, left[bad]])
-        spread, left = spread[~bad], left[~bad]
+        spread, left, values = spread[~bad], left[~bad], values[~bad]
         if bad.mean() < _ENOUGH:
             break
-    bad = _outlying(largest([equations.solve(*candidate).coefficients] * n_folds))
+        # What a better fit may call no minimum is among what this one finds unusual.
+        again = np.argsort(values, kind="stable")[-max(1, len(values) // _AGAIN) :]
+    bad = _outlying(largest(left, [equations.solve(*candidate).coefficients] * n_folds))
     take_off(left[bad])
     found = np.concatenate([found, left[bad]])
     return np.sort(found)
