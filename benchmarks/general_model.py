@@ -51,6 +51,8 @@ LABELS = (
 KCAL_PER_MOL = units.mol / units.kcal
 # Of the published forces of the 4sa5w set, a Bohr was taken for an Å.
 BOHR = units.Bohr
+# So many of each stratum are pooled, as minima would be nearly all else.
+POOLED = 150
 BANDS = {"0-300": (0, 300), "300-1000": (300, 1000), "1000-2000": (1000, 2000), "X-H": (2000, 5000)}
 
 
@@ -339,6 +341,11 @@ def held_out(file: Path) -> None:
             strata.setdefault(stratum(atoms), []).append(i)
             if atoms.info["charge"]:
                 strata.setdefault("ions of all kinds", []).append(i)
+    labelled = {i for name, rows in strata.items() if name != "all structures" for i in rows}
+    strata["minima"] = [i for i in range(len(model)) if i not in labelled]
+    rng = np.random.default_rng(0)
+    each = [rows for name, rows in strata.items() if name != "all structures"]
+    strata["strata alike"] = [i for of in each for i in rng.permutation(of)[:POOLED].tolist()]
     multiple = model.calibration.multiple(0.9)
     for name, rows in sorted(strata.items()):
         error = np.abs(model.held_out.errors[rows])
