@@ -18,6 +18,7 @@ from ase_knncalc._lib.parallel import run
 from ase_knncalc.descriptors import Descriptor, featurize
 from ase_knncalc.trend.environments import Environments
 from ase_knncalc.trend.force_labels import CurvatureLabels, ForceLabels
+from ase_knncalc.trend.sparse import size_weights
 
 # Rows that are multiplied at a time, and frames that travel together between processes.
 _BLOCK_ROWS = 6000
@@ -45,6 +46,8 @@ class ForceRows:
         Most rows of a frame, and of one whose forces are assumed; 0 for all of them.
     assumed_weight : float
         Of assumed forces, against 1 for computed ones.
+    size_exponent : float
+        See :class:`~ase_knncalc.trend.sparse.SparseSettings`.
     dtype : str
         Of the rows: in single precision where there are too many columns for double.
     """
@@ -56,6 +59,7 @@ class ForceRows:
     most: int = 0
     most_assumed: int = 0
     assumed_weight: float = 1.0
+    size_exponent: float = 0.0
     dtype: str = "float64"
 
     def blocks(
@@ -98,13 +102,17 @@ class ForceRows:
                     labels.delta[j],
                     int(seeds[j]),
                     self.most_assumed if labels.assumed[j] else self.most,
-                    self.assumed_weight**0.5 if labels.assumed[j] else 1.0,
+                    self._root(len(labels.numbers[j]), bool(labels.assumed[j])),
                 )
                 for j in lot
             ]
             return self.environments, self.descriptor, frames, self.dtype
 
         return self._in_blocks(_slopes, job, folds, n_jobs)
+
+    def _root(self, n_atoms: int, assumed: bool) -> float:
+        weight = self.assumed_weight if assumed else 1.0
+        return float(np.sqrt(weight * size_weights(n_atoms, self.size_exponent)))
 
     def curvature_blocks(
         self, labels: CurvatureLabels, folds: IntArray, n_jobs: int

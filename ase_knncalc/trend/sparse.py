@@ -70,6 +70,9 @@ class SparseSettings(Settings):
     minima_weight
         Weight of forces that are zero because the frame is a minimum, against 1 for computed ones:
         minima are many and alike, and where a model goes wrong is away from them.
+    size_exponent
+        Weights of the energy and forces of a structure of n > 15 atoms fall as (15 / n) to this
+        power: large clusters have most of the rows, and small ones more of what differs.
     curvature_frames
         Most minima whose harmonic frequencies are used as curvatures; each costs 6 n_atoms
         calculations of the baseline.
@@ -88,8 +91,17 @@ class SparseSettings(Settings):
     force_rows: Whole = 0
     minima_rows: Whole = 0
     minima_weight: Positive = 1.0
+    size_exponent: NotNegative = 0.0
     curvature_frames: Whole = 0
     sample: Count = 20_000
+
+
+_FULL_WEIGHT = 15
+
+
+def size_weights(n_atoms: IntArray | int, exponent: float) -> FloatArray:
+    """Weights of structures by :attr:`SparseSettings.size_exponent`."""
+    return np.minimum(1.0, _FULL_WEIGHT / np.asarray(n_atoms)) ** exponent
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from ase_knncalc.trend.force_labels import CurvatureLabels, ForceLabels
 from ase_knncalc.trend.force_rows import ForceRows
 from ase_knncalc.trend.kernels import EIGENVALUE_FLOOR, FORCES_FLOOR, unwhitened
 from ase_knncalc.trend.ridge import RidgeProblem
-from ase_knncalc.trend.sparse import SparseSettings, SparseTrend
+from ase_knncalc.trend.sparse import SparseSettings, SparseTrend, size_weights
 
 # Distances in units of σ: beyond the range of kernels in float64, and below what means anything.
 _FAR, _NEAR = 30.0, 1e-3
@@ -53,6 +53,9 @@ def fit_sparse(
     """
     with stage("trend: choice of environments"):
         environments = choose_environments(batch, elements, settings, seed)
+    if settings.size_exponent:
+        by_size = size_weights(batch.sizes, settings.size_exponent)
+        weights = by_size if weights is None else weights * by_size
     free = composition_columns(batch, elements)
     with_forces = forces is not None and len(forces) > 0 and descriptor is not None
     floor = FORCES_FLOOR if with_forces else EIGENVALUE_FLOOR
@@ -83,6 +86,7 @@ def fit_sparse(
                 settings.force_rows,
                 settings.minima_rows,
                 settings.minima_weight,
+                settings.size_exponent,
                 "float32" if wide else "float64",
             ),
             groups,
