@@ -128,7 +128,8 @@ class TrainingSettings(Settings):
             "force_weights": (0.03,),
             "force_rows": 60,
             "minima_rows": 16,
-            "minima_weight": 0.3,
+            "minima_weight": 0.2,
+            "size_exponent": 1.0,
             "curvature_frames": 600,
         }
         return cls(descriptor_kind="power-spectrum", sparse=SparseSettings(**(found | sparse)))

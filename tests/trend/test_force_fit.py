@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers.factories import pair_energy, water_clusters
@@ -252,3 +254,42 @@ def test_rows_of_curvatures_are_second_derivatives_of_the_kernel_sums(task) -> N
     )
     scale = np.abs(whitened).max()
     np.testing.assert_allclose(block[2], whitened, atol=2e-3 * scale)
+
+
+def test_rows_and_energies_of_large_structures_weigh_less(task) -> None:
+    """18 atoms with an exponent of 2: (15 / 18)² of the weight, and 9 atoms the whole."""
+    frames, descriptor, batch, _, forces = task
+    environments = choose_environments(batch, (1, 8), SETTINGS, 0)
+    whiteners = environments.whiteners()
+    i, j = [i for i, a in enumerate(frames) if len(a) == 9][:2]
+    both = frames[i].copy()
+    both.extend(frames[j])
+    both.positions[9:] += 30.0
+
+    def products(numbers, positions, delta, exponent: float) -> np.ndarray:
+        rows = ForceRows(environments, descriptor, whiteners, whiteners, size_exponent=exponent)
+        labels = ForceLabels(np.zeros(1, int), [numbers], [positions], [delta], np.zeros(1, bool))
+        (block,) = rows.blocks(labels, np.zeros(1, int), 1)
+        return block[2].T @ np.column_stack([block[2], block[4]])
+
+    pair = both.numbers, both.positions, np.concatenate([forces[i], forces[j]])
+    np.testing.assert_allclose(products(*pair, 2.0), (15 / 18) ** 2 * products(*pair, 0.0))
+    one = frames[i].numbers, frames[i].positions, forces[i]
+    np.testing.assert_array_equal(products(*one, 2.0), products(*one, 0.0))
+
+    away = (np.arange(18) > 8)[:, None]
+    pairs = [(both.numbers, both.positions - (28.0 - 0.1 * k) * away, 0) for k in range(9)]
+    singles = [(a.numbers, a.positions, 0) for a in frames[:20]]
+    mixed = featurize(descriptor, pairs + singles)
+    delta = np.random.default_rng(0).normal(size=len(mixed))
+
+    def energies(weights, exponent: float) -> np.ndarray:
+        settings = replace(SETTINGS, size_exponent=exponent)
+        fit = fit_sparse(
+            mixed, delta, (1, 8), groups=None, weights=weights, settings=settings, seed=0
+        )
+        return fit.trend.predict(mixed)
+
+    given = np.minimum(1.0, 15 / mixed.sizes) ** 2
+    np.testing.assert_allclose(energies(None, 2.0), energies(given, 0.0), atol=1e-12)
+    assert np.abs(energies(None, 2.0) - energies(None, 0.0)).max() > 1e-6
