@@ -30,13 +30,18 @@ from ase_knncalc.trend.force_fit import folds_of
 from ase_knncalc.trend.force_rows import ForceRows
 from ase_knncalc.trend.kernels import FORCES_FLOOR
 from ase_knncalc.trend.normal_equations import FoldSums, NormalEquations
+from ase_knncalc.trend.sparse import size_weights
 
 FOLDS = 5
 SHARES = (0.0, 0.125, 0.25, 0.5, 1.0)
 WEIGHTS = (0.01, 0.03, 0.1, 0.3)
 PENALTIES = (1e-4, 3e-4, 1e-3)
 MINIMA_WEIGHTS = (1.0, 0.3, 0.1, 0.03)
+SIZE_EXPONENTS = (0.0, 0.5, 1.0, 1.5, 2.0)
 JUDGED_MINIMA = 250
+# By whether they have more atoms than this.
+SMALL = 24
+MINIMA = {False: f"minima up to {SMALL} atoms", True: "larger minima"}
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ class Problem:
     labelled : ndarray of bool, shape (n,)
         Whether forces were computed.
     groups : ndarray of str, shape (n,)
+    sizes : ndarray of int, shape (n,)
     forces, judged : Components
         What is taught, and all components of a sample of the minima.
     """
@@ -72,21 +78,26 @@ class Problem:
     strata: Any
     labelled: BoolArray
     groups: Any
+    sizes: IntArray
     forces: Components
     judged: Components
 
-    def equations(self, minima_weight: float, known: BoolArray) -> NormalEquations:
+    def equations(
+        self, minima_weight: float, size_exponent: float, known: BoolArray
+    ) -> NormalEquations:
         """Of all minima, and of the labels the ``known`` ones alone."""
         kept = known | ~self.labelled
         taught = self.forces
-        root = np.where(self.labelled[taught.owners], 1.0, minima_weight**0.5)
+        by_size = size_weights(self.sizes, size_exponent)
+        kinds = np.where(self.labelled, 1.0, minima_weight)
+        root = np.sqrt(kinds * by_size)[taught.owners]
         sums = FoldSums.zeros(FOLDS, self.columns.shape[1])
         for fold in range(FOLDS):
             chosen = (self.folds[taught.owners] == fold) & kept[taught.owners]
             scaled = root[chosen].astype(taught.rows.dtype)
             sums.add(fold, taught.rows[chosen] * scaled[:, None], taught.targets[chosen] * scaled)
         return NormalEquations(
-            self.free, self.columns, self.delta, self.weights * kept, self.folds, sums
+            self.free, self.columns, self.delta, self.weights * by_size * kept, self.folds, sums
         )
 
     def evaluate(
@@ -106,7 +117,8 @@ class Problem:
                 errors[own] = of.targets[own] - of.rows[own] @ solution.coefficients
             return np.abs(errors)
 
-        forces = {"minima": (self.judged, left_out(self.judged))}
+        minima = self.judged, left_out(self.judged)
+        forces = dict.fromkeys(MINIMA.values(), minima)
         others = self.forces, left_out(self.forces)
         found = {}
         for name in sorted(set(self.strata)):
@@ -173,6 +185,7 @@ def problem_of(data: TrainingData, strata: list[str], settings: TrainingSettings
         np.array(strata),
         every.computed(len(data)),
         np.array(data.groups),
+        data.batch.sizes,
         components(np.arange(len(every)), settings.sparse.minima_rows),
         components(sample, 0),
     )
@@ -181,7 +194,7 @@ def problem_of(data: TrainingData, strata: list[str], settings: TrainingSettings
 def main(
     data: Annotated[Path | None, typer.Option(help="folder of published minima")] = None,
     n_minima: Annotated[int, typer.Option("--minima")] = 1500,
-    most_atoms: int = 24,
+    most_atoms: int = 60,
     environments: int = 400,
     output: Path | None = None,
 ) -> None:
@@ -195,29 +208,36 @@ def main(
         progress=True,
     )
     strata = [
-        "minima" if a.info.get(ASSUMED) or "reference_forces" not in a.arrays else stratum(a)
+        MINIMA[len(a) > SMALL]
+        if a.info.get(ASSUMED) or "reference_forces" not in a.arrays
+        else stratum(a)
         for a in prepared.frames
     ]
     problem = problem_of(prepared.data, strata, settings)
     names = np.random.default_rng(0).permutation(sorted(set(problem.groups[problem.labelled])))
-    best = settings.sparse.force_weights[0], settings.sparse.penalties[0]
-    share_of = settings.sparse.minima_weight
+    usual = {
+        "force_weight": settings.sparse.force_weights[0],
+        "penalty": settings.sparse.penalties[0],
+        "minima_weight": settings.sparse.minima_weight,
+        "size_exponent": settings.sparse.size_exponent,
+    }
     choices: list[tuple[str, dict[str, Any]]] = [
         *(("force weight", {"force_weight": w}) for w in WEIGHTS),
         *(("penalty", {"penalty": p}) for p in PENALTIES),
         *(("minima weight", {"minima_weight": w}) for w in MINIMA_WEIGHTS if data),
+        *(("size exponent", {"size_exponent": p}) for p in SIZE_EXPONENTS if data),
         *(("labels", {"share": s}) for s in SHARES if data or s > 0),
     ]
     table = []
     made: tuple[Any, NormalEquations] | None = None
     for what, chosen in choices:
-        options = {"force_weight": best[0], "penalty": best[1], "minima_weight": share_of} | chosen
+        options = usual | chosen
         share = options.pop("share", 1.0)
         known = np.isin(problem.groups, names[: round(share * len(names))]) & problem.labelled
         # Weight of forces and penalty are choices of the solution: the equations stay.
-        key = options["minima_weight"], share
-        if made is None or made[0] != key:
-            made = key, problem.equations(options["minima_weight"], known)
+        weights = options["minima_weight"], options["size_exponent"]
+        if made is None or made[0] != (weights, share):
+            made = (weights, share), problem.equations(*weights, known)
         found = problem.evaluate(made[1], options["force_weight"], options["penalty"])
         table.append({"what": what, **options, "labels": int(known.sum()), "strata": found})
         print(json.dumps(table[-1]), flush=True)
