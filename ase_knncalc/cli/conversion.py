@@ -31,7 +31,7 @@ def convert(
         typer.Argument(help="extxyz(.gz), JKQC .pkl, ase.db, traj, folders of outputs …"),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="extxyz, xyz(.gz), traj, db or csv to write.")
+        Path, typer.Option("--output", "-o", help="extxyz, xyz(.gz), traj, db, pkl (JKQC) or csv.")
     ],
     low: LowOption = None,
     reference_key: Annotated[

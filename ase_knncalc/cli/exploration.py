@@ -29,7 +29,7 @@ from ase_knncalc.settings import DEFAULT_MODEL
 _NOTHING = "no structure is left"
 
 OutputOption = Annotated[
-    Path, typer.Option("--output", "-o", help="extxyz, xyz(.gz), traj, db or csv to write.")
+    Path, typer.Option("--output", "-o", help="extxyz, xyz(.gz), traj, db, pkl (JKQC) or csv.")
 ]
 
 
@@ -127,7 +127,9 @@ def thermo(
     model: ModelOption = DEFAULT_MODEL,
     output: Annotated[
         Optional[Path],  # noqa: UP045 - typer reads it at run time
-        typer.Option("--output", "-o", help="Structures with all of it: extxyz, traj, db, csv."),
+        typer.Option(
+            "--output", "-o", help="Structures with all of it: extxyz, traj, db, pkl, csv."
+        ),
     ] = None,
     csv: CsvOption = None,
     temperature: Annotated[

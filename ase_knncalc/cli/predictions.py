@@ -51,7 +51,9 @@ def predict(
     model: ModelOption = DEFAULT_MODEL,
     output: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--output", "-o", help="Structures with predictions: extxyz, traj, db, csv."),
+        typer.Option(
+            "--output", "-o", help="Structures with predictions: extxyz, traj, db, pkl, csv."
+        ),
     ] = None,
     csv: CsvOption = None,
     coverage: Annotated[float, typer.Option(help="Of the interval, 0.5 to 0.99.")] = 0.9,
@@ -121,7 +123,9 @@ def rank(
     model: ModelOption = DEFAULT_MODEL,
     output: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--output", "-o", help="The structures in that order: extxyz, traj, db, csv."),
+        typer.Option(
+            "--output", "-o", help="The structures in that order: extxyz, traj, db, pkl, csv."
+        ),
     ] = None,
     csv: CsvOption = None,
     top: Annotated[

@@ -185,7 +185,8 @@ def write_frames(path: str | os.PathLike[str], frames: Iterable[Atoms]) -> None:
     ----------
     path
         ``.extxyz``, ``.xyz`` (plain or ``.gz``), ``.traj``, ``.db`` (ASE database; numbers are
-        key-value pairs, all of ``info`` is in ``data``), or ``.csv`` (a table of the scalars).
+        key-value pairs, all of ``info`` is in ``data``), ``.pkl`` (a table for JKQC, see
+        :mod:`ase_knncalc.data.jkqc.columns`), or ``.csv`` (a table of the scalars).
         Extended XYZ holds positions and forces to 1e-8 and energies in full, and no empty values.
     frames
         Structures with labels in ``info`` and ``arrays``. Keys of ``info`` become text without
@@ -254,6 +255,10 @@ def frame_writer(path: Path) -> FrameWriter:
         return FrameWriter(write_database, fits_database)
     if has_suffix(path, (".csv",)):
         return FrameWriter(write_csv, fits_csv)
+    if has_suffix(path, _PICKLE_SUFFIXES):
+        from ase_knncalc.data.jkqc import fits_jkqc, write_jkqc
+
+        return FrameWriter(write_jkqc, fits_jkqc)
     raise DataError(
-        f"{path}: frames are written as .extxyz, .xyz (plain or .gz), .traj, .db or .csv"
+        f"{path}: frames are written as .extxyz, .xyz (plain or .gz), .traj, .db, .pkl or .csv"
     )

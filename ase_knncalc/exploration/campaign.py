@@ -8,7 +8,8 @@ was killed goes on with the structure that it was at.
 ``candidates-*``      sampled structures, a file for each way to place the protons; your own
 ``relaxed.extxyz``    all candidates, relaxed on the surface of the model, with their marks
 ``unique.extxyz``     each structure once
-``gibbs.extxyz``      the lowest of them with Gibbs energies; ``gibbs.csv`` at every condition
+``gibbs.extxyz``      the lowest of them with Gibbs energies; ``gibbs.csv`` at every condition,
+                      ``gibbs.pkl`` for JKQC
 ``acdc.txt``          ΔH and ΔS for cluster dynamics, where the molecules are known
 ``inputs/``           inputs of ORCA and Gaussian for those that were chosen
 ``report.html``       what was found
@@ -274,6 +275,7 @@ def _ranked(
     """Write the tables; rows of the first condition, lowest Gibbs energy first."""
     rows = table.rows()
     write_frames(folder / "gibbs.extxyz", found)
+    write_frames(folder / "gibbs.pkl", found)
     with atomic_write(folder / "gibbs.csv", DataError) as handle:
         text = csv_text(COLUMNS, [[row[key] for key in COLUMNS] for row in rows])
         handle.write(text.encode("utf-8"))

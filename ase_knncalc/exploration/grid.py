@@ -4,7 +4,7 @@
 ``explore.toml``      the settings: those of a campaign, with a grid as their composition
 ``1am1sa/``, …        a campaign each, see :mod:`ase_knncalc.exploration.campaign`
 ``finished.db``       finished calculations of all of them: a molecule is computed once
-``gibbs.csv``         every structure of every composition at every condition
+``gibbs.csv``         every structure at every condition; ``gibbs.pkl`` for JKQC
 ``acdc.txt``          ΔH and ΔS of the lowest minimum of each cluster, for cluster dynamics
 ``report.html``       the lowest of each composition, with links to the reports of each
 ====================  =============================================================================
@@ -20,7 +20,7 @@ from typing import Any
 
 from ase_knncalc._lib.files import atomic_write
 from ase_knncalc._lib.tables import csv_text
-from ase_knncalc.data import Omission
+from ase_knncalc.data import Omission, write_frames
 from ase_knncalc.errors import DataError, KNNCalcError, SettingsError
 from ase_knncalc.exploration.acdc import write_acdc
 from ase_knncalc.exploration.campaign import REPORT, Explored, run_steps
@@ -125,6 +125,7 @@ def explore_grid(
     with atomic_write(folder / "gibbs.csv", DataError) as handle:
         text = csv_text(COLUMNS, [[row[key] for key in COLUMNS] for row in rows])
         handle.write(text.encode("utf-8"))
+    write_frames(folder / "gibbs.pkl", [a for entry in entries for a in entry.table.frames()])
     try:
         together = _together([entry.table for entry in entries])
         write_acdc(folder / "acdc.txt", together, temperature=settings.temperatures[0])

@@ -19,7 +19,9 @@ column                          goes to                                unit in t
 ``log   vibrational_frequenc…`` ``info["frequencies_cm1"]``            cm⁻¹
 ==============================  =====================================  =========================
 
-The frames are in eV and eV/Å. ``out`` is a second calculation at the same geometry, such as
+The frames are in eV and eV/Å. What this package has written (:mod:`ase_knncalc.data.jkqc.columns`)
+comes back whole: entries of ``info`` from ``extra``, and predictions as what they are, in a
+calculator, and no labels. ``out`` is a second calculation at the same geometry, such as
 DLPNO-CCSD(T). Forces are in Hartree/Å because JKQC divides the Hartree/Bohr of its logs by
 0.529177, and JKML takes them so. (JKQC's first versions stored ORCA's gradient without the change
 of sign; such a file cannot be told from a good one.)
@@ -34,9 +36,12 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms, units
+from ase.calculators.singlepoint import SinglePointCalculator
 
+from ase_knncalc.data.jkqc.columns import WRITTEN_BY
 from ase_knncalc.data.jkqc.standins import PickledAtoms, PickledCell
 from ase_knncalc.data.jkqc.unpickle import Table, as_array, read_table
+from ase_knncalc.data.own import CALCULATOR
 from ase_knncalc.data.properties import FREQUENCIES
 from ase_knncalc.errors import DataError
 
@@ -102,17 +107,40 @@ def _frame(table: Table, row: int, path: Path) -> Atoms:
         number = _number(cell("log", key))
         if number is not None and number.is_integer():
             atoms.info[key] = int(number)
-    for group, key in (("log", "reference_energy"), ("out", "out_electronic_energy")):
-        energy = _number(cell(group, "electronic_energy"))
-        if energy is not None:
-            atoms.info[key] = energy * units.Hartree
+    forces = _forces(cell("extra", "forces"), len(atoms), name)
+    forces = None if forces is None else forces * units.Hartree
+    own = cell("info", "written_by") == WRITTEN_BY
+    if own:
+        _add_extra(
+            atoms, {key: cell("extra", key) for group, key in table.columns if group == "extra"}
+        )
+    energy = _number(cell("log", "electronic_energy"))
+    if own and cell("log", "program") == CALCULATOR:
+        known = {"energy": None if energy is None else energy * units.Hartree, "forces": forces}
+        atoms.calc = SinglePointCalculator(atoms, **known)
+        atoms.calc.name = CALCULATOR
+        return atoms
+    if energy is not None:
+        atoms.info["reference_energy"] = energy * units.Hartree
+    energy = _number(cell("out", "electronic_energy"))
+    if energy is not None:
+        atoms.info["out_electronic_energy"] = energy * units.Hartree
     frequencies = _frequencies(cell("log", "vibrational_frequencies"))
     if frequencies is not None:
         atoms.info[FREQUENCIES] = frequencies
-    forces = _forces(cell("extra", "forces"), len(atoms), name)
     if forces is not None:
-        atoms.arrays["reference_forces"] = forces * units.Hartree
+        atoms.arrays["reference_forces"] = forces
     return atoms
+
+
+def _add_extra(atoms: Atoms, extra: dict[str, Any]) -> None:
+    """Entries of ``info`` as they were written."""
+    for key, value in extra.items():
+        if isinstance(value, float) and math.isnan(value):
+            continue  # missing; where it is another number, it may be a whole one
+        values = value if isinstance(value, list) else [value]
+        if key != "forces" and all(isinstance(v, str | int | float) for v in values):
+            atoms.info.setdefault(key, value)
 
 
 def _frequencies(value: Any) -> np.ndarray | None:
