@@ -18,7 +18,6 @@ import os
 import threading
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from ase import Atoms
@@ -27,21 +26,25 @@ from ase.calculators.calculator import Calculator, PropertyNotImplementedError, 
 from ase.outputs import Properties, all_outputs
 
 from ase_knncalc._lib.arguments import Positive, checked, instance
-from ase_knncalc.baselines import Baseline, NoBaseline, TBLiteBaseline, baseline_of, make_baseline
+from ase_knncalc._lib.arrays import FloatArray
+from ase_knncalc.analysis.results import hessian
+from ase_knncalc.baselines import Baseline, NoBaseline
 from ase_knncalc.charges import stated_copy
 from ase_knncalc.errors import BaselineError, NoveltyError, SettingsError, StructureError
 from ase_knncalc.model import KNNModel
+from ase_knncalc.prediction import OTHER_NAMES, Results
 from ase_knncalc.sameness import changes
 from ase_knncalc.settings import DEFAULT_MODEL
-from ase_knncalc.store import find_model, load_model
+from ase_knncalc.store import find_model, model_with_baseline
 from ase_knncalc.store.container import stated_checksum
 from ase_knncalc.structure import marked_free_energy, resolve_charge, structure_label
 
 OnNovelty = Literal["warn", "raise", "ignore"]
 
-# Results beside those in ``implemented_properties``: they do not add up, and ASE's
-# ``SumCalculator`` adds up whatever its calculators list in common.
-_EXTRAS = ("novelty", "baseline_energy", "delta", "neighbors", "energy_interval")
+# Results beside those in ``implemented_properties``: they do not add up, and ASE's mixing
+# calculators add up, with weights that may be negative, whatever their calculators list in common.
+_EXTRAS = ("energy_std", "forces_std", "novelty", "baseline_energy", "delta", "neighbors",
+           "energy_interval", *OTHER_NAMES)  # fmt: skip
 
 
 class KNNCalculator(Calculator):  # type: ignore[misc]
@@ -50,23 +53,25 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
     ``results`` holds, beside what ASE knows:
 
     ====================  ======================================================================
-    ``energy``            predicted energy, eV (``free_energy`` is the same but for the last digits:
-                          files that keep no calculator show by it whose energy it is)
+    ``energy``            eV (``free_energy`` is the same but for the last digits: files that keep
+                          no calculator show by it whose energy it is)
     ``forces``            eV/Å, where the model is smooth (``model.smooth``)
-    ``forces_std``        calibrated standard deviation of the Cartesian components of each atom's
-                          force, eV/Å, shape (n_atoms,); of models trained on forces, where asked
-                          for: ``calc.get_property("forces_std", atoms)``
+    ``forces_std``        of the components of each atom's force, eV/Å, shape (n_atoms,), where
+                          asked for: ``calc.get_property("forces_std", atoms)``
     ``energy_std``        calibrated standard deviation of the energy, eV
     ``novelty``           1 at the 99th percentile of held-out training structures
     ``baseline_energy``   eV
     ``delta``             the correction, eV
     ``neighbors``         list of :class:`Neighbor`, nearest first
     ``energy_interval``   (lower, upper) in eV, if ``coverage`` is set
+    ``charges``           the baseline's partial charges, e, and
+    ``dipole``            its dipole, e Å, if it has them, as xTB does
     ====================  ======================================================================
 
-    All of them are there for :meth:`get_property`. ASE's files know none but its own properties:
-    :func:`ase_knncalc.snapshot` gives structures that keep the others in ``info`` and ``arrays``.
-    The sum of two of these calculators has the sum of their ``energy_std``: an upper bound.
+    All are there for :meth:`get_property`, errors also under the names that committees have
+    (:data:`ase_knncalc.prediction.OTHER_NAMES`). ASE's files know none but its own properties:
+    :func:`ase_knncalc.snapshot` gives structures that keep the others. ASE's sums of calculators
+    have no ``energy_std``: errors do not add up.
     ASE finds the class as ``get_calculator_class("knncalc")`` once this module is imported.
     Threads that share one calculator wait for each other: what :meth:`get_property` returns belongs
     to the structure that was asked for, while ``results`` are those of whoever asked last.
@@ -148,7 +153,7 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
             instance("atoms", atoms, Atoms)
         self.model: KNNModel
         self._warned = False
-        self._with_forces = False
+        self._wanted: set[str] = set()
         self._checksum = ""
         self._lock = threading.RLock()
         super().__init__(
@@ -232,15 +237,15 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
             model.calibration.multiple(wanted["coverage"])
         if not hasattr(self, "model") or model is not self.model:
             # Whether the new model has forces, and whether they are wanted, is open again.
-            self._with_forces = False
+            self._wanted = set()
         self.model = model
-        self._asked = _following(model) if wanted["warm_start"] else model
+        self._asked = model.following() if wanted["warm_start"] else model
         # A new list: the class attribute belongs to all instances.
-        self.implemented_properties = ["energy", "free_energy", "energy_std"]
+        self.implemented_properties = ["energy", "free_energy"]
         if model.smooth:
             self.implemented_properties.append("forces")
-        if model.force_calibration is not None:
-            self.implemented_properties.append("forces_std")
+        if model.baseline is not None:
+            self.implemented_properties += model.baseline.properties
         self.parameters.update(changed)
         if changed:
             self.reset()
@@ -283,22 +288,24 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
         self, atoms: Atoms | None, properties: Sequence[str], system_changes: Sequence[str]
     ) -> None:
         # Called by hand, too: what fails must not leave the results of another structure.
-        self.results = {}
+        self.results: dict[str, Any] = {}
         if atoms is not None:
             self.atoms = stated_copy(atoms)
         p = self.parameters
         # Who asked for forces once is in dynamics or a relaxation and will ask again after the
-        # energy: the baseline then runs once a step, not twice.
+        # energy: the baseline then runs once a step, not twice. So it is with dipoles.
         with_std = "forces_std" in properties
-        if (with_std or "forces" in properties) and not self._with_forces:
-            self._with_forces = True
+        asked = {*properties, *(("forces",) if with_std else ())}
+        if "forces" in asked and "forces" not in self._wanted:
             self._warn_of_slopes()
+        self._wanted |= asked & {"forces", "charges", "dipole"}
         prediction = self._asked.predict_one(
             self.atoms,
             charge=p["charge"],
             multiplicity=p["multiplicity"],
-            forces=self._with_forces,
+            forces="forces" in self._wanted,
             forces_std=with_std,
+            properties=self._wanted - {"forces"},
         )
         self._report_thresholds(prediction.novelty, prediction.energy_std)
         energy = prediction.energy
@@ -310,14 +317,14 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
             "baseline_energy": prediction.baseline_energy,
             "delta": prediction.delta,
             "neighbors": prediction.neighbors,
+            "forces": prediction.forces,
+            "forces_std": prediction.forces_std,
+            "charges": prediction.baseline_charges,
+            "dipole": prediction.dipole,
         }
-        if self._with_forces:
-            found["forces"] = prediction.forces
-        if with_std:
-            found["forces_std"] = prediction.forces_std
         if p["coverage"] is not None:
             found["energy_interval"] = prediction.energy_interval(p["coverage"])
-        self.results = found
+        self.results = Results({k: v for k, v in found.items() if v is not None})
 
     def _warn_of_slopes(self) -> None:
         if not self.model.trained_on_forces and self.parameters["on_novelty"] != "ignore":
@@ -371,19 +378,40 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
             If there is no such property, or not with this model and these parameters.
         """
         with self._lock:
-            if atoms is None and self.atoms is None:
-                raise StructureError(
-                    "the calculator has no structure: set atoms.calc and ask the structure, or "
-                    "give it, as in calculator.get_potential_energy(atoms)"
-                )
+            structure = self._structure(atoms)
             if name not in _EXTRAS:
                 return super().get_property(name, atoms, allow_calculation)
-            if super().get_property("energy", atoms, allow_calculation) is None:
-                return None
-            if name not in self.results:
+            own = OTHER_NAMES.get(name, name)
+            if own == "forces_std" and self.model.force_calibration is None:
+                raise PropertyNotImplementedError(f"{name}: not of a model without forces")
+            needed = own if own == "forces_std" else "energy"
+            if self.calculation_required(structure, [needed]):
+                if not allow_calculation:
+                    return None
+                self.calculate(structure, [needed])
+            if own not in self.results:
                 raise PropertyNotImplementedError(f"{name} needs coverage=…, such as coverage=0.9")
             value = self.results[name]
             return list(value) if isinstance(value, list) else value
+
+    def get_hessian(self, atoms: Atoms | None = None) -> FloatArray:
+        """Second derivatives of the energy, eV/Å², shape (3 n_atoms, n_atoms, 3).
+
+        Central differences of forces, 6 n_atoms of them; name and shape are those of MACE's
+        calculator, which janus-core asks for. Errors are those of :meth:`calculate`.
+        """
+        with self._lock:
+            structure, p = self._structure(atoms), self.parameters
+            found = hessian(self.model, structure, p["charge"], p["multiplicity"])
+        return found.reshape(-1, len(structure), 3)
+
+    def _structure(self, atoms: Atoms | None) -> Atoms:
+        if atoms is None and self.atoms is None:
+            raise StructureError(
+                "the calculator has no structure: set atoms.calc and ask the structure, or "
+                "give it, as in calculator.get_potential_energy(atoms)"
+            )
+        return self.atoms if atoms is None else atoms
 
     def calculate_properties(self, atoms: Atoms, properties: Sequence[str]) -> Properties:
         """ASE's typed mapping of several properties, all of one calculation."""
@@ -397,16 +425,9 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
     def origin(self, atoms: Atoms) -> dict[str, Any]:
         """Whose energies these are, and of which state: what :func:`snapshot` keeps of it.
 
-        Returns
-        -------
-        dict
-            ``model`` (name, file or ``"in memory"``), ``model_checksum`` (SHA-256 of the file's
-            content, empty of a model in memory), ``charge`` and ``multiplicity``.
-
-        Raises
-        ------
-        ChargeError
-            If sources of the charge contradict each other.
+        ``model`` (name, file or ``"in memory"``), ``model_checksum`` (SHA-256 of the file's
+        content, empty of a model in memory), ``charge`` and ``multiplicity``; raises ChargeError
+        if sources of the charge contradict each other.
         """
         p = self.parameters
         charge, multiplicity = resolve_charge(atoms, p["charge"], p["multiplicity"])
@@ -439,27 +460,12 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
         return plain
 
 
-def _following(model: KNNModel) -> KNNModel:
-    """The model with a baseline that follows a trajectory, if it has one that can."""
-    baseline = model.baseline
-    if isinstance(baseline, TBLiteBaseline):
-        return replace(model, baseline=baseline.following())
-    return model
-
-
 def _resolve_model(
     given: str | os.PathLike[str] | KNNModel, baseline: Any, allow_other: bool
 ) -> KNNModel:
-    if not isinstance(given, KNNModel):
-        # None is for load_model no baseline at all; here it is the baseline whose energy is zero.
-        chosen = NoBaseline() if baseline is None else baseline
-        model = load_model(given, baseline=chosen, allow_other_baseline=allow_other)
-    elif not (isinstance(baseline, str) and baseline == "auto"):
-        model = given.with_baseline(make_baseline(baseline), allow_other=allow_other)
-    elif given.baseline is not None:
-        model = given
-    else:
-        model = given.with_baseline(baseline_of(given.info.baseline))
+    # None is for load_model no baseline at all; here it is the baseline whose energy is zero.
+    chosen = NoBaseline() if baseline is None else baseline
+    model = model_with_baseline(given, chosen, allow_other)
     if model.baseline is not None and model.baseline.is_given:
         raise BaselineError(
             "the model's baseline='given' computes no energy, so that a calculator has none where "

@@ -7,7 +7,7 @@ any particular baseline: a baseline is handed to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,7 +21,13 @@ from ase.formula import Formula
 from ase_knncalc._lib.arguments import finite_numbers, instance
 from ase_knncalc._lib.arrays import AnyArray, FloatArray, IntArray
 from ase_knncalc._lib.threads import one_blas_thread
-from ase_knncalc.baselines import Baseline, NoBaseline, baseline_difference
+from ase_knncalc.baselines import (
+    Baseline,
+    NoBaseline,
+    SinglePoint,
+    TBLiteBaseline,
+    baseline_difference,
+)
 from ase_knncalc.descriptors import (
     Descriptor,
     FeatureBatch,
@@ -135,6 +141,12 @@ class KNNModel:
                     "energies"
                 )
         return replace(self, baseline=baseline)
+
+    def following(self) -> KNNModel:
+        """The same model with a baseline that follows a trajectory, if it has one that can."""
+        if not isinstance(self.baseline, TBLiteBaseline):
+            return self
+        return replace(self, baseline=self.baseline.following())
 
     def append(self, data: Any, **options: Any) -> KNNModel:
         """The model with further labelled structures; metric and trend stay as they are.
@@ -308,21 +320,26 @@ class KNNModel:
         baseline_energy: float | None = None,
         forces: bool = False,
         forces_std: bool = False,
+        properties: Collection[str] = (),
     ) -> Prediction:
-        """:meth:`predict` of one structure."""
+        """:meth:`predict` of one structure; ``properties`` are those of the baseline to add."""
         forces = forces or forces_std
         total, spin = self.state(atoms, charge, multiplicity)
-        baseline_forces = None
-        if self.baseline is not None and (baseline_energy is None or forces):
-            if forces:
-                computed, baseline_forces = self.baseline.energy_and_forces(atoms, total, spin)
-                baseline_energy = computed if baseline_energy is None else baseline_energy
-            else:
-                baseline_energy = self.baseline.energy(atoms, total, spin)
+        point = SinglePoint(np.nan)
+        if self.baseline is not None and (baseline_energy is None or forces or properties):
+            wanted = {*properties, *(("forces",) if forces else ())}
+            point = self.baseline.single_point(atoms, total, spin, wanted)
+            baseline_energy = point.energy if baseline_energy is None else baseline_energy
         correction = self.correct(
             atoms.numbers, atoms.positions, total, forces=forces, forces_std=forces_std
         )
-        return replace(correction, baseline_energy=baseline_energy, baseline_forces=baseline_forces)
+        return replace(
+            correction,
+            baseline_energy=baseline_energy,
+            baseline_forces=point.forces if forces else None,
+            baseline_charges=point.charges,
+            baseline_dipole=point.dipole,
+        )
 
     def correct(
         self,

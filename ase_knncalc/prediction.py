@@ -63,6 +63,10 @@ class Prediction:
     forces_std : ndarray, shape (n_atoms,), or None
         Calibrated standard deviation of each Cartesian component of an atom's force, eV/Å, when
         asked for.
+    baseline_charges : ndarray, shape (n_atoms,), or None
+        The baseline's partial charges, e, where it was run and gave them.
+    baseline_dipole : ndarray, shape (3,), or None
+        The baseline's dipole, e Å, likewise.
     """
 
     delta: float
@@ -76,6 +80,8 @@ class Prediction:
     delta_forces: FloatArray | None = None
     baseline_forces: FloatArray | None = None
     forces_std: FloatArray | None = None
+    baseline_charges: FloatArray | None = None
+    baseline_dipole: FloatArray | None = None
 
     @property
     def energy(self) -> float:
@@ -100,6 +106,11 @@ class Prediction:
             return None
         return self.baseline_forces + self.delta_forces
 
+    @property
+    def dipole(self) -> FloatArray | None:
+        """Dipole in e Å, shape (3,): the baseline's, as nothing corrects it; None if unknown."""
+        return self.baseline_dipole
+
     def energy_interval(self, coverage: float = 0.9) -> tuple[float, float]:
         """Lower and upper bound (eV) that hold the reference energy with the given probability.
 
@@ -123,8 +134,8 @@ class Predictions:
     neighbors : list of list of Neighbor
     baseline_energy : ndarray, shape (n,), or None
         eV; None where no baseline was at hand.
-    delta_forces, baseline_forces, forces_std : list of ndarray, or None
-        One array a structure, when asked for.
+    delta_forces, baseline_forces, forces_std, baseline_charges, baseline_dipole : list, or None
+        One array a structure, as of a :class:`Prediction`.
     """
 
     delta: FloatArray
@@ -138,6 +149,8 @@ class Predictions:
     delta_forces: list[FloatArray] | None = None
     baseline_forces: list[FloatArray] | None = None
     forces_std: list[FloatArray] | None = None
+    baseline_charges: list[FloatArray] | None = None
+    baseline_dipole: list[FloatArray] | None = None
 
     @property
     def outside(self) -> BoolArray:
@@ -205,8 +218,41 @@ class Predictions:
         return (self[i] for i in range(len(self)))
 
 
+# What MACE, apax and FLARE call the errors of their committees and processes: the results of a
+# calculator give them under these names too, but list each once.
+OTHER_NAMES = {
+    "energy_var": "energy_std",
+    "energy_uncertainty": "energy_std",
+    "forces_var": "forces_std",
+    "forces_uncertainty": "forces_std",
+    "stds": "forces_std",
+}
+
+
+class Results(dict[str, Any]):
+    """Results of a calculator, which answers to :data:`OTHER_NAMES` as well.
+
+    ``energy_uncertainty`` is ``energy_std`` (eV) and ``energy_var`` its square; where
+    ``forces_std`` is known, ``forces_uncertainty`` and ``stds`` (eV/Å) and ``forces_var``, their
+    square, have shape (n_atoms, 3).
+    """
+
+    def __missing__(self, name: str) -> Any:
+        own = OTHER_NAMES.get(name)
+        if own is None or own not in self:
+            raise KeyError(name)
+        std = self[own]
+        if own == "forces_std":
+            std = np.repeat(std[:, None], 3, axis=1)
+        return std**2 if name.endswith("_var") else std
+
+
 _NUMBERS = ("delta", "trend", "knn", "energy_std", "novelty", "baseline_energy")
-_COLUMNS = (*_NUMBERS, "neighbors", "delta_forces", "baseline_forces", "forces_std")
+_COLUMNS = (
+    *_NUMBERS,
+    "neighbors",
+    *("delta_forces", "baseline_forces", "forces_std", "baseline_charges", "baseline_dipole"),
+)
 
 _Energy = TypeVar("_Energy", float, FloatArray)
 

@@ -78,7 +78,6 @@ def test_extras_by_name(calculator, trimer, tiny_model) -> None:
     before = calculator.get_property("novelty", trimer)
     trimer.positions *= 1.2
     assert calculator.get_property("novelty", trimer) > before
-    assert "energy_std" in calculator.implemented_properties
     with pytest.raises(PropertyNotImplementedError, match="coverage"):
         KNNCalculator(tiny_model, **QUIET).get_property("energy_interval", trimer)
 
@@ -122,12 +121,17 @@ def test_sum_and_mixture(tiny_model, trimer) -> None:
     std = first.get_property("energy_std", trimer)
     trimer.calc = SumCalculator([first, second])
     assert trimer.get_potential_energy() == pytest.approx(2 * alone)
-    assert trimer.calc.get_property("energy_std", trimer) == pytest.approx(2 * std)
     assert trimer.get_forces().shape == (9, 3)
-    # Novelties do not add up, so that ASE must not add them.
-    assert "novelty" not in trimer.calc.implemented_properties
     trimer.calc = MixedCalculator(first, second, 0.25, 0.75)
     assert trimer.get_potential_energy() == pytest.approx(alone)
+    assert first.get_property("energy_std", trimer) == std
+    # Neither errors nor novelties add up, and weights may be negative: ASE must not add them.
+    trimer.calc = LinearCombinationCalculator([first, second], [1.0, -1.0])
+    assert trimer.get_potential_energy() == pytest.approx(0.0, abs=1e-9)
+    for name in ("energy_std", "energy_var", "novelty"):
+        with pytest.raises(PropertyNotImplementedError):
+            trimer.calc.get_property(name, trimer)
+    assert not {"energy_std", "energy_var", "novelty"} & set(trimer.calc.results)
 
 
 # ------------------------------------------------------------------------------ files, snapshots

@@ -14,9 +14,11 @@ from ase.calculators.calculator import BaseCalculator, all_properties
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from ase_knncalc._lib.arguments import instance
+from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc.charges import stated_copy
 from ase_knncalc.data.own import PREDICTED
 from ase_knncalc.errors import SettingsError
+from ase_knncalc.model import KNNModel
 from ase_knncalc.prediction import Prediction
 
 _SCALARS = ("energy_std", "novelty", "baseline_energy", "delta")
@@ -106,6 +108,44 @@ def _mark(atoms: Atoms, origin: dict[str, Any], energy: float) -> None:
     if multiplicity > 1 and not atoms.has("initial_magmoms"):
         moment = (multiplicity - 1) / len(atoms)
         atoms.set_initial_magnetic_moments(np.full(len(atoms), moment))
+
+
+# Å. Far enough for the convergence of the baseline, near enough for what is harmonic.
+_STEP = 0.01
+
+
+def hessian(
+    model: KNNModel, atoms: Atoms, charge: int | None = None, multiplicity: int | None = None
+) -> FloatArray:
+    """Second derivatives of the energy, eV/Å², shape (3 n_atoms, 3 n_atoms), symmetric.
+
+    Central differences of the forces at steps of 0.01 Å.
+
+    Parameters
+    ----------
+    model
+        With a baseline and forces.
+    atoms
+        Not changed.
+    charge, multiplicity
+        By default the structure's own.
+
+    Raises
+    ------
+    StructureError
+        If the model does not cover the structure; BaselineError if the baseline fails,
+        SettingsError if the model has no forces.
+    """
+    moved = stated_copy(atoms)
+    found: FloatArray = np.zeros((3 * len(atoms),) * 2)
+    for i in range(len(found)):
+        for side in (-_STEP, _STEP):
+            moved.positions = atoms.positions
+            moved.positions.flat[i] += side
+            forces = model.predict_one(moved, charge, multiplicity, forces=True).forces
+            assert forces is not None
+            found[i] -= forces.ravel() / (2 * side)
+    return np.asarray((found + found.T) / 2.0)
 
 
 def annotate(

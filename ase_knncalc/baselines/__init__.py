@@ -1,7 +1,8 @@
 """Baseline methods: the cheap energy that the model corrects.
 
 Everything that can serve as ``E_base`` follows one protocol, :class:`Baseline`: GFN1-xTB or
-GFN2-xTB from either of two libraries, any ASE calculator, or nothing. Charge and multiplicity are
+GFN2-xTB from either of two libraries, xTB with parameters of one's own, any ASE calculator, or
+nothing. Charge and multiplicity are
 always passed explicitly; :func:`ase_knncalc.structure.resolve_charge` finds them.
 
 **Deterministic to the bit.** Each call builds fresh objects (a restart from earlier orbitals
@@ -18,8 +19,10 @@ since the thread limit, and state inside the Fortran libraries, belong to the pr
 from __future__ import annotations
 
 from ase_knncalc.baselines.ase_calculator import ASEBaseline, ChargeVia
-from ase_knncalc.baselines.base import Baseline, GivenBaseline, NoBaseline
+from ase_knncalc.baselines.base import Baseline, GivenBaseline, NoBaseline, SinglePoint
 from ase_knncalc.baselines.factory import baseline_difference, baseline_of, make_baseline
+from ase_knncalc.baselines.named import NamedBaseline
+from ase_knncalc.baselines.parameters import ParameterBaseline
 from ase_knncalc.baselines.xtb import LIBRARIES, METHODS, TBLiteBaseline, XTBBaseline
 
 __all__ = [
@@ -29,7 +32,10 @@ __all__ = [
     "Baseline",
     "ChargeVia",
     "GivenBaseline",
+    "NamedBaseline",
     "NoBaseline",
+    "ParameterBaseline",
+    "SinglePoint",
     "TBLiteBaseline",
     "XTBBaseline",
     "baseline_difference",

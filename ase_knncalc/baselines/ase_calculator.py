@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ from ase import Atoms
 from ase import __version__ as ase_version
 
 from ase_knncalc._lib.arguments import checked
-from ase_knncalc.baselines.base import require_finite
+from ase_knncalc.baselines.base import SinglePoint, require_finite
 from ase_knncalc.errors import BaselineError, SettingsError
 from ase_knncalc.structure import Label
 
@@ -85,19 +85,43 @@ class ASEBaseline:
         self, atoms: Atoms, charge: int, multiplicity: int
     ) -> tuple[float, np.ndarray]:
         """Energy in eV and forces of shape (n_atoms, 3) in eV/Å; errors as for :meth:`energy`."""
-        with self._prepared(atoms, charge, multiplicity) as copy:
-            # Forces first: many programs then give both in one run.
-            forces = np.array(copy.get_forces(apply_constraint=False), dtype=float)
-            energy = float(copy.get_potential_energy())
+        point = self.single_point(atoms, charge, multiplicity, ("forces",))
+        assert point.forces is not None
+        return point.energy, point.forces
+
+    @property
+    def properties(self) -> tuple[str, ...]:
+        """``"charges"`` and ``"dipole"``, where the calculator says that it has them."""
+        known = getattr(self.calculator, "implemented_properties", ())
+        return tuple(name for name in ("charges", "dipole") if name in known)
+
+    def single_point(
+        self, atoms: Atoms, charge: int, multiplicity: int, wanted: Collection[str] = ()
+    ) -> SinglePoint:
+        """Energy and what is wanted besides; errors as for :meth:`energy`."""
+        found = {}
         label = Label(atoms)
-        if forces.shape != (len(atoms), 3):
-            raise BaselineError(
-                f"{self.method} (ase) returned forces of shape {forces.shape} for {label}; "
-                f"expected {(len(atoms), 3)}"
-            )
+        with self._prepared(atoms, charge, multiplicity) as copy:
+            # The energy last: many programs then give all in one run.
+            ask: dict[str, Callable[[], Any]] = {
+                "forces": lambda: copy.get_forces(apply_constraint=False),
+                "charges": copy.get_charges,
+                "dipole": copy.get_dipole_moment,
+            }
+            for name in ("forces", *self.properties):
+                if name in wanted:
+                    found[name] = np.array(ask[name](), dtype=float)
+            energy = float(copy.get_potential_energy())
+        shapes = {"forces": (len(atoms), 3), "charges": (len(atoms),), "dipole": (3,)}
+        for name, values in found.items():
+            if values.shape != shapes[name]:
+                raise BaselineError(
+                    f"{self.method} (ase) returned {name} of shape {values.shape} for {label}; "
+                    f"expected {shapes[name]}"
+                )
+            require_finite(values, name, self, label)
         require_finite(energy, "energy", self, label)
-        require_finite(forces, "forces", self, label)
-        return energy, forces
+        return SinglePoint(energy, **found)
 
     def spec(self) -> dict[str, str]:
         """Method, library, version of ASE, and the calculator's parameters as JSON."""

@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar, NoReturn, Protocol, runtime_checkable
 
 import numpy as np
 from ase import Atoms
 
+from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc.errors import BaselineError
 from ase_knncalc.structure import structure_label
+
+
+@dataclass(frozen=True)
+class SinglePoint:
+    """What one calculation of a baseline gives.
+
+    Attributes
+    ----------
+    energy : float
+        eV.
+    forces : ndarray, shape (n_atoms, 3), or None
+        eV/Å.
+    charges : ndarray, shape (n_atoms,), or None
+        Partial charges, e.
+    dipole : ndarray, shape (3,), or None
+        e Å; of an ion about the origin of the coordinates.
+    """
+
+    energy: float
+    forces: FloatArray | None = None
+    charges: FloatArray | None = None
+    dipole: FloatArray | None = None
 
 
 @runtime_checkable
@@ -40,6 +64,10 @@ class Baseline(Protocol):
         put to the test.
         """
 
+    @property
+    def properties(self) -> tuple[str, ...]:
+        """What :meth:`single_point` gives of ``"charges"`` and ``"dipole"``."""
+
     def energy(self, atoms: Atoms, charge: int, multiplicity: int) -> float:
         """Energy in eV at a total charge in e and a multiplicity 2S + 1; raises BaselineError."""
 
@@ -47,6 +75,15 @@ class Baseline(Protocol):
         self, atoms: Atoms, charge: int, multiplicity: int
     ) -> tuple[float, np.ndarray]:
         """Energy in eV and forces of shape (n_atoms, 3) in eV/Å; BaselineError likewise."""
+
+    def single_point(
+        self, atoms: Atoms, charge: int, multiplicity: int, wanted: Collection[str] = ()
+    ) -> SinglePoint:
+        """One calculation; BaselineError likewise.
+
+        Besides the energy it holds what is ``wanted`` of ``"forces"`` and :attr:`properties`, and
+        whatever else costs nothing.
+        """
 
     def spec(self) -> dict[str, str]:
         """Description in plain strings: method, library, version, and all settings.
@@ -64,6 +101,7 @@ class NoBaseline:
     is_none: ClassVar[bool] = True
     is_given: ClassVar[bool] = False
     is_repeatable: ClassVar[bool] = False
+    properties: ClassVar[tuple[str, ...]] = ()
 
     def energy(self, atoms: Atoms, charge: int, multiplicity: int) -> float:
         """Zero."""
@@ -74,6 +112,12 @@ class NoBaseline:
     ) -> tuple[float, np.ndarray]:
         """Zero, and zeros of shape (n_atoms, 3)."""
         return 0.0, np.zeros((len(atoms), 3))
+
+    def single_point(
+        self, atoms: Atoms, charge: int, multiplicity: int, wanted: Collection[str] = ()
+    ) -> SinglePoint:
+        """Zero, and zeros of shape (n_atoms, 3)."""
+        return SinglePoint(*self.energy_and_forces(atoms, charge, multiplicity))
 
     def spec(self) -> dict[str, str]:
         """Method and library, both ``"none"``."""
@@ -95,6 +139,7 @@ class GivenBaseline:
     is_none: ClassVar[bool] = False
     is_given: ClassVar[bool] = True
     is_repeatable: ClassVar[bool] = False
+    properties: ClassVar[tuple[str, ...]] = ()
 
     def energy(self, atoms: Atoms, charge: int, multiplicity: int) -> NoReturn:
         """Raises :class:`BaselineError`, always."""
@@ -113,6 +158,14 @@ class GivenBaseline:
             "for a prediction, add model.correct(numbers, positions, charge, "
             "forces=True).delta_forces to them"
         )
+
+    def single_point(
+        self, atoms: Atoms, charge: int, multiplicity: int, wanted: Collection[str] = ()
+    ) -> NoReturn:
+        """Raises :class:`BaselineError`, always."""
+        if "forces" in wanted:
+            self.energy_and_forces(atoms, charge, multiplicity)
+        self.energy(atoms, charge, multiplicity)
 
     def spec(self) -> dict[str, str]:
         """Method and library, both ``"given"``."""

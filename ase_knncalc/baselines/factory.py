@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from ase import Atoms
 
 from ase_knncalc.baselines.ase_calculator import ASEBaseline
 from ase_knncalc.baselines.base import Baseline, GivenBaseline, NoBaseline
+from ase_knncalc.baselines.named import NamedBaseline, registered
+from ase_knncalc.baselines.parameters import PUBLISHED, ParameterBaseline
 from ase_knncalc.baselines.xtb import (
     LIBRARIES,
     METHODS,
@@ -31,9 +34,13 @@ def make_baseline(spec: Any = "auto", method: str = "GFN1-xTB") -> Baseline:
         - ``"GFN1-xTB"``, ``"GFN2-xTB"`` (also ``"gfn1"``, ``"gfn2_xtb"``, …): that method, any
           library.
         - ``"tblite"``, ``"xtb"``: that library, with ``method``; ``"tblite:GFN2-xTB"``: both.
+          ``"tblite:/path/param.toml"``: GFN-xTB with the parameters of that file, see
+          :func:`~ase_knncalc.baselines.parameters.read_parameters`.
           Settings may follow each of these: ``"GFN1-xTB,max_iterations=1000,accuracy=0.1"``.
         - ``"none"`` or None: :class:`NoBaseline`; ``"given"``: :class:`GivenBaseline`.
         - a dict as :meth:`Baseline.spec` returns it; its version is not compared.
+        - a name that an installed package registers, with options as in ``"mace,model=small"``:
+          :class:`NamedBaseline`.
         - an ASE calculator: :class:`ASEBaseline` of it; a baseline: returned as it is.
     method : str, default "GFN1-xTB"
         Used where ``spec`` names none; ``"none"`` with ``"auto"`` is :class:`NoBaseline`.
@@ -65,6 +72,9 @@ def make_baseline(spec: Any = "auto", method: str = "GFN1-xTB") -> Baseline:
 
 def _from_name(spec: str, method: str) -> Baseline:
     spec, *settings = (part.strip() for part in spec.split(","))
+    if spec in registered():
+        pairs = (text.partition("=") for text in settings)
+        return NamedBaseline(spec, {k.strip(): _number(v.strip()) for k, _, v in pairs})
     baseline = _named(spec, method)
     if not settings:
         return baseline
@@ -84,6 +94,8 @@ def _named(spec: str, method: str) -> Baseline:
         return _BARE[library]()
     if canonical_method(spec) is not None:
         library, named = "auto", spec
+    if library == "tblite" and canonical_method(named) is None and named:
+        return _of_parameters(named)
     if library not in ("auto", *LIBRARIES) or (":" in spec and not named):
         raise _unknown(spec)
     if not named and library == "auto" and method == "none":
@@ -104,10 +116,27 @@ def _named(spec: str, method: str) -> Baseline:
     return _CLASSES[library](chosen)
 
 
+def _of_parameters(named: str) -> Baseline:
+    published = PUBLISHED.get(named.lower())
+    if published:
+        raise SettingsError(
+            f"the parameters of {named} do not come with this package. {published}; download it "
+            "and say where it is: baseline='tblite:/path/param_gfn1-xtb.txt' (--baseline)"
+        )
+    if Path(named).suffix.lower() not in (".toml", ".json", ".txt"):
+        raise SettingsError(
+            f"unknown method {named!r} of tblite; expected {', '.join(METHODS)}, or a file of "
+            "parameters (.toml, .json, .txt)"
+        )
+    return ParameterBaseline.of_file(named)
+
+
 def _from_dict(spec: dict[str, Any]) -> Baseline:
     library = spec.get("library")
     if library in _BARE:
         return _BARE[library]()
+    if library == NamedBaseline.library:
+        return NamedBaseline(spec["method"], json.loads(spec.get("options", "{}")))
     if library == "ase":
         raise BaselineError(
             f"the baseline is the ASE calculator {spec.get('method', '?')}, which cannot be made "
@@ -115,8 +144,13 @@ def _from_dict(spec: dict[str, Any]) -> Baseline:
         )
     if library not in LIBRARIES or "method" not in spec:
         raise _unknown(spec)
-    settings = {k: _number(v) for k, v in spec.items() if k not in ("library", "version")}
-    return _CLASSES[library].from_dict(settings, f"baseline {library}")
+    settings = {
+        k: v if k == "parameters" else _number(v)
+        for k, v in spec.items()
+        if k not in ("library", "version")
+    }
+    kind = ParameterBaseline if "parameters" in settings else _CLASSES[library]
+    return kind.from_dict(settings, f"baseline {library}")
 
 
 def _number(value: Any) -> Any:
@@ -145,7 +179,7 @@ def baseline_of(spec: dict[str, Any]) -> Baseline:
     if not spec:
         return NoBaseline()
     library = spec.get("library")
-    if library in LIBRARIES:
+    if library in LIBRARIES and "parameters" not in spec:
         installed = installed_libraries()
         if library not in installed and installed:
             spec = {**spec, "library": installed[0]}
@@ -153,7 +187,7 @@ def baseline_of(spec: dict[str, Any]) -> Baseline:
 
 
 # Settings that change energies by more than a calculation is converged to.
-_DECISIVE = ("electronic_temperature", "charge_via", "parameters")
+_DECISIVE = ("electronic_temperature", "charge_via", "parameters", "options")
 
 
 def baseline_difference(expected: dict[str, Any], have: Baseline) -> str:
@@ -187,7 +221,9 @@ def _unknown(spec: Any) -> SettingsError:
     return SettingsError(
         f"unknown baseline {spec!r}; expected 'auto', 'none', 'given', a method "
         f"({', '.join(METHODS)}), a library ({', '.join(LIBRARIES)}), both as "
-        "'tblite:GFN2-xTB', "
+        "'tblite:GFN2-xTB', parameters as 'tblite:/path/param.toml', "
         "both with settings, 'GFN1-xTB,max_iterations=1000', "
+        "a calculator that an installed package registers "
+        f"({', '.join(sorted(registered())) or 'none is'}), "
         "an ASE calculator object, or a dict from Baseline.spec()"
     )

@@ -7,8 +7,9 @@ import importlib.metadata
 import math
 import os
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
 from annotated_types import Ge, Le
@@ -17,8 +18,9 @@ from ase.data import chemical_symbols
 from ase.units import Bohr, Hartree, kB
 
 from ase_knncalc._lib.arguments import Settings
+from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc._lib.threads import alone_on_one_thread
-from ase_knncalc.baselines.base import require_finite
+from ase_knncalc.baselines.base import SinglePoint, require_finite
 from ase_knncalc.errors import BaselineError, SettingsError
 from ase_knncalc.structure import Label, check_electrons, check_structure
 
@@ -28,6 +30,15 @@ METHODS = ("GFN1-xTB", "GFN2-xTB")
 LIBRARIES = ("tblite", "xtb")
 
 _MAX_Z = 86  # radon
+
+
+class _Numbers(NamedTuple):
+    """What the libraries give, in atomic units: (n_atoms, 3), (n_atoms,) and (3,) after energy."""
+
+    energy: float
+    gradient: FloatArray
+    charges: FloatArray
+    dipole: FloatArray
 
 
 @dataclass(frozen=True)
@@ -63,16 +74,20 @@ class _XTBFamily(Settings):
     is_none: ClassVar[bool] = False
     is_given: ClassVar[bool] = False
     is_repeatable: ClassVar[bool] = True
+    properties: ClassVar[tuple[str, ...]] = ("charges", "dipole")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "method", self._canonical())
+        _require_installed(self.library)
+
+    def _canonical(self) -> str:
         canonical = canonical_method(self.method)
         if canonical is None:
             raise SettingsError(
                 f"unknown xTB method {self.method!r}; expected one of {', '.join(METHODS)}"
             )
-        object.__setattr__(self, "method", canonical)
-        _require_installed(self.library)
+        return canonical
 
     def energy(self, atoms: Atoms, charge: int, multiplicity: int) -> float:
         """Energy in eV.
@@ -84,15 +99,23 @@ class _XTBFamily(Settings):
         StructureError
             If no method could compute it; ChargeError if charge and multiplicity do not fit.
         """
-        return self._run(atoms, charge, multiplicity)[0]
+        return self._run(atoms, charge, multiplicity).energy
 
     def energy_and_forces(
         self, atoms: Atoms, charge: int, multiplicity: int
     ) -> tuple[float, np.ndarray]:
         """Energy in eV and forces of shape (n_atoms, 3) in eV/Å; errors as for :meth:`energy`."""
-        energy, forces = self._run(atoms, charge, multiplicity)
-        require_finite(forces, "forces", self, Label(atoms))
-        return energy, forces
+        point = self.single_point(atoms, charge, multiplicity)
+        assert point.forces is not None
+        return point.energy, point.forces
+
+    def single_point(
+        self, atoms: Atoms, charge: int, multiplicity: int, wanted: Collection[str] = ()
+    ) -> SinglePoint:
+        """All that one calculation gives, whatever is wanted; errors as for :meth:`energy`."""
+        point = self._run(atoms, charge, multiplicity)
+        require_finite(point.forces, "forces", self, Label(atoms))
+        return point
 
     def spec(self) -> dict[str, str]:
         """Method, library, its version, and the settings, all as strings."""
@@ -105,14 +128,14 @@ class _XTBFamily(Settings):
             "electronic_temperature": repr(self.electronic_temperature),
         }
 
-    def _run(self, atoms: Atoms, charge: int, multiplicity: int) -> tuple[float, np.ndarray]:
+    def _run(self, atoms: Atoms, charge: int, multiplicity: int) -> SinglePoint:
         check_structure(atoms)
         check_electrons(atoms, charge, multiplicity)
         label = Label(atoms)
         self._check_covered(atoms, charge, multiplicity, label)
         with alone_on_one_thread(f"{self.library}.interface"):
             try:
-                energy, gradient = self._single_point(
+                found = self._single_point(
                     atoms.numbers, atoms.positions / Bohr, charge, multiplicity - 1
                 )
             except BaselineError:
@@ -133,13 +156,14 @@ class _XTBFamily(Settings):
                     f"{self.method} ({self.library}) failed for {label} with charge {charge:+d}, "
                     f"multiplicity {multiplicity}: {reason}; {hint}"
                 ) from error
-        require_finite(energy, "energy", self, label)
-        return energy * Hartree, gradient * (-Hartree / Bohr)
+        require_finite(found.energy, "energy", self, label)
+        forces = found.gradient * (-Hartree / Bohr)
+        return SinglePoint(found.energy * Hartree, forces, found.charges, found.dipole * Bohr)
 
     def _single_point(
         self, numbers: np.ndarray, positions: np.ndarray, charge: int, uhf: int
-    ) -> tuple[float, np.ndarray]:
-        """Energy in Hartree and gradient (n_atoms, 3) in Hartree/Bohr; positions in Bohr."""
+    ) -> _Numbers:
+        """One calculation in atomic units; positions in Bohr."""
         raise NotImplementedError
 
     def _check_covered(self, atoms: Atoms, charge: int, multiplicity: int, label: object) -> None:
@@ -148,14 +172,8 @@ class _XTBFamily(Settings):
         Seen with xtb 6.5.1: a segmentation fault for elements beyond radon, an abort for more
         unpaired electrons than orbitals, and an energy of another state for the wrong parity.
         """
-        numbers = atoms.numbers
-        beyond = sorted({chemical_symbols[z] for z in numbers[numbers > _MAX_Z]})
-        if beyond:
-            raise BaselineError(
-                f"{label}: {self.method} has no parameters for {', '.join(beyond)}; it covers "
-                "H to Rn"
-            )
-        n_valence = int(_VALENCE[numbers].sum()) - charge
+        valence, orbitals = self._shells(atoms.numbers, label)
+        n_valence = valence - charge
         unpaired = multiplicity - 1
         state = f"charge {charge:+d} and multiplicity {multiplicity}"
         if n_valence < 0 or unpaired > n_valence:
@@ -168,11 +186,21 @@ class _XTBFamily(Settings):
                 f"{label}: {self.method} keeps the 4f electrons of lanthanides in the core, so "
                 f"its {n_valence} valence electrons cannot have {state}; this state is not covered"
             )
-        if (n_valence + unpaired) // 2 > int(_ORBITALS[numbers].sum()):
+        if (n_valence + unpaired) // 2 > orbitals:
             raise BaselineError(
                 f"{label}: {state} needs more orbitals than the minimal basis of {self.method} "
                 "has; check charge and multiplicity"
             )
+
+    def _shells(self, numbers: np.ndarray, label: object) -> tuple[int, int]:
+        """Valence electrons of neutral atoms, and orbitals; BaselineError for other elements."""
+        beyond = sorted({chemical_symbols[z] for z in numbers[numbers > _MAX_Z]})
+        if beyond:
+            raise BaselineError(
+                f"{label}: {self.method} has no parameters for {', '.join(beyond)}; it covers "
+                "H to Rn"
+            )
+        return int(_VALENCE[numbers].sum()), int(_ORBITALS[numbers].sum())
 
 
 @dataclass(frozen=True)
@@ -187,26 +215,34 @@ class TBLiteBaseline(_XTBFamily):
 
     def _single_point(
         self, numbers: np.ndarray, positions: np.ndarray, charge: int, uhf: int
-    ) -> tuple[float, np.ndarray]:
+    ) -> _Numbers:
         return _numbers(self._calculator(numbers, positions, charge, uhf).singlepoint())
 
     def _calculator(self, numbers: np.ndarray, positions: np.ndarray, charge: int, uhf: int) -> Any:
         from tblite.interface import Calculator
 
-        calculator = Calculator(self.method, numbers, positions, charge=float(charge), uhf=uhf)
+        method = self._parameters(numbers)
+        calculator = Calculator(method, numbers, positions, charge=float(charge), uhf=uhf)
         calculator.set("verbosity", 0)
         calculator.set("accuracy", self.accuracy)
         calculator.set("max-iter", self.max_iterations)
         calculator.set("temperature", self.electronic_temperature * kB / Hartree)
         return calculator
 
+    def _parameters(self, numbers: np.ndarray) -> str | dict[str, Any]:
+        """What tblite is told to compute these atoms with: a name, or a table of parameters."""
+        return self.method
+
     def following(self) -> FollowingTBLite:
         """The same method for who follows a trajectory."""
         return FollowingTBLite(**{f.name: getattr(self, f.name) for f in fields(self)})
 
 
-def _numbers(result: Any) -> tuple[float, np.ndarray]:
-    return float(result.get("energy")), np.array(result.get("gradient"), dtype=float)
+def _numbers(result: Any) -> _Numbers:
+    names = ("gradient", "charges", "dipole")
+    return _Numbers(
+        float(result.get("energy")), *(np.array(result.get(n), dtype=float) for n in names)
+    )
 
 
 # Å. Structures that differ by more have little of a density in common.
@@ -235,7 +271,7 @@ class FollowingTBLite(TBLiteBaseline):
 
     def _single_point(
         self, numbers: np.ndarray, positions: np.ndarray, charge: int, uhf: int
-    ) -> tuple[float, np.ndarray]:
+    ) -> _Numbers:
         last = self.__dict__["_last"]
         # What fails must not be started from.
         object.__setattr__(self, "_last", None)
@@ -269,7 +305,7 @@ class XTBBaseline(_XTBFamily):
 
     def _single_point(
         self, numbers: np.ndarray, positions: np.ndarray, charge: int, uhf: int
-    ) -> tuple[float, np.ndarray]:
+    ) -> _Numbers:
         from xtb.interface import Calculator, Param
 
         _refuse_parameter_files(self.method)
@@ -281,7 +317,12 @@ class XTBBaseline(_XTBFamily):
         calculator.set_max_iterations(self.max_iterations)
         calculator.set_electronic_temperature(self.electronic_temperature)
         result = calculator.singlepoint()
-        return float(result.get_energy()), result.get_gradient() @ _OBLIQUE
+        return _Numbers(
+            float(result.get_energy()),
+            result.get_gradient() @ _OBLIQUE,
+            np.array(result.get_charges()),
+            result.get_dipole() @ _OBLIQUE,
+        )
 
 
 def canonical_method(name: Any) -> str | None:

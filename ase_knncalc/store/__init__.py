@@ -7,8 +7,17 @@ from ase_knncalc.store.model_file import (
     find_model,
     list_models,
     load_model,
+    model_with_baseline,
     save_model,
     write_model,
 )
 
-__all__ = ["clear_cache", "find_model", "list_models", "load_model", "save_model", "write_model"]
+__all__ = [
+    "clear_cache",
+    "find_model",
+    "list_models",
+    "load_model",
+    "model_with_baseline",
+    "save_model",
+    "write_model",
+]

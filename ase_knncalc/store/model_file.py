@@ -199,6 +199,22 @@ def load_model(
     return model.with_baseline(chosen, allow_other=allow_other_baseline)
 
 
+def model_with_baseline(
+    given: str | os.PathLike[str] | KNNModel, baseline: Any = "auto", allow_other: bool = False
+) -> KNNModel:
+    """A model that is there, or that of a file, with a baseline; arguments as for load_model.
+
+    With ``"auto"`` the baseline that it has stays.
+    """
+    if not isinstance(given, KNNModel):
+        return load_model(given, baseline=baseline, allow_other_baseline=allow_other)
+    if not (isinstance(baseline, str) and baseline == "auto"):
+        return given.with_baseline(make_baseline(baseline), allow_other=allow_other)
+    if given.baseline is not None:
+        return given
+    return given.with_baseline(baseline_of(given.info.baseline))
+
+
 def _read_model(path: Path) -> KNNModel:
     metadata, arrays = read_container(path, "model")
     for array in arrays.values():

@@ -30,6 +30,7 @@ from ase_knncalc.baselines import (
     make_baseline,
 )
 from ase_knncalc.baselines import xtb as xtb_module
+from ase_knncalc.baselines.xtb import _Numbers
 from ase_knncalc.errors import (
     BaselineError,
     ChargeError,
@@ -250,7 +251,8 @@ class TestFailures:
         result = (
             (math.nan, np.zeros((3, 3))) if what == "energy" else (-1.0, np.full((3, 3), np.inf))
         )
-        monkeypatch.setattr(xtb_class, "_single_point", lambda *_: result)
+        numbers = _Numbers(*result, np.zeros(3), np.zeros(3))
+        monkeypatch.setattr(xtb_class, "_single_point", lambda *_: numbers)
         with pytest.raises(BaselineError, match=r"NaN or infinite.*H2O"):
             xtb_class().energy_and_forces(molecule("H2O"), 0, 1)
 

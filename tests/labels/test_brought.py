@@ -9,7 +9,7 @@ from ase.build import molecule
 from helpers.factories import water_clusters
 
 from ase_knncalc import train
-from ase_knncalc.baselines import make_baseline
+from ase_knncalc.baselines import SinglePoint, make_baseline
 from ase_knncalc.errors import BaselineError
 from ase_knncalc.evaluation.report.judged import judge_data
 from ase_knncalc.labels.brought import check_brought, wrong_baselines
@@ -35,6 +35,11 @@ class Counted:
 
     def energy_and_forces(self, atoms, charge, multiplicity):
         return self.energy(atoms, charge, multiplicity), np.zeros((len(atoms), 3))
+
+    properties = ()
+
+    def single_point(self, atoms, charge, multiplicity, wanted=()):
+        return SinglePoint(*self.energy_and_forces(atoms, charge, multiplicity))
 
     def spec(self):
         return {"method": self.method, "library": self.library}
