@@ -262,6 +262,10 @@ def explore(
         Optional[list[Path]],  # noqa: UP045
         typer.Option("--candidates", help="More candidates: files, folders of outputs."),
     ] = None,
+    crest: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option(help="Look for more with CREST, where it is installed (default: yes)."),
+    ] = None,
     temperature: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option("--temperature", "-T", help="K: one, several, or 200:300:10."),
@@ -312,6 +316,7 @@ def explore(
         exclude=None if exclude is None else tuple(exclude),
         model=model,
         candidates=candidates,
+        crest=crest,
         files=None if files is None else tuple(str(f.absolute()) for f in files),
         temperatures=None if temperature is None else ranges("--temperature", temperature),
         treatment=treatment,

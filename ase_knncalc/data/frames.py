@@ -37,7 +37,8 @@ _PICKLE_SUFFIXES = (".pkl", ".pickle")
 
 _KNOWN_FORMATS = (
     "known are .xyz, .extxyz (plain or .gz), .allxyz, .traj, .db and .json of ASE, JKQC .pkl, "
-    "folders of ORCA or Gaussian outputs, and what else ase.io.read knows by name or content"
+    "folders of ORCA or Gaussian outputs or of structures, and what else ase.io.read knows by name "
+    "or content"
 )
 
 
@@ -62,8 +63,9 @@ def iter_frames(
         frame), ``.traj``, ``.db`` and ``.json`` (ASE; key-value pairs and data go to ``info``),
         ``.pkl`` (JKQC, see :func:`~ase_knncalc.data.jkqc.read_jkqc`; its energies arrive in eV), a
         folder of ORCA or Gaussian outputs (``*.out``, ``*.log``, in its subfolders too, in the
-        order of their names) or one of them (its last converged energy with its structure), and
-        what else ``ase.io.iread`` reads.
+        order of their names) or one of them (its last converged energy with its structure), a
+        folder of structures that CREST, ABCluster, xtb or JKCS left, and what else
+        ``ase.io.iread`` reads.
     index
         Frame number, slice, or text of either such as ``"-1"`` or ``"100:200:2"``.
     text_keys

@@ -36,6 +36,7 @@ from ase_knncalc.exploration.chosen import Inputs, lowest_frames, write_inputs
 from ase_knncalc.exploration.compositions import proton_states
 from ase_knncalc.exploration.distinct import distinct_groups, unique_frames
 from ase_knncalc.exploration.pool import (
+    RELAXED,
     fitting,
     given_candidates,
     keep_given,
@@ -169,7 +170,7 @@ def run_steps(
     for atoms in frames:
         atoms.info["composition"] = composition
         atoms.info["name"] = _another(str(atoms.info["name"]), names)
-    relaxed = step(folder / "relaxed.extxyz", lambda: _told(omitted, *relax_frames(
+    relaxed = step(folder / RELAXED, lambda: _told(omitted, *relax_frames(
         frames, engine, optimizer=settings.optimizer, fmax=settings.fmax, steps=settings.steps,
         kept=kept, **parallel)))  # fmt: skip
     _check_model(folder, relaxed, engine)

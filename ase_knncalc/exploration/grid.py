@@ -3,6 +3,7 @@
 ====================  =============================================================================
 ``explore.toml``      the settings: those of a campaign, with a grid as their composition
 ``1am1sa/``, …        a campaign each, see :mod:`ase_knncalc.exploration.campaign`
+``*/failed.txt``      why nothing was found of a composition, which is not tried again
 ``finished.db``       finished calculations of all of them: a molecule is computed once
 ``gibbs.csv``         every structure at every condition; ``gibbs.pkl`` for JKQC
 ``acdc.txt``          ΔH and ΔS of the lowest minimum of each cluster, for cluster dynamics
@@ -30,6 +31,8 @@ from ase_knncalc.exploration.report import GridEntry, write_grid_page
 from ase_knncalc.exploration.settings import ExploreSettings, take_folder
 from ase_knncalc.exploration.thermo import COLUMNS, GibbsTable
 from ase_knncalc.sampling.molecules import composition_of
+
+FAILED = "failed.txt"
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ def explore_grid(
 ) -> ExploredGrid:
     """Explore every composition of a grid, those of few molecules first.
 
-    A composition of which nothing is found does not stop the others.
+    A composition of which nothing is found does not stop the others, and is not tried again while
+    there is a ``failed.txt`` in its folder.
 
     Parameters
     ----------
@@ -108,6 +112,10 @@ def explore_grid(
         if progress:
             print(f"{name}: {number + 1} of {len(each)}", file=sys.stderr)
         one = replace(settings, composition=composition, exclude=())
+        why = folder / name / FAILED
+        if why.exists():
+            failed[name] = f"{why.read_text('utf-8')} (remove {why} to try again)"
+            continue
         try:
             found, table = run_steps(
                 one, folder / name, fit[name], kept=folder / "finished.db", others=False,
@@ -117,6 +125,8 @@ def explore_grid(
             raise
         except KNNCalcError as e:
             failed[name] = str(e)
+            with atomic_write(why, DataError) as handle:
+                handle.write(str(e).encode("utf-8"))
             continue
         entries.append(GridEntry(name, found, table))
     if not entries:

@@ -8,16 +8,28 @@ from typing import Any
 
 from ase import Atoms
 
+from ase_knncalc._lib.parallel import on_cluster, run
+from ase_knncalc._lib.progress import track
 from ase_knncalc.charges import stated_copy
 from ase_knncalc.data import Omission, read_structures, read_usable, write_frames
 from ase_knncalc.errors import ChargeError, KNNCalcError, SettingsError
 from ase_knncalc.exploration.compositions import MOST_STATES
+from ase_knncalc.exploration.relaxation import energy_of
 from ase_knncalc.exploration.settings import ExploreSettings
 from ase_knncalc.sampling import SamplingSettings, sample
+from ase_knncalc.sampling.crest import crest_conformers, find_crest
 from ase_knncalc.sampling.molecules import Ingredient, charge_and_multiplicity, composition_of
 from ase_knncalc.structure import resolve_charge, structure_label
 
 GIVEN = "candidates-given.extxyz"
+
+RELAXED = "relaxed.extxyz"
+
+# End of the names of files of CREST's conformers.
+_CREST = "-crest"
+
+# Molecules of no more have no conformers.
+_FEWEST_ATOMS = 3
 
 _KEPT = ("numbers", "positions", "initial_charges", "initial_magmoms")
 
@@ -92,7 +104,10 @@ def sampled_candidates(
     notes: list[str],
     parallel: dict[str, Any],
 ) -> list[Atoms]:
-    """Structures for each way to place the protons; ``notes`` tells where there are none."""
+    """Structures for each way to place the protons; ``notes`` tells where there are none.
+
+    Once candidates were relaxed, there are those that there were.
+    """
     if not settings.candidates:
         return []
     if len(states) > MOST_STATES:
@@ -100,14 +115,26 @@ def sampled_candidates(
             f"{len(states)} ways to place the protons: only the {MOST_STATES} with the fewest "
             "ions were sampled"
         )
-    found = []
-    for ingredients in states[:MOST_STATES]:
-        found += _sampled(folder, ingredients, settings, notes, parallel)
-    return found
+    states, over = states[:MOST_STATES], (folder / RELAXED).exists()
+    found = {}
+    for ingredients in states:
+        path = _place(folder, ingredients)
+        if path.exists():
+            found[path] = read_structures(path)
+        elif not over:
+            found[path] = _sampled(path, ingredients, settings, notes, parallel)
+    if settings.crest:
+        _add_conformers(folder, found, states, over, notes, parallel)
+    order = [_place(folder, i, end) for end in ("", _CREST) for i in states]
+    return [atoms for path in order for atoms in found.get(path, ())]
+
+
+def _place(folder: Path, ingredients: Sequence[Ingredient], end: str = "") -> Path:
+    return folder / f"candidates-{composition_of(ingredients)}{end}.extxyz"
 
 
 def _sampled(
-    folder: Path,
+    path: Path,
     ingredients: list[Ingredient],
     settings: ExploreSettings,
     notes: list[str],
@@ -116,7 +143,6 @@ def _sampled(
     # A molecule alone has nothing to be arranged.
     alone = sum(i.count for i in ingredients) == 1
     how = SamplingSettings(methods=("packing",) if alone else settings.methods, seed=settings.seed)
-    path = folder / f"candidates-{composition_of(ingredients)}.extxyz"
     runs = path.with_suffix(".runs")
     try:
         found = step(path, lambda: sample(
@@ -130,3 +156,51 @@ def _sampled(
     except KNNCalcError as e:
         notes.append(str(e))
         return []
+
+
+def _add_conformers(
+    folder: Path,
+    found: dict[Path, list[Atoms]],
+    states: Sequence[list[Ingredient]],
+    over: bool,
+    notes: list[str],
+    parallel: dict[str, Any],
+) -> None:
+    """What CREST finds from the lowest sampled structure of each way to place the protons."""
+    jobs: list[tuple[Any, ...]] = []
+    for ingredients in states:
+        frames = found.get(_place(folder, ingredients), [])
+        kept = _place(folder, ingredients, _CREST)
+        if kept.exists():
+            found[kept] = read_structures(kept)
+        elif not over and frames and len(frames[0]) > _FEWEST_ATOMS:
+            lowest = min(frames, key=lambda a: energy_of(a) or 0.0)
+            jobs.append((kept, lowest, sum(i.count for i in ingredients) > 1))
+    if jobs and find_crest() is None:
+        notes.append("CREST is not installed, and none of the candidates are of it")
+        return
+    from joblib import cpu_count
+
+    n_jobs = parallel["n_jobs"]
+    cores = cpu_count() if n_jobs == -1 else n_jobs
+    threads = 1 if on_cluster() else max(1, cores // max(1, len(jobs)))
+    work = ((kept, atoms, cluster, threads) for kept, atoms, cluster in jobs)
+    done = run(_conformers, work, total=len(jobs), n_jobs=n_jobs, ordered=False)
+    for kept, conformers, reason in track(done, total=len(jobs), text="CREST",
+                                          show=parallel["progress"]):  # fmt: skip
+        if reason:
+            notes.append(f"{kept.stem.removeprefix('candidates-')}: {reason}")
+            continue
+        for number, atoms in enumerate(conformers):
+            atoms.info["name"] = f"{kept.stem.removeprefix('candidates-')}-{number}"
+        write_frames(kept, conformers)
+        found[kept] = read_structures(kept)
+
+
+def _conformers(
+    kept: Path, start: Atoms, cluster: bool, threads: int
+) -> tuple[Path, list[Atoms], str]:
+    try:
+        return kept, crest_conformers(start, cluster=cluster, threads=threads), ""
+    except KNNCalcError as e:
+        return kept, [], str(e)

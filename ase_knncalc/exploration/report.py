@@ -130,12 +130,12 @@ def _grid_line(entry: GridEntry, first: Mapping[str, Any], lowest: Atoms) -> str
 
 
 def _grid_notes(entries: Sequence[GridEntry]) -> list[str]:
-    return [
-        f"{entry.name}: {text}"
-        for entry in entries
-        for text in [*entry.found.notes, *(f"{o.name}: {o.reason}" for o in entry.found.omitted)]
-        if not text.startswith("no acdc.txt")
-    ]
+    told: dict[str, str] = {}
+    for entry in entries:
+        for text in [*entry.found.notes, *(f"{o.name}: {o.reason}" for o in entry.found.omitted)]:
+            if not text.startswith("no acdc.txt"):
+                told.setdefault(text, f"{entry.name}: {text}")  # what holds for all is told once
+    return list(told.values())
 
 
 def write_page(

@@ -50,6 +50,9 @@ class ExploreSettings(Settings):
         More candidates, of any format that ``knncalc relax`` reads.
     protonation
         Whether ions are tried, too: acids that have given a proton to a base.
+    crest
+        Whether to look for more with CREST, where it is installed
+        (:func:`~ase_knncalc.sampling.crest.crest_conformers`).
     methods, engine, seed
         Of the sampling, see :class:`~ase_knncalc.sampling.SamplingSettings` and
         :func:`~ase_knncalc.sampling.engines.make_engine`.
@@ -73,6 +76,7 @@ class ExploreSettings(Settings):
     candidates: Whole = 100
     files: tuple[str, ...] = ()
     protonation: bool = True
+    crest: bool = True
     methods: Several[Annotated[str, OneOf(METHODS)]] = ("packing", "basin-hopping")
     engine: str = "auto"
     seed: Seed = 0

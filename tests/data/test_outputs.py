@@ -8,7 +8,14 @@ from ase import Atoms
 from ase.build import molecule
 from ase.units import Bohr, Hartree
 
-from ase_knncalc.data import KeyMap, iter_frames, read_dataset
+from ase_knncalc.data import (
+    KeyMap,
+    iter_frames,
+    read_dataset,
+    read_structures,
+    read_usable,
+    write_frames,
+)
 from ase_knncalc.errors import DataError
 
 WATER = molecule("H2O")
@@ -241,3 +248,60 @@ def test_bad_outputs_in_a_folder_are_named(tmp_path) -> None:
     dataset = read_dataset(tmp_path, keys=ENERGY)
     assert dataset.names == ["good"]
     assert {o.source for o in dataset.omitted} == {"cut.log", "other.log", "dead.out"}
+
+
+def xyz(comment: str, shift: float = 0.0) -> str:
+    """Water as programs that search for structures write it."""
+    rows = (f" {s}   {x + shift:14.8f}{y:14.8f}{z:14.8f}" for s, (x, y, z) in
+            zip(WATER.symbols, WATER.positions, strict=True))  # fmt: skip
+    return "\n".join(["  3", comment, *rows, ""])
+
+
+def names(folder) -> list[str]:
+    return [a.info["name"] for a in read_structures(folder)]
+
+
+def test_a_folder_of_crest_is_its_conformers(tmp_path) -> None:
+    (tmp_path / "crest_conformers.xyz").write_text(
+        xyz("        -5.76877105") + xyz("        -5.76800000", 0.5)
+    )
+    for name in ("crest_best.xyz", "crest_rotamers.xyz", "cregen_0.xyz", "struc.xyz"):
+        (tmp_path / name).write_text(xyz("        -5.76877105"))
+    (tmp_path / "crest.out").write_text("  CREST terminated normally.\n")
+    first, second = read_structures(tmp_path)
+    assert (first.info["name"], second.info["name"]) == ("crest_conformers-0", "crest_conformers-1")
+    assert second.info["source"] == "crest_conformers.xyz#1"
+    np.testing.assert_allclose(second.positions - first.positions, [[0.5, 0, 0]] * 3, atol=1e-8)
+
+
+def test_a_folder_of_abcluster_or_xtb_is_its_structures(tmp_path) -> None:
+    """ABCluster's by number; JKCS has logs of its own beside them, and pickles once it is done."""
+    for number in (0, 2, 10, 1):
+        (tmp_path / f"{number}.xyz").write_text(xyz(f"    -{number}.5"))
+        (tmp_path / f"{number}.gjf").write_text("#")
+    (tmp_path / "abc.out").write_text("ABCluster\n")
+    assert names(tmp_path) == ["0", "1", "2", "10"]
+    for number in (0, 1, 2, 10):
+        (tmp_path / f"{number}.log").write_text(f"ABC\nABC energy: -{number}.5\n")
+    (tmp_path / "2.xyz").write_text("3\n\nO 0 0\n")
+    found, omitted = read_usable(tmp_path)
+    assert [a.info["name"] for a in found] == ["0", "1", "10"]
+    assert [o.name for o in omitted] == ["2"]
+    done = tmp_path / "done"
+    done.mkdir()
+    write_frames(done / "collectionABC.pkl", found)
+    assert names(done) == ["0", "1", "10"]
+
+
+def test_outputs_come_before_the_structures_beside_them(tmp_path) -> None:
+    (tmp_path / "a.log").write_text(
+        HEAD + g_state(0, 1) + g_geometry(WATER) + g_scf(-76.4) + NORMAL
+    )
+    for name in ("a.xyz", "a_trj.xyz"):
+        (tmp_path / name).write_text(xyz("Coordinates"))
+    assert names(tmp_path) == ["a"]
+    assert read_structures(tmp_path)[0].info["source"] == "a.log"
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(DataError, match=r"nor structures \(\*\.xyz, \*\.pkl\)"):
+        read_structures(empty)

@@ -97,6 +97,7 @@ def test_a_grid_goes_on_after_a_kill(tmp_path, settings) -> None:
     done_again = knncalc("explore", "-o", "grid", "-q", "-j", 1, "--json", cwd=tmp_path)
     assert list(json.loads(done_again.stdout)["found"]) == ["1am", "1w", "2w"]
     assert "1am1w: there is no candidate" in done_again.stderr
+    assert "failed.txt to try again" in done_again.stderr
 
 
 def test_a_grid_of_nothing_is_told(tmp_path, settings) -> None:
