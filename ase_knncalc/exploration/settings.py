@@ -46,6 +46,9 @@ class ExploreSettings(Settings):
         Name or file.
     candidates
         Structures to sample of each way to place the protons; 0 samples none.
+    patience
+        Runs of the sampling in a row that find nothing new, after which there are no more: small
+        clusters have few minima.
     files
         More candidates, of any format that ``knncalc relax`` reads.
     protonation
@@ -74,6 +77,7 @@ class ExploreSettings(Settings):
     exclude: tuple[str, ...] = ()
     model: str = DEFAULT_MODEL
     candidates: Whole = 100
+    patience: Count = 10
     files: tuple[str, ...] = ()
     protonation: bool = True
     crest: bool = True

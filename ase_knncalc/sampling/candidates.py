@@ -123,7 +123,8 @@ def sample(
         With ``name``, ``composition``, ``charge``, ``multiplicity``, ``energy`` (of the engine, eV)
         and ``sampled_by`` in ``info``, ``relaxed`` and ``fmax`` where they were relaxed, and of a
         model as engine ``energy_std`` (eV), ``novelty`` and ``outside`` (novelty above 1); fewer
-        than ``n`` if no more were found in ``settings.attempts`` times the runs needed.
+        than ``n`` if no more were found in ``settings.attempts`` times the runs needed, or in
+        ``settings.patience`` runs.
 
     Warns
     -----
@@ -153,10 +154,12 @@ def sample(
     model = engine_model(engine)
     done = [] if kept is None else kept.outcomes
     upcoming = chain(done, _outcomes(ingredients, engine, settings, range(len(done), runs), n_jobs))
+    idle = 0
     for run, outcome in enumerate(track(upcoming, total=None, text="sampling", show=progress)):
         if kept is not None and run >= len(done):
             kept.add(outcome)
         tally.count(outcome)
+        before = len(distinct.frames)
         for atoms in outcome.frames:
             atoms.info.update(
                 name=f"{composition}-{run}-{len(distinct.frames)}",
@@ -167,7 +170,8 @@ def sample(
                 atoms.info[PREDICTED] = atoms.info["energy"]
             if len(distinct.frames) < n:
                 distinct.add(atoms)
-        if len(distinct.frames) >= n:
+        idle = 0 if len(distinct.frames) > before else idle + 1
+        if len(distinct.frames) >= n or idle == settings.patience:
             break
     problem = tally.problem()
     if not distinct.frames:

@@ -40,6 +40,9 @@ class SamplingSettings(Settings):
         (eV), and their global descriptors by less than this fraction of their norm.
     attempts
         Runs are given up after this many times the number that ``n`` needs without duplicates.
+    patience
+        Runs in a row that find nothing new, after which there are no more; None: as ``attempts``
+        says.
     seed
         Of everything.
     """
@@ -56,4 +59,5 @@ class SamplingSettings(Settings):
     energy_tolerance: Positive = 0.01
     distance_tolerance: Positive = 0.01
     attempts: Count = 5
+    patience: Count | None = None
     seed: Seed = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from ase.build import molecule
 from ase.calculators.calculator import Calculator, all_changes
 from helpers.commands import knncalc
 
@@ -45,6 +46,26 @@ def counted(monkeypatch):
 
     monkeypatch.setattr(candidates, "_run", run)
     return runs
+
+
+def test_patience_ends_where_nothing_new_is_found(monkeypatch) -> None:
+    """Of runs that find a, b, nothing new, c, and nothing new from then on."""
+    found, asked = iter(["a", "ab", "a", "c", *"abcabcabc"]), []
+    energies = {"a": 0.0, "b": 1.0, "c": 2.0}
+
+    def run(ingredients, engine, settings, number):  # type: ignore[no-untyped-def]
+        asked.append(number)
+        texts = next(found)
+        frames = [molecule("H2O") for _ in texts]
+        for atoms, text in zip(frames, texts, strict=True):
+            atoms.info.update(energy=energies[text], charge=0, multiplicity=1)
+        return Outcome(frames=frames)
+
+    monkeypatch.setattr(candidates, "_run", run)
+    settings = SamplingSettings(patience=3)
+    frames = sample(parse_ingredients(["w:1"]), 10, engine=Well(), settings=settings)
+    assert [a.info["energy"] for a in frames] == [0.0, 1.0, 2.0]
+    assert asked == list(range(7))
 
 
 def test_what_was_interrupted_goes_on_to_the_same_structures(tmp_path, counted) -> None:
