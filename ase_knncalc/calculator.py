@@ -28,15 +28,18 @@ from ase.outputs import Properties, all_outputs
 from ase_knncalc._lib.arguments import Positive, checked, instance
 from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc.analysis.results import hessian
-from ase_knncalc.baselines import Baseline, NoBaseline
+from ase_knncalc.baselines import Baseline
 from ase_knncalc.charges import stated_copy
-from ase_knncalc.errors import BaselineError, NoveltyError, SettingsError, StructureError
+from ase_knncalc.errors import NoveltyError, SettingsError, StructureError
+from ase_knncalc.heads.dipole import dipole_correction, has_dipole
+from ase_knncalc.heads.levels import LevelCorrection, level_correction, require_level
 from ase_knncalc.model import KNNModel
 from ase_knncalc.prediction import OTHER_NAMES, Results
 from ase_knncalc.sameness import changes
 from ase_knncalc.settings import DEFAULT_MODEL
-from ase_knncalc.store import find_model, model_with_baseline
+from ase_knncalc.store import find_model
 from ase_knncalc.store.container import stated_checksum
+from ase_knncalc.store.given import model_for_calculator
 from ase_knncalc.structure import marked_free_energy, resolve_charge, structure_label
 
 OnNovelty = Literal["warn", "raise", "ignore"]
@@ -44,7 +47,7 @@ OnNovelty = Literal["warn", "raise", "ignore"]
 # Results beside those in ``implemented_properties``: they do not add up, and ASE's mixing
 # calculators add up, with weights that may be negative, whatever their calculators list in common.
 _EXTRAS = ("energy_std", "forces_std", "novelty", "baseline_energy", "delta", "neighbors",
-           "energy_interval", *OTHER_NAMES)  # fmt: skip
+           "energy_interval", "level_correction", "dipole_std", *OTHER_NAMES)  # fmt: skip
 
 
 class KNNCalculator(Calculator):  # type: ignore[misc]
@@ -65,7 +68,9 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
     ``neighbors``         list of :class:`Neighbor`, nearest first
     ``energy_interval``   (lower, upper) in eV, if ``coverage`` is set
     ``charges``           the baseline's partial charges, e, and
-    ``dipole``            its dipole, e Å, if it has them, as xTB does
+    ``dipole``            its dipole, e Å, if it has them, as xTB does; corrected by models that
+                          have learned dipoles, with ``dipole_std``, the error of its length
+    ``level_correction``  :class:`LevelCorrection` that is part of the energy, if ``level`` is set
     ====================  ======================================================================
 
     All are there for :meth:`get_property`, errors also under the names that committees have
@@ -98,6 +103,10 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
         Probability of ``results["energy_interval"]``; None leaves it out.
     allow_other_baseline
         Use the correction on top of a baseline that it was not made for.
+    level
+        Level of theory beside the reference that the model knows, such as ``"dlpno"``: energies
+        are at that level, and their error joins both parts'. Slopes of the difference were learned
+        from energies alone.
     warm_start
         For dynamics and relaxations: each SCF of a tblite baseline starts from the density of the
         step before where no atom has moved by more than 0.3 Å. Faster, but the last digits of an
@@ -131,6 +140,7 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
         "std_threshold": None,
         "coverage": None,
         "allow_other_baseline": False,
+        "level": None,
         "warm_start": False,
     }
 
@@ -146,6 +156,7 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
         std_threshold: float | None = None,
         coverage: float | None = None,
         allow_other_baseline: bool = False,
+        level: str | None = None,
         warm_start: bool = False,
         atoms: Atoms | None = None,
     ) -> None:
@@ -167,6 +178,7 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
             std_threshold=std_threshold,
             coverage=coverage,
             allow_other_baseline=allow_other_baseline,
+            level=level,
             warm_start=warm_start,
         )
 
@@ -222,17 +234,19 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
         changed = {k: v for k, v in given.items() if k == "model" or self._is_new(k, v)}
         baseline = wanted["baseline"], wanted["allow_other_baseline"]
         if "model" in given or not hasattr(self, "model"):
-            model = _resolve_model(wanted["model"], *baseline)
-            self._checksum = (
-                "" if isinstance(wanted["model"], KNNModel) else _checksum(wanted["model"])
-            )
+            model = model_for_calculator(wanted["model"], *baseline)
+            own = isinstance(wanted["model"], KNNModel)
+            self._checksum = "" if own else stated_checksum(find_model(wanted["model"]), "model")
         elif changed.keys() & {"baseline", "allow_other_baseline"}:
             # Where the model came from may be another file by now, or a name that leads elsewhere.
             own = isinstance(wanted["model"], KNNModel)
             bare = wanted["model"] if own else self.model.with_baseline(None)
-            model = _resolve_model(bare, *baseline)
+            model = model_for_calculator(bare, *baseline)
         else:
             model = self.model
+        checked("level", wanted["level"], str | None)
+        if wanted["level"] is not None:
+            require_level(model.heads, wanted["level"])
         if wanted["coverage"] is not None:
             model.calibration.multiple(wanted["coverage"])
         if not hasattr(self, "model") or model is not self.model:
@@ -307,6 +321,9 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
             forces_std=with_std,
             properties=self._wanted - {"forces"},
         )
+        step, dipole = self._learned(prediction.dipole)
+        if step is not None:
+            prediction = prediction.at_level(step)
         self._report_thresholds(prediction.novelty, prediction.energy_std)
         energy = prediction.energy
         found: dict[str, Any] = {
@@ -320,11 +337,30 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
             "forces": prediction.forces,
             "forces_std": prediction.forces_std,
             "charges": prediction.baseline_charges,
-            "dipole": prediction.dipole,
+            "level_correction": step,
+            **dipole,
         }
         if p["coverage"] is not None:
             found["energy_interval"] = prediction.energy_interval(p["coverage"])
         self.results = Results({k: v for k, v in found.items() if v is not None})
+
+    def _learned(
+        self, of_baseline: FloatArray | None
+    ) -> tuple[LevelCorrection | None, dict[str, Any]]:
+        """What the level adds, and the dipole, if asked for corrected by models that can."""
+        model, p, step = self.model, self.parameters, None
+        if model.heads is None:
+            return None, {"dipole": of_baseline}
+        charge = resolve_charge(self.atoms, p["charge"], p["multiplicity"])[0]
+        of = model.heads, model.descriptor, (self.atoms.numbers, self.atoms.positions, charge)
+        if p["level"] is not None:
+            step = level_correction(p["level"], *of, forces="forces" in self._wanted)
+        if of_baseline is None or not has_dipole(model.heads):
+            return step, {"dipole": of_baseline}
+        if "dipole" not in self._wanted:
+            return step, {}
+        found = dipole_correction(*of)
+        return step, {"dipole": of_baseline + found.value, "dipole_std": found.std}
 
     def _warn_of_slopes(self) -> None:
         if not self.model.trained_on_forces and self.parameters["on_novelty"] != "ignore":
@@ -390,7 +426,7 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
                     return None
                 self.calculate(structure, [needed])
             if own not in self.results:
-                raise PropertyNotImplementedError(f"{name} needs coverage=…, such as coverage=0.9")
+                raise PropertyNotImplementedError(f"{name} needs coverage=0.9, level='dlpno', …")
             value = self.results[name]
             return list(value) if isinstance(value, list) else value
 
@@ -458,26 +494,6 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
                 value = os.fspath(value)
             plain[key] = value
         return plain
-
-
-def _resolve_model(
-    given: str | os.PathLike[str] | KNNModel, baseline: Any, allow_other: bool
-) -> KNNModel:
-    # None is for load_model no baseline at all; here it is the baseline whose energy is zero.
-    chosen = NoBaseline() if baseline is None else baseline
-    model = model_with_baseline(given, chosen, allow_other)
-    if model.baseline is not None and model.baseline.is_given:
-        raise BaselineError(
-            "the model's baseline='given' computes no energy, so that a calculator has none where "
-            "atoms move to. Use model.predict(atoms, baseline_energy=…) or predict_frames; or name "
-            "an ASE calculator of the same method, KNNCalculator(…, baseline=calculator, "
-            "allow_other_baseline=True)"
-        )
-    return model
-
-
-def _checksum(name: str | os.PathLike[str]) -> str:
-    return stated_checksum(find_model(name), "model")
 
 
 if "knncalc" not in getattr(ase_calculator, "external_calculators", ()):

@@ -37,10 +37,12 @@ from ase_knncalc.descriptors import (
     require_elements,
 )
 from ase_knncalc.errors import BaselineError, FormulaError, SettingsError
+from ase_knncalc.heads import Gas, Heads, PropertyPrediction, properties_of, require_heads
+from ase_knncalc.heads.dipole import Dipole, dipole_of
 from ase_knncalc.info import HeldOutErrors, ModelInfo
 from ase_knncalc.knn.metrics import Metric
 from ase_knncalc.knn.term import KNNEstimate, KNNTerm
-from ase_knncalc.prediction import Neighbor, Prediction, Predictions
+from ase_knncalc.prediction import Neighbor, Prediction, Predictions, neighbors_of
 from ase_knncalc.structure import (
     check_structure,
     lowest_multiplicity,
@@ -78,6 +80,8 @@ class KNNModel:
         Of a model that was trained on forces.
     held_out : HeldOutErrors or None
         Of the training structures, in the order of ``names``; None in files of old.
+    heads : Heads or None
+        Properties beside the energy.
     """
 
     descriptor: Descriptor
@@ -91,6 +95,7 @@ class KNNModel:
     baseline: Baseline | None = None
     force_calibration: ForceCalibration | None = None
     held_out: HeldOutErrors | None = None
+    heads: Heads | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> KNNModel:
         # Nothing but the baseline (of an ASE calculator) has a state that changes, and workflows
@@ -445,6 +450,33 @@ class KNNModel:
         signals = Signals.of(trend.leverage, estimates, batch.sizes, trend.remoteness)
         return trend, estimates, signals
 
+    def predict_properties(
+        self,
+        atoms: Atoms,
+        *,
+        charge: int | None = None,
+        multiplicity: int | None = None,
+        **gas: Any,
+    ) -> PropertyPrediction:
+        """Properties of a structure beside its energy; no baseline is run.
+
+        ``gas``, for thermochemistry of minima, has ``temperature`` (K, 200 to 400), ``pressure``
+        (Pa), ``treatment`` of soft modes and ``symmetry`` number (:class:`~ase_knncalc.heads.Gas`).
+        Errors are those of :meth:`check`, and :class:`SettingsError` where nothing was learned.
+        """
+        heads, conditions = require_heads(self.heads), Gas(**gas)
+        total, spin = self.state(atoms, charge, multiplicity)
+        with one_blas_thread():
+            batch = featurize(self.descriptor, [(atoms.numbers, atoms.positions, total)])
+            return properties_of(heads, batch, atoms, spin, conditions)
+
+    def predict_dipole(
+        self, atoms: Atoms, *, charge: int | None = None, multiplicity: int | None = None
+    ) -> Dipole:
+        """Dipole moment, the baseline's with a correction; errors as for :meth:`predict`."""
+        total, spin = self.state(atoms, charge, multiplicity)
+        return dipole_of(self.heads, self.descriptor, self.baseline, atoms, total, spin)
+
     def explain(
         self, atoms: Atoms, *, charge: int | None = None, multiplicity: int | None = None
     ) -> Explanation:
@@ -458,14 +490,4 @@ class KNNModel:
 
     def describe(self, estimate: KNNEstimate) -> list[Neighbor]:
         """Names and numbers of the neighbours in an estimate."""
-        return [
-            Neighbor(
-                name=self.names[i].decode("utf-8"),
-                composition=self.compositions[i].decode("utf-8"),
-                distance=float(d),
-                weight=float(w),
-                residual=float(self.knn.residuals[i]),
-                index=int(i),
-            )
-            for i, d, w in zip(estimate.indices, estimate.distances, estimate.weights, strict=True)
-        ]
+        return neighbors_of(estimate, self.names, self.compositions, self.knn.residuals)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import index
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from ase_knncalc._lib.arrays import BoolArray, FloatArray
+from ase_knncalc._lib.arrays import AnyArray, BoolArray, FloatArray
 from ase_knncalc.errors import BaselineError
+from ase_knncalc.heads.levels import LevelCorrection
+from ase_knncalc.knn.term import KNNEstimate
 from ase_knncalc.uncertainty import Calibration
 
 
@@ -37,6 +40,23 @@ class Neighbor(NamedTuple):
     weight: float
     residual: float
     index: int  # type: ignore[assignment]  # a tuple, so that JSON of results works, has a method
+
+
+def neighbors_of(
+    estimate: KNNEstimate, names: AnyArray, compositions: AnyArray, residuals: FloatArray
+) -> list[Neighbor]:
+    """Neighbours in an estimate of the k-NN term; the arrays are those of all structures."""
+    return [
+        Neighbor(
+            name=names[i].decode("utf-8"),
+            composition=compositions[i].decode("utf-8"),
+            distance=float(d),
+            weight=float(w),
+            residual=float(residuals[i]),
+            index=int(i),
+        )
+        for i, d, w in zip(estimate.indices, estimate.distances, estimate.weights, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -108,8 +128,22 @@ class Prediction:
 
     @property
     def dipole(self) -> FloatArray | None:
-        """Dipole in e Å, shape (3,): the baseline's, as nothing corrects it; None if unknown."""
+        """Dipole in e Å, shape (3,): the baseline's; None if unknown.
+
+        Models that have learned dipoles correct it: :meth:`KNNModel.predict_dipole`.
+        """
         return self.baseline_dipole
+
+    def at_level(self, step: LevelCorrection) -> Prediction:
+        """With the difference to a further level of theory; errors of both are independent."""
+        forces = self.delta_forces
+        return replace(
+            self,
+            delta=self.delta + step.energy,
+            energy_std=math.hypot(self.energy_std, step.std),
+            novelty=max(self.novelty, step.novelty),
+            delta_forces=None if forces is None or step.forces is None else forces + step.forces,
+        )
 
     def energy_interval(self, coverage: float = 0.9) -> tuple[float, float]:
         """Lower and upper bound (eV) that hold the reference energy with the given probability.

@@ -379,12 +379,25 @@ def density_fitting() -> str:
     )
 
 
+def property_heads() -> str:
+    """Properties beside the energy, on structures and compositions left out."""
+    rows = []
+    for of in results("property_heads").values():
+        for name, row in of["outputs"].items():
+            if len(of["outputs"]) == 1 or name.endswith(("zero_point", "/300.0")):
+                left = f"{row['mae']:.3f} | {row['group_mae']:.3f}"
+                inside = f"{row['inside_90']:.0%}, {row['group_inside_90']:.0%}"
+                what = name.replace("/300.0", ", 300 K").replace("/", ", ")
+                rows.append(f"{what} | {of['unit']} | {of['structures']:,} | {left} | {inside}")
+    return table("property | unit | structures | left out | composition left out | inside", rows)
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     f.__name__: f
     for f in (
         numbers, accuracy, general_model, general_model_relaxed, off_equilibrium, small_clusters,
         dynamics, steps, distances, composition_prior, speed, correction, large, robustness,
-        active_learning, labels, density_fitting,
+        active_learning, labels, density_fitting, property_heads,
     )
 }  # fmt: skip
 # A blank line on both sides: Markdown would take a table and the comment for one paragraph.
@@ -396,8 +409,7 @@ def filled(text: str) -> str:
     return _BLOCK.sub(lambda m: f"{m[1]}\n{BLOCKS[m[2]]()}\n\n{m[3]}", text)
 
 
-# ------------------------------------------------------------------------------------- the figure
-
+# Of the figure.
 TEST = "4sa5w equilibrium"
 LABELS = {
     DEFAULT: "this package",

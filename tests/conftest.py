@@ -67,6 +67,17 @@ def tiny_model(water_model):
 
 
 @pytest.fixture(scope="session")
+def headed_model(water_model, water_frames):
+    """A model with a sparse trend and properties beside the energy."""
+    from helpers.factories import with_properties
+
+    from ase_knncalc.trend.sparse import SparseSettings
+
+    sparse = SparseSettings(environments=40, rank=20, variance_environments=20)
+    return with_properties(water_model(trend="sparse", sparse=sparse), water_frames)
+
+
+@pytest.fixture(scope="session")
 def cluster_frames():
     """Small clusters with ωB97X-D/6-31++G(d,p) and GFN1-xTB labels (see tests/data/README.md)."""
     from ase_knncalc import read_dataset

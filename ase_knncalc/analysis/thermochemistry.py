@@ -19,7 +19,6 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 from ase import Atoms, units
@@ -30,19 +29,18 @@ from ase_knncalc._lib.arguments import Count, OneOf, Positive, checked, instance
 from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc.charges import stated_copy
 from ase_knncalc.errors import SettingsError, StructureError
+from ase_knncalc.heads.vibrations import (
+    TREATMENTS,
+    Treatment,
+    rotor_entropies_gained,
+    treated,
+)
 from ase_knncalc.labels.curvatures import LINE, in_wavenumbers, vibrations
 from ase_knncalc.sameness import symmetry_number
 from ase_knncalc.structure import check_structure, resolve_charge, structure_label
 
 # Modes that are more imaginary than this are no noise of finite differences, cm⁻¹.
 _IMAGINARY = 30.0
-# Nor are oscillators softer than this, whose entropy would have no bound, cm⁻¹.
-_NOISE = 1.0
-# Of the free rotors that stand for soft modes, kg m² (Grimme 2012).
-_LARGEST_MOMENT = 1e-44
-
-Treatment = Literal["truhlar", "grimme", "harmonic"]
-TREATMENTS: tuple[str, ...] = get_args(Treatment)
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,9 @@ class Thermochemistry:
         eV/K.
     energy_std : float
         Of the energy, where the calculator knows it, else NaN. Errors of wavenumbers are not in it.
+    enthalpy_correction_std, entropy_std, gibbs_correction_std : float
+        What beside the energy is uncertain where it was learned (eV, eV/K, eV); zero where it
+        comes from wavenumbers, whose errors nobody knows.
     wavenumbers : ndarray, shape (n_modes,)
         Harmonic, cm⁻¹, ascending; imaginary ones are negative.
     temperature, pressure : float
@@ -80,6 +81,19 @@ class Thermochemistry:
     pressure: float
     numbers: tuple[int, ...] = ()
     charge: int = 0
+    enthalpy_correction_std: float = 0.0
+    entropy_std: float = 0.0
+    gibbs_correction_std: float = 0.0
+
+    @property
+    def gibbs_std(self) -> float:
+        """Of the Gibbs energy, eV."""
+        return math.hypot(self.energy_std, self.gibbs_correction_std)
+
+    @property
+    def enthalpy_std(self) -> float:
+        """Of the enthalpy, eV."""
+        return math.hypot(self.energy_std, self.enthalpy_correction_std)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,10 +149,7 @@ class Minimum:
                 f"{-self.wavenumbers[0]:.0f}i cm⁻¹; relax it further (fmax 0.005 eV/Å), from a "
                 "slightly displaced structure"
             )
-        # Noise around zero is a soft mode.
-        modes = np.maximum(np.abs(self.wavenumbers), _NOISE)
-        if treatment == "truhlar" and lowest is not None:
-            modes = np.maximum(self.wavenumbers, lowest)
+        modes = treated(self.wavenumbers, treatment, lowest)
         thermo = IdealGasThermo(
             vib_energies=modes * units.invcm,
             geometry=rotor(self.atoms),
@@ -150,7 +161,8 @@ class Minimum:
         enthalpy = float(thermo.get_enthalpy(temperature, verbose=False))
         entropy = float(thermo.get_entropy(temperature, pressure, verbose=False))
         if treatment == "grimme" and lowest is not None:
-            entropy += _rotor_entropy_gained(modes, temperature, lowest)
+            gained = rotor_entropies_gained(modes, temperature, lowest)
+            entropy += float(units.kB * np.sum(gained))
         return Thermochemistry(
             energy=self.energy,
             zero_point=float(modes.sum() * units.invcm / 2),
@@ -164,19 +176,6 @@ class Minimum:
             numbers=tuple(sorted(self.atoms.numbers.tolist())),
             charge=self.charge,
         )
-
-
-def _rotor_entropy_gained(modes: FloatArray, temperature: float, lowest: float) -> float:
-    """What soft modes as free rotors have more entropy than as oscillators, eV/K."""
-    quantum = modes * units.invcm / (units.kB * temperature)
-    oscillator = quantum / np.expm1(quantum) - np.log1p(-np.exp(-quantum))
-    # The moment of inertia of a free rotor that has this wavenumber, kg m².
-    moment = units._hplanck / (8.0 * np.pi**2 * units._c * 100.0 * modes)
-    moment *= _LARGEST_MOMENT / (moment + _LARGEST_MOMENT)
-    kt = units._k * temperature
-    free = 0.5 + 0.5 * np.log(8.0 * np.pi**3 * moment * kt / units._hplanck**2)
-    weight = 1.0 / (1.0 + (lowest / modes) ** 4)
-    return float(units.kB * np.sum((1.0 - weight) * (free - oscillator)))
 
 
 def gibbs_energy(
@@ -249,14 +248,7 @@ def minimum_of(
     checked("delta", delta, Positive)
     checked("fmax", fmax, Positive | None)
     checked("symmetry", symmetry, Count | None)
-    largest = float(np.linalg.norm(_forces(atoms), axis=1).max())
-    if fmax is not None and largest > fmax:
-        raise StructureError(
-            f"{structure_label(atoms)} is not relaxed: the largest force on an atom is "
-            f"{largest:.3g} eV/Å, and vibrations and Gibbs energies belong to minima (at most "
-            f"{fmax:g} eV/Å). Relax it with this calculator (fmax=0.01 to 0.05 eV/Å, without "
-            "constraints; knncalc relax); fmax=… allows for larger forces"
-        )
+    require_relaxed(atoms, fmax)
     charge, multiplicity = resolve_charge(atoms)
     energy = float(atoms.get_potential_energy())
     std = float(getattr(atoms.calc, "results", {}).get("energy_std", math.nan))
@@ -269,6 +261,18 @@ def minimum_of(
         charge=charge,
         multiplicity=multiplicity,
     )
+
+
+def require_relaxed(atoms: Atoms, fmax: float | None) -> None:
+    """Raise :class:`StructureError` if a force is larger than ``fmax`` (eV/Å); None is any."""
+    largest = float(np.linalg.norm(_forces(atoms), axis=1).max())
+    if fmax is not None and largest > fmax:
+        raise StructureError(
+            f"{structure_label(atoms)} is not relaxed: the largest force on an atom is "
+            f"{largest:.3g} eV/Å, and vibrations and Gibbs energies belong to minima (at most "
+            f"{fmax:g} eV/Å). Relax it with this calculator (fmax=0.01 to 0.05 eV/Å, without "
+            "constraints; knncalc relax); fmax=… allows for larger forces"
+        )
 
 
 def _forces(atoms: Atoms) -> FloatArray:
@@ -329,10 +333,17 @@ def binding_gibbs_energy(
     states = {(t.temperature, t.pressure) for t in (cluster, *molecules)}
     if len(states) > 1:
         raise SettingsError(f"Gibbs energies of different (temperature, pressure): {states}")
-    variance = cluster.energy_std**2
+    std = binding_std("gibbs_std", cluster, molecules)
+    return cluster.gibbs - sum(m.gibbs for m in molecules), std
+
+
+def binding_std(name: str, cluster: Thermochemistry, molecules: Iterable[Thermochemistry]) -> float:
+    """Standard deviation of binding, of that attribute of a cluster and its molecules."""
+    molecules = list(molecules)
+    variance = getattr(cluster, name) ** 2
     for kind in {id(m): m for m in molecules}.values():
-        variance += (sum(m is kind for m in molecules) * kind.energy_std) ** 2
-    return cluster.gibbs - sum(m.gibbs for m in molecules), math.sqrt(variance)
+        variance += (sum(m is kind for m in molecules) * getattr(kind, name)) ** 2
+    return math.sqrt(variance)
 
 
 def wavenumbers(atoms: Atoms, delta: float = 0.01) -> FloatArray:

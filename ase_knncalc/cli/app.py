@@ -21,6 +21,10 @@ from ase_knncalc.cli import interrupts
 # Where each command stands, and the first line of its help: the list of commands imports none.
 _COMMANDS = {
     "train": ("training", "Train a model on labelled structures."),
+    "add-properties": (
+        "properties",
+        "Teach a model further properties; its energies stay as they are.",
+    ),
     "predict": ("predictions", "Predict energies with their uncertainty."),
     "rank": ("predictions", "Rank conformers of one composition by predicted energy."),
     "known": (

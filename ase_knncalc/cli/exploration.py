@@ -150,12 +150,26 @@ def thermo(
     fmax: Annotated[
         float, typer.Option(help="Largest force on an atom of what counts as relaxed, eV/Å.")
     ] = 0.05,
+    fast: Annotated[
+        bool,
+        typer.Option("--fast", help="Thermochemistry that the model has learned, with its error."),
+    ] = False,
+    hessian: Annotated[
+        bool,
+        typer.Option(
+            "--hessian", help="Vibrations of the model's surface (default); with --fast: both."
+        ),
+    ] = False,
     boltzmann: Annotated[
         bool, typer.Option("--boltzmann", help="A row for each composition in equilibrium.")
     ] = False,
     acdc: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="File of energies for ACDC: ΔH and ΔS of each cluster at 1 atm."),
+    ] = None,
+    acdc_dipoles: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="File of dipoles and polarizabilities for ACDC, as the model knows."),
     ] = None,
     acdc_names: Annotated[
         str, typer.Option(help="What molecules are called there: sa=A,am=N (default: as here).")
@@ -171,21 +185,25 @@ def thermo(
     """Enthalpies, entropies and Gibbs energies, of structures and of binding, with their error.
 
     Structures are relaxed with the same model before (knncalc relax); molecules are here. Killed,
-    it goes on where it was: what is finished is in <output>.part.db until all is.
+    it goes on where it was: what is finished is in <output>.part.db until all is. With --fast no
+    Hessian is computed: one calculation a structure.
 
     Example: knncalc thermo unique.extxyz -T 250,298.15 --treatment grimme --csv gibbs.csv
     """
     from ase_knncalc.data import KeyMap, read_usable, write_frames
     from ase_knncalc.data.frames import frame_writer
     from ase_knncalc.exploration import Conditions, gibbs_table, write_acdc
+    from ase_knncalc.exploration.acdc import write_acdc_dipoles
     from ase_knncalc.exploration.thermo import SHOWN
-    from ase_knncalc.store import find_model
+    from ase_knncalc.heads.dipole import require_dipole
+    from ase_knncalc.store import find_model, load_model
 
     check_outputs(
         [*structures, find_model(model)],
         ("--output", output, frame_writer),
         ("--csv", csv, None),
         ("--acdc", acdc, None),
+        ("--acdc-dipoles", acdc_dipoles, None),
     )
     names = pairs("--acdc-names", acdc_names)
     conditions = Conditions(
@@ -194,32 +212,47 @@ def thermo(
         treatment=treatment,
         lowest=lowest,
     )
+    known = load_model(model)
+    if acdc_dipoles is not None:  # before any work
+        require_dipole(known.heads)
     frames, omitted = read_usable(structures, KeyMap(ignore_cell=ignore_cell))
     kept = None if output is None else Path(f"{output}.part.db")
-    table = gibbs_table(
-        frames,
-        f"model:{model}",
-        conditions,
-        symmetry=symmetry,
-        fmax=fmax,
-        charge=charge,
-        kept=kept,
-        n_jobs=jobs,
-        progress=not quiet,
-    )
+    ways = [learned for learned, wanted in ((False, hessian or not fast), (True, fast)) if wanted]
+    tables = [
+        gibbs_table(
+            frames,
+            f"model:{model}",
+            conditions,
+            symmetry=symmetry,
+            fmax=fmax,
+            learned=learned,
+            charge=charge,
+            kept=kept,
+            n_jobs=jobs,
+            progress=not quiet,
+        )
+        for learned in ways
+    ]
+    # What files hold is of the first way.
+    table = tables[0]
     tell_omissions([*omitted, *table.omitted], len(frames) + len(omitted), strict, _NOTHING)
     if output is not None:
         write_frames(output, table.frames())
     if acdc is not None:
         write_acdc(acdc, table, temperature=conditions.temperatures[0], names=names)
+    if acdc_dipoles is not None:
+        write_acdc_dipoles(
+            acdc_dipoles, table, known, temperature=conditions.temperatures[0], names=names
+        )
     if kept is not None:
         kept.unlink()
-    found = table.averages() if boltzmann else table.rows()
+    found = [row for t in tables for row in (t.averages() if boltzmann else t.rows())]
     if not found:
         from ase_knncalc.errors import DataError
 
         raise DataError("no structure is a minimum: all have imaginary modes; relax them further")
-    columns = [key for key in found[0] if as_json or csv is not None or boltzmann or key in SHOWN]
+    shown = {*SHOWN, "vibrations"} if len(tables) > 1 else SHOWN
+    columns = [key for key in found[0] if as_json or csv is not None or boltzmann or key in shown]
     show(
         f"{len(table.minima)} minima; binding is against the molecules' own minima on the "
         f"same surface, {model}; soft modes: {treatment}",

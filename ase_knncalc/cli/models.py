@@ -10,6 +10,7 @@ from ase.data import chemical_symbols
 from ase_knncalc._lib.constants import KCAL_PER_MOL
 from ase_knncalc.cli.options import JsonOption
 from ase_knncalc.cli.printing import print_json, print_table
+from ase_knncalc.cli.properties import show_heads
 from ase_knncalc.settings import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def info(
                 "descriptor": loaded.descriptor.to_dict(),
                 "trend": loaded.trend.kind,
                 "knn": {**loaded.knn.settings.to_dict(), "off": loaded.knn.settings.off},
+                "heads": {head.name: head.details for head in loaded.heads or ()},
             }
         )
         return
@@ -63,6 +65,7 @@ def info(
                  f"metric of {loaded.metric.n_components} dimensions"],
         ["k-NN term", "off: neighbours are for comparison only" if settings.off else "on"],
         ["forces", forces],
+        ["properties", " ".join(h.name for h in loaded.heads or ()) or "none beside the energy"],
         ["created", about.provenance.created or "?"],
     ]  # fmt: skip
     rows += [[name, f"{KCAL_PER_MOL * value:.3f} kcal/mol"] for name, value in about.named_errors()]
@@ -72,6 +75,7 @@ def info(
         rows.append(["95 % of errors, structure left out, below", f"{most:.3f} kcal/mol"])
     rows += [["cite", text] for text in about.provenance.citations[:5]]
     print_table(str(model), ["", ""], rows)
+    show_heads(loaded)
 
 
 def models(as_json: JsonOption = False) -> None:

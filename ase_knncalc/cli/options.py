@@ -108,7 +108,19 @@ StrictOption = Annotated[
     bool,
     typer.Option("--strict", help="An error, and no output, if anything has to be left out."),
 ]
-
+PropertyOption = Annotated[
+    Optional[list[str]],  # noqa: UP045 - typer reads it at run time
+    typer.Option(
+        "--property",
+        help="Property to learn: thermochemistry (from frequencies_cm1), polarizability, dipole, "
+        "dlpno; NAME=KEY for any number, level:NAME=KEY for a level of theory (@SETS at the end "
+        "where sources have offsets). Several times.",
+    ),
+]
+PropertyTable = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="Table (csv) beside the data, by name, with the labels of properties."),
+]
 
 Number = TypeVar("Number", int, float)
 

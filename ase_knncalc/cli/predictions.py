@@ -29,6 +29,7 @@ from ase_knncalc.cli.outputs import (
     tell_omissions,
 )
 from ase_knncalc.cli.printing import show
+from ase_knncalc.cli.properties import property_row
 from ase_knncalc.settings import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -57,6 +58,13 @@ def predict(
     ] = None,
     csv: CsvOption = None,
     coverage: Annotated[float, typer.Option(help="Of the interval, 0.5 to 0.99.")] = 0.9,
+    properties: Annotated[
+        bool,
+        typer.Option("--properties", help="Also what the model has learned beside the energy."),
+    ] = False,
+    temperature: Annotated[
+        float, typer.Option("--temperature", "-T", help="Of the thermochemistry in it, K.")
+    ] = 298.15,
     baseline: BaselineOption = "auto",
     allow_other_baseline: AllowOther = False,
     baseline_key: BaselineKey = "baseline_energy",
@@ -74,6 +82,7 @@ def predict(
     """
     from ase_knncalc.data import KeyMap
     from ase_knncalc.data.frames import frame_writer
+    from ase_knncalc.heads import require_heads
     from ase_knncalc.store import find_model, load_model
 
     check_outputs(
@@ -83,6 +92,8 @@ def predict(
     )
     loaded = load_model(model, baseline=baseline, allow_other_baseline=allow_other_baseline)
     loaded.calibration.multiple(coverage)  # raises before the baseline is run
+    if properties:
+        require_heads(loaded.heads)
     keys = KeyMap(baseline_energy=baseline_key, ignore_cell=ignore_cell)
     frames, found = _predicted(loaded, structures, charge, keys, jobs, quiet, strict)
     low, high = found.energy_interval(coverage)
@@ -109,6 +120,12 @@ def predict(
         ]
         for i, atoms in enumerate(frames)
     ]
+    if properties:
+        more = [property_row(loaded, a, charge, temperature) for a in frames]
+        names = list(dict.fromkeys(name for row in more for name in row))
+        columns += names
+        for row, own in zip(rows, more, strict=True):
+            row += [own.get(name) for name in names]
     if output is not None:
         from ase_knncalc.analysis.results import annotate
         from ase_knncalc.data import write_frames

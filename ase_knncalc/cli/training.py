@@ -21,6 +21,8 @@ from ase_knncalc.cli.options import (
     JsonOption,
     LowOption,
     OwnPredictions,
+    PropertyOption,
+    PropertyTable,
     QuietOption,
     ReferenceKey,
     SeedOption,
@@ -35,6 +37,7 @@ from ase_knncalc.cli.outputs import (
     refuse_omissions,
 )
 from ase_knncalc.cli.printing import print_json, print_table
+from ase_knncalc.cli.properties import show_heads
 from ase_knncalc.settings import TrainingSettings
 from ase_knncalc.trend.sparse import SparseSettings
 
@@ -97,6 +100,8 @@ def train(
             "frequencies_cm1: no minimum where one is negative; curvatures to learn elsewhere."
         ),
     ] = None,
+    properties: PropertyOption = None,
+    property_table: PropertyTable = None,
     preset: Annotated[
         str,
         typer.Option(help="energies (of minima), or forces: data off equilibrium, or --minima."),
@@ -177,6 +182,7 @@ def train(
         [
             *(p for paths in (data, low, monomers, low_monomers) for p in paths or []),
             *([frequencies] if frequencies else []),
+            *([property_table] if property_table else []),
         ],
         ("--output", output, model_place),
         ("--cache", cache, cache_place),
@@ -199,6 +205,8 @@ def train(
             keys=keys,
             minima=minima,
             frequencies=frequencies,
+            properties=properties or (),
+            property_table=property_table,
             check_labels=check,
             settings=settings,
             cache=cache,
@@ -226,6 +234,7 @@ def train(
         ["error", "meV", "kcal/mol"],
         rows,
     )
+    show_heads(model)
     if omitted:
         print(report_omissions(omitted, len(model) + len(omitted)), file=sys.stderr)
 

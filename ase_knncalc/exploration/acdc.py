@@ -18,10 +18,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from ase import units
+
 from ase_knncalc._lib.arguments import Positive, checked, instance
 from ase_knncalc._lib.files import atomic_write
 from ase_knncalc.errors import DataError, SettingsError
-from ase_knncalc.exploration.thermo import GibbsTable
+from ase_knncalc.exploration.thermo import Conditions, GibbsTable
+from ase_knncalc.model import KNNModel
 
 ATMOSPHERE = 101325.0
 
@@ -49,27 +52,13 @@ def acdc_text(
     SettingsError
         If a name is no word of letters, or two molecules have the same.
     """
-    instance("table", table, GibbsTable)
-    checked("temperature", temperature, Positive)
     called = _called(names or {}, table)
-    conditions = replace(table.conditions, temperatures=(temperature,), pressures=(ATMOSPHERE,))
-    rows = replace(table, conditions=conditions).rows()
-    lowest: dict[str, dict[str, Any]] = {}
+    conditions, found = _lowest(table, temperature, called)
+    lowest = {label: row for label, (row, _) in found.items()}
     ions: dict[int, set[str]] = {1: set(), -1: set()}
-    for row, parts in zip(rows, table.parts, strict=True):
-        if parts is None or row["binding_gibbs_kcal_mol"] is None:
-            continue
-        for name in parts:
-            if table.molecules[name].charge:
-                ions[1 if table.molecules[name].charge > 0 else -1].add(name)
-        label = _label(parts, called, table)
-        if label not in lowest or row["gibbs_eV"] < lowest[label]["gibbs_eV"]:
-            lowest[label] = row
-    if not lowest:
-        raise DataError(
-            "there is no cluster whose molecules are known and at minima: ACDC's energies are "
-            "those of binding"
-        )
+    for name in {n for _, i in found.values() for n in table.parts[i] or ()}:
+        if table.molecules[name].charge:
+            ions[1 if table.molecules[name].charge > 0 else -1].add(name)
     for kinds in ions.values():
         if len(kinds) > 1:
             raise DataError(
@@ -93,6 +82,80 @@ def acdc_text(
         numbers = (row["binding_enthalpy_kcal_mol"], row["binding_entropy_cal_mol_K"])
         lines.append("\t".join([label, *(f"{x:.6f}" for x in numbers)]))
     return "\n".join(line.encode("ascii", "replace").decode() for line in lines) + "\n"
+
+
+def acdc_dipoles_text(
+    table: GibbsTable,
+    model: KNNModel,
+    *,
+    temperature: float = 298.15,
+    names: Mapping[str, str] | None = None,
+) -> str:
+    """Dipoles (Debye) and polarizabilities (Å³) of neutral molecules and clusters, learned.
+
+    ACDC wants them for collisions with ions. The first two lines are its dipole locking constants
+    of molecules and clusters, here 0, which only its method Su73 reads.
+
+    Parameters
+    ----------
+    table, temperature, names
+        As for :func:`acdc_text`.
+    model
+        With dipoles and polarizabilities.
+
+    Raises
+    ------
+    DataError, SettingsError
+        As for :func:`acdc_text`; or if the model has not learned one of the two.
+    """
+    called = _called(names or {}, table)
+    found = _lowest(table, temperature, called)[1]
+    minima = {_label({name: 1}, called, table): m for name, m in table.molecules.items()}
+    minima |= {label: table.minima[i] for label, (_, i) in found.items()}
+    lines = ["0", "0"]
+    for label, minimum in sorted(minima.items()):
+        if minimum.charge:
+            continue
+        alpha = model.predict_properties(minimum.atoms, charge=0).polarizability
+        if alpha is None:
+            raise SettingsError(
+                f"{label}: the model has not learned polarizabilities of such a formula: "
+                "knncalc add-properties --property polarizability"
+            )
+        dipole = model.predict_dipole(minimum.atoms, charge=0).magnitude / units.Debye
+        lines.append(f"{label}\t{dipole:.4f}\t{alpha.value:.4f}")
+    return "\n".join(lines) + "\n"
+
+
+def _lowest(
+    table: GibbsTable, temperature: float, called: Mapping[str, str]
+) -> tuple[Conditions, dict[str, tuple[dict[str, Any], int]]]:
+    """Row and place of the lowest minimum of each cluster whose molecules are known, at 1 atm."""
+    instance("table", table, GibbsTable)
+    checked("temperature", temperature, Positive)
+    conditions = replace(table.conditions, temperatures=(temperature,), pressures=(ATMOSPHERE,))
+    lowest: dict[str, tuple[dict[str, Any], int]] = {}
+    for i, row in enumerate(replace(table, conditions=conditions).rows()):
+        parts = table.parts[i]
+        if parts is None or row["binding_gibbs_kcal_mol"] is None:
+            continue
+        label = _label(parts, called, table)
+        if label not in lowest or row["gibbs_eV"] < lowest[label][0]["gibbs_eV"]:
+            lowest[label] = row, i
+    if not lowest:
+        raise DataError(
+            "there is no cluster whose molecules are known and at minima: ACDC's energies are "
+            "those of binding"
+        )
+    return conditions, lowest
+
+
+def write_acdc_dipoles(
+    path: str | os.PathLike[str], table: GibbsTable, model: KNNModel, **options: Any
+) -> None:
+    """:func:`acdc_dipoles_text` in a file; arguments and errors as there."""
+    with atomic_write(path, DataError) as handle:
+        handle.write(acdc_dipoles_text(table, model, **options).encode("ascii"))
 
 
 def write_acdc(path: str | os.PathLike[str], table: GibbsTable, **options: Any) -> None:

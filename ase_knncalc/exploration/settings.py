@@ -20,10 +20,10 @@ from ase_knncalc._lib.arguments import (
     Whole,
 )
 from ase_knncalc._lib.files import atomic_write
-from ase_knncalc.analysis.thermochemistry import TREATMENTS
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.exploration.chosen import Inputs
 from ase_knncalc.exploration.thermo import Conditions
+from ase_knncalc.heads.vibrations import TREATMENTS
 from ase_knncalc.sampling.settings import METHODS
 from ase_knncalc.settings import DEFAULT_MODEL
 

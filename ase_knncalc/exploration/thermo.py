@@ -21,11 +21,12 @@ from ase_knncalc._lib.arguments import OneOf, Positive, Settings, Several, insta
 from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc._lib.constants import KCAL_PER_MOL
 from ase_knncalc.analysis.binding import Monomers, recognise
+from ase_knncalc.analysis.learned import LearnedMinimum, learned_minimum_of
 from ase_knncalc.analysis.thermochemistry import (
-    TREATMENTS,
     Minimum,
     Thermochemistry,
     binding_gibbs_energy,
+    binding_std,
     minimum_of,
 )
 from ase_knncalc.calculator import KNNCalculator
@@ -34,6 +35,9 @@ from ase_knncalc.data import Omission
 from ase_knncalc.errors import SettingsError, StructureError
 from ase_knncalc.exploration.jobs import calculate
 from ase_knncalc.exploration.relaxation import relax_frames, require_forces
+from ase_knncalc.heads.prediction import require_thermochemistry
+from ase_knncalc.heads.vibrations import TREATMENTS
+from ase_knncalc.model import KNNModel
 from ase_knncalc.sameness import Species, species
 from ase_knncalc.sampling.engines import make_engine
 from ase_knncalc.settings import DEFAULT_MODEL
@@ -128,7 +132,7 @@ def boltzmann(states: Sequence[Thermochemistry]) -> Ensemble:
         gibbs=together,
         enthalpy=enthalpy,
         entropy=(enthalpy - together) / states[0].temperature,
-        gibbs_std=float(populations @ [s.energy_std for s in states]),
+        gibbs_std=float(populations @ [s.gibbs_std for s in states]),
         temperature=states[0].temperature,
         pressure=states[0].pressure,
     )
@@ -141,6 +145,7 @@ def minima_of(
     symmetry: int | None = None,
     delta: float = 0.01,
     fmax: float = 0.05,
+    learned: bool = False,
     charge: int | None = None,
     kept: str | os.PathLike[str] | None = None,
     n_jobs: int = -1,
@@ -157,6 +162,9 @@ def minima_of(
     symmetry, delta, fmax
         As for :func:`ase_knncalc.thermochemistry.gibbs_energy`; symmetry numbers are counted where
         none is given.
+    learned
+        Take thermochemistry from what the engine's model has learned of it: one calculation a
+        structure, and no modes (:class:`~ase_knncalc.analysis.learned.LearnedMinimum`).
 
     Returns
     -------
@@ -171,26 +179,43 @@ def minima_of(
     """
     frames = [frames] if isinstance(frames, Atoms) else list(instance("frames", frames, Iterable))
     require_forces(engine)
-    options = {"symmetry": symmetry, "delta": delta, "fmax": fmax}
+    options: dict[str, Any] = {"symmetry": symmetry, "fmax": fmax}
+    model = None
+    if learned:
+        calculator = make_engine(engine)
+        model = calculator.model if isinstance(calculator, KNNCalculator) else None
+        require_thermochemistry(None if model is None else model.heads)
+    else:
+        options["delta"] = delta
     found, omitted = calculate(
-        _minimum, frames, engine, options,
+        _learned if learned else _minimum, frames, engine, options,
         charge=charge, warm_start=False, kept=kept, n_jobs=n_jobs, progress=progress,
-        text="vibrations",
+        text="energies" if learned else "vibrations",
     )  # fmt: skip
-    return [_as_minimum(frames[i], value) for i, value in found.items()], omitted
+    return [_as_minimum(frames[i], value, model) for i, value in found.items()], omitted
+
+
+_OF_MINIMA = ("energy", "energy_std", "wavenumbers", "symmetry", "charge", "multiplicity")
 
 
 def _minimum(atoms: Atoms, calculator: Calculator, **options: Any) -> dict[str, Any]:
     atoms.calc = calculator
     found = minimum_of(atoms, **options)
-    keys = ("energy", "energy_std", "wavenumbers", "symmetry", "charge", "multiplicity")
-    return {key: getattr(found, key) for key in keys}
+    return {key: getattr(found, key) for key in _OF_MINIMA}
 
 
-def _as_minimum(atoms: Atoms, value: dict[str, Any]) -> Minimum:
+def _learned(atoms: Atoms, calculator: Calculator, **options: Any) -> dict[str, Any]:
+    atoms.calc = calculator
+    found = learned_minimum_of(atoms, **options)
+    return {key: getattr(found, key) for key in _OF_MINIMA}
+
+
+def _as_minimum(atoms: Atoms, value: dict[str, Any], model: KNNModel | None) -> Minimum:
     copy = stated_copy(atoms)
     copy.info.update(charge=value["charge"], multiplicity=value["multiplicity"])
-    return Minimum(atoms=copy, **value)
+    if model is None:
+        return Minimum(atoms=copy, **value)
+    return LearnedMinimum(atoms=copy, **value, model=model)
 
 
 def molecules_in(minima: Sequence[Minimum], monomers: Monomers) -> list[dict[str, int] | None]:
@@ -211,6 +236,7 @@ def molecule_minima(
     monomers: Monomers,
     engine: Any = f"model:{DEFAULT_MODEL}",
     *,
+    learned: bool = False,
     kept: str | os.PathLike[str] | None = None,
     n_jobs: int = -1,
     progress: bool = False,
@@ -223,7 +249,7 @@ def molecule_minima(
         Of :func:`molecules_in`.
     monomers
         As in ``model.info.monomers``.
-    engine, kept, n_jobs, progress
+    engine, learned, kept, n_jobs, progress
         As for :func:`minima_of`.
 
     Returns
@@ -241,7 +267,9 @@ def molecule_minima(
     relaxed, failed = relax_frames(
         frames, engine, fmax=_MOLECULES_FMAX, kept=kept, n_jobs=n_jobs, progress=progress
     )
-    minima, more = minima_of(relaxed, engine, kept=kept, n_jobs=n_jobs, progress=progress)
+    minima, more = minima_of(
+        relaxed, engine, learned=learned, kept=kept, n_jobs=n_jobs, progress=progress
+    )
     return {str(m.atoms.info["name"]): m for m in minima}, [*failed, *more]
 
 
@@ -250,7 +278,8 @@ COLUMNS = (
     "enthalpy_eV", "entropy_eV_K", "gibbs_eV", "gibbs_std_eV", "relative_kcal_mol", "population",
     "symmetry", "lowest_mode_cm1", "imaginary_modes", "molecules", "binding_kcal_mol",
     "binding_gibbs_kcal_mol", "binding_gibbs_std_kcal_mol", "binding_enthalpy_kcal_mol",
-    "binding_entropy_cal_mol_K",
+    "binding_enthalpy_std_kcal_mol", "binding_entropy_cal_mol_K", "binding_entropy_std_cal_mol_K",
+    "vibrations",
 )  # fmt: skip
 """Of :meth:`GibbsTable.rows`."""
 
@@ -307,6 +336,7 @@ class GibbsTable:
                     "energy_eV": minimum.energy,
                     "symmetry": minimum.symmetry,
                     "lowest_mode_cm1": float(min(minimum.wavenumbers, default=math.nan)),
+                    "vibrations": "learned" if isinstance(minimum, LearnedMinimum) else "hessian",
                     "imaginary_modes": len(minimum.imaginary),
                     "molecules": None if parts is None else molecules_text(parts),
                 }
@@ -317,7 +347,7 @@ class GibbsTable:
                         "enthalpy_eV": state.enthalpy,
                         "entropy_eV_K": state.entropy,
                         "gibbs_eV": state.gibbs,
-                        "gibbs_std_eV": state.energy_std,
+                        "gibbs_std_eV": state.gibbs_std,
                         "relative_kcal_mol": KCAL_PER_MOL * (state.gibbs - lowest),
                         "population": population,
                     }
@@ -369,6 +399,7 @@ def gibbs_table(
     symmetry: int | None = None,
     delta: float = 0.01,
     fmax: float = 0.05,
+    learned: bool = False,
     charge: int | None = None,
     kept: str | os.PathLike[str] | None = None,
     n_jobs: int = -1,
@@ -378,7 +409,7 @@ def gibbs_table(
 
     Parameters
     ----------
-    frames, engine, symmetry, delta, fmax, charge, kept, n_jobs, progress
+    frames, engine, symmetry, delta, fmax, learned, charge, kept, n_jobs, progress
         As for :func:`minima_of`.
     conditions
         Temperatures, pressures, treatment of soft modes.
@@ -389,8 +420,8 @@ def gibbs_table(
     """
     conditions = conditions or Conditions()
     minima, omitted = minima_of(
-        frames, engine, symmetry=symmetry, delta=delta, fmax=fmax, charge=charge, kept=kept,
-        n_jobs=n_jobs, progress=progress,
+        frames, engine, symmetry=symmetry, delta=delta, fmax=fmax, learned=learned, charge=charge,
+        kept=kept, n_jobs=n_jobs, progress=progress,
     )  # fmt: skip
     if monomers is None:
         calculator = make_engine(engine)
@@ -398,7 +429,7 @@ def gibbs_table(
     parts = molecules_in(minima, monomers)
     names = {name for each in parts for name in each or ()}
     molecules, failed = molecule_minima(
-        names, monomers, engine, kept=kept, n_jobs=n_jobs, progress=progress
+        names, monomers, engine, learned=learned, kept=kept, n_jobs=n_jobs, progress=progress
     )
     return GibbsTable(minima, conditions, parts, molecules, [*omitted, *failed])
 
@@ -450,8 +481,16 @@ def _binding(state: Thermochemistry, apart: Sequence[Thermochemistry | None]) ->
         "binding_gibbs_std_kcal_mol": KCAL_PER_MOL * std,
         "binding_enthalpy_kcal_mol": KCAL_PER_MOL
         * (state.enthalpy - sum(m.enthalpy for m in each)),
+        "binding_enthalpy_std_kcal_mol": KCAL_PER_MOL * binding_std("enthalpy_std", state, each),
         "binding_entropy_cal_mol_K": 1000.0 * KCAL_PER_MOL * entropy,
+        "binding_entropy_std_cal_mol_K": _entropy_std(state, each),
     }
+
+
+def _entropy_std(state: Thermochemistry, each: Sequence[Thermochemistry]) -> float:
+    """Of binding, cal/mol/K; NaN where entropies come from wavenumbers."""
+    std = binding_std("entropy_std", state, each)
+    return 1000.0 * KCAL_PER_MOL * std if std > 0 else math.nan
 
 
 def _number(value: Any) -> Any:

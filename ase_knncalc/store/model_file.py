@@ -24,6 +24,11 @@ dataset                         type and shape             what
                                                            models with the kernel-induced distance
 ``force_calibration/*``         float64, int               fields of :class:`ForceCalibration`; only
                                                            of models that were trained on forces
+``head_NAME/*``                 float64, int               properties beside the energy: arrays of
+                                                           :class:`~ase_knncalc.heads.Head`, its
+                                                           posterior and, stacked, calibrations;
+                                                           ``metadata`` has names, kinds, units and
+                                                           outputs
 ==============================  =========================  =======================================
 """
 
@@ -51,6 +56,7 @@ from ase_knncalc.knn.term import KNNTerm
 from ase_knncalc.knn.weights import KNNSettings
 from ase_knncalc.model import KNNModel
 from ase_knncalc.store.container import package_versions, read_container, write_container
+from ase_knncalc.store.head_arrays import head_arrays, head_metadata, read_heads
 from ase_knncalc.store.integrity import check_magnitude, check_model
 from ase_knncalc.store.loaded import loaded
 from ase_knncalc.trend.kinds import trend_class
@@ -123,7 +129,7 @@ def save_model(model: KNNModel, path: str | os.PathLike[str]) -> None:
 
 def write_model(model: KNNModel, path: str | os.PathLike[str]) -> None:
     """:func:`save_model` for who holds :func:`ase_knncalc._lib.files.only_writer` already."""
-    metadata = {
+    metadata: dict[str, Any] = {
         "descriptor": model.descriptor.to_dict(),
         "trend": {"kind": model.trend.kind, "elements": list(model.trend.elements)},
         "knn": model.knn.settings.to_dict(),
@@ -153,6 +159,10 @@ def write_model(model: KNNModel, path: str | os.PathLike[str]) -> None:
             f"held_out/{name}": getattr(model.held_out, name).astype(kind)
             for name, kind in _HELD_OUT.items()
         }
+    if model.heads is not None:
+        metadata["heads"] = [head_metadata(head) for head in model.heads]
+        for head in model.heads:
+            arrays |= head_arrays(head)
     write_container(path, "model", metadata, arrays)
 
 
@@ -317,6 +327,7 @@ def _build_model(metadata: dict[str, Any], items: _Items) -> KNNModel:
             _from_arrays(ForceCalibration, items, "force_calibration") if forces else None
         ),
         held_out=_held_out(items, n, len(descriptor.elements)),
+        heads=read_heads(metadata.get("heads", ()), items.group, trend),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterable
 from dataclasses import fields, replace
 from typing import Any
 
@@ -17,12 +18,15 @@ from ase_knncalc._lib.parallel import check_jobs
 from ase_knncalc._lib.profiling import stage
 from ase_knncalc.analysis.binding import lone_molecules, monomer_records
 from ase_knncalc.data import KeyMap, report_omissions
+from ase_knncalc.data.properties import add_columns
 from ase_knncalc.errors import SettingsError
+from ase_knncalc.heads.targets import PropertyTarget, property_targets
 from ase_knncalc.labels.suspects import find_suspects, leave_out, recheck_baselines
 from ase_knncalc.labels.training_data import Prepared, prepare
 from ase_knncalc.model import KNNModel
 from ase_knncalc.settings import TrainingSettings
 from ase_knncalc.training.fit import Origin, fit_model
+from ase_knncalc.training.heads import fit_heads, with_heads
 
 
 def train(
@@ -34,6 +38,8 @@ def train(
     keys: KeyMap | None = None,
     minima: bool = False,
     frequencies: str | os.PathLike[str] | None = None,
+    properties: Iterable[str | PropertyTarget] = (),
+    property_table: str | os.PathLike[str] | None = None,
     check_labels: bool = True,
     settings: TrainingSettings | None = None,
     cache: str | os.PathLike[str] | None = None,
@@ -69,6 +75,9 @@ def train(
         (:func:`~ase_knncalc.data.properties.add_frequencies`); frames may have them in
         ``info["frequencies_cm1"]`` as well. ``settings.sparse.curvature_frames`` says of how many
         minima they become curvatures to learn.
+    properties, property_table
+        Further properties to learn, and a table of their labels, see
+        :func:`ase_knncalc.training.add_properties`.
     check_labels
         Leave out structures whose labels are wrong beyond doubt
         (:func:`ase_knncalc.labels.suspects.find_suspects`).
@@ -117,6 +126,9 @@ def train(
         file_name("frequencies", frequencies)
     if scratch is not None:
         file_name("scratch", scratch)
+    targets = property_targets(properties)
+    if targets and settings.trend != "sparse":
+        raise SettingsError(f"properties need trend='sparse', got {settings.trend!r}")
     prepared = prepare(
         data,
         settings=settings,
@@ -136,10 +148,18 @@ def train(
             prepared = leave_out(prepared, recheck_baselines(prepared, suspects, refuse=True))
     origin = _origin(prepared, reference)
     fitted = fit_model(prepared.data, settings, origin=origin, n_jobs=n_jobs, progress=progress)
+    model = fitted.model
+    if targets:
+        if property_table is not None:
+            columns = [c for t in targets for c in t.columns]
+            add_columns(prepared.frames, property_table, columns)
+        batch = prepared.data.batch
+        heads = fit_heads(model, prepared.frames, batch, targets, n_jobs=n_jobs, progress=progress)
+        model = with_heads(model, heads)
     if prepared.omitted:
         total = len(prepared.frames) + len(prepared.omitted)
         warnings.warn(report_omissions(prepared.omitted, total, limit=1), UserWarning, stacklevel=2)
-    return fitted.model
+    return model
 
 
 def _origin(prepared: Prepared, reference: str) -> Origin:

@@ -115,6 +115,16 @@ def test_dlpno_energies_of_the_second_program(shared_data: Path) -> None:
     assert water.info["out_electronic_energy"] / Hartree == pytest.approx(-76.342127686, abs=1e-8)
 
 
+def test_thermochemistry_and_dipoles_of_the_logs(shared_data: Path) -> None:
+    """Corrections to the energy, as the table beside other data has them."""
+    water = read_jkqc(shared_data / "jkqc" / "monsDFT.pkl")[0]
+    assert water.info["dipole_debye"] == pytest.approx(2.2146)
+    assert water.info["enthalpy_correction"] == pytest.approx(0.69438, abs=1e-5)
+    assert water.info["gibbs_correction"] == pytest.approx(0.11168, abs=1e-5)
+    bare = read_jkqc(shared_data / "jkqc" / "sa-w_DFT.pkl")[0]
+    assert not {"dipole_debye", "gibbs_correction"} & set(bare.info)
+
+
 # -------------------------------------------------------------------------------------- pairs
 
 

@@ -207,3 +207,41 @@ def test_pairs_of_names() -> None:
     for wrong in ("sa", "sa=", "sa=A=B", "=A"):
         with pytest.raises(SettingsError, match="expected pairs"):
             pairs("--acdc-names", wrong)
+
+
+def test_learned_thermochemistry_and_vibrations_side_by_side(
+    tmp_path, headed_model, water_frames
+) -> None:
+    """--fast asks the heads, at the same energies; both in one JSON."""
+    from ase_knncalc import save_model
+
+    save_model(headed_model, tmp_path / "m.h5")
+    frames = [Atoms(a.numbers, a.positions) for a in water_frames[4:6]]
+    relaxed, _ = relax_frames(frames, f"model:{tmp_path / 'm.h5'}", n_jobs=1, fmax=0.02)
+    write(tmp_path / "relaxed.extxyz", relaxed)
+    options = ("-m", tmp_path / "m.h5", "--json", "-q", "-j", "1", "-T", "260", "--fmax", "0.1")
+    done = knncalc("thermo", tmp_path / "relaxed.extxyz", "--fast", *options, cwd=tmp_path)
+    rows = json.loads(done.stdout)
+    assert [r["vibrations"] for r in rows] == ["learned"] * len(relaxed)
+    for row, atoms in zip(rows, relaxed, strict=True):
+        thermal = headed_model.predict_properties(
+            atoms, temperature=260.0, symmetry=row["symmetry"]
+        ).thermochemistry
+        added = row["gibbs_eV"] - row["energy_eV"]
+        assert added == pytest.approx(thermal.gibbs_correction.value, abs=1e-8)
+        assert row["gibbs_std_eV"] >= thermal.gibbs_correction.std
+    both = knncalc("thermo", tmp_path / "relaxed.extxyz", "--fast", "--hessian", *options,
+                   cwd=tmp_path)  # fmt: skip
+    ways = [r["vibrations"] for r in json.loads(both.stdout)]
+    assert ways == ["hessian"] * len(relaxed) + ["learned"] * len(relaxed)
+    outside = knncalc("thermo", tmp_path / "relaxed.extxyz", "--fast", "-m", tmp_path / "m.h5",
+                      "-T", "500", "--fmax", "0.1", "-q", "-j", "1", cwd=tmp_path,
+                      code=1)  # fmt: skip
+    assert "200 to 400 K" in outside.stderr
+
+
+def test_models_without_thermochemistry_are_refused(tmp_path, waters) -> None:
+    write(tmp_path / "w.extxyz", waters)
+    done = knncalc("thermo", tmp_path / "w.extxyz", "--fast", "-m", "saw-wb97xd-md", "-q",
+                   cwd=tmp_path, code=1)  # fmt: skip
+    assert "knows energies alone" in done.stderr

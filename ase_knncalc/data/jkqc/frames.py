@@ -17,6 +17,9 @@ column                          goes to                                unit in t
 ``xyz   structure``             the frame                              Å
 ``extra forces``                ``arrays["reference_forces"]``         Hartree/Å
 ``log   vibrational_frequenc…`` ``info["frequencies_cm1"]``            cm⁻¹
+``log   dipole_moment``         ``info["dipole_debye"]``               Debye
+``log   enthalpy_energy``       ``info["enthalpy_correction"]``        Hartree, with the energy
+``log   gibbs_free_energy``     ``info["gibbs_correction"]``           Hartree, with the energy
 ==============================  =====================================  =========================
 
 The frames are in eV and eV/Å. What this package has written (:mod:`ase_knncalc.data.jkqc.columns`)
@@ -128,6 +131,16 @@ def _frame(table: Table, row: int, path: Path) -> Atoms:
     frequencies = _frequencies(cell("log", "vibrational_frequencies"))
     if frequencies is not None:
         atoms.info[FREQUENCIES] = frequencies
+    dipole = _number(cell("log", "dipole_moment"))
+    if dipole is not None:
+        atoms.info["dipole_debye"] = dipole
+    for column, key in (
+        ("enthalpy_energy", "enthalpy_correction"),
+        ("gibbs_free_energy", "gibbs_correction"),
+    ):
+        total = _number(cell("log", column))
+        if total is not None and "reference_energy" in atoms.info:
+            atoms.info[key] = total * units.Hartree - atoms.info["reference_energy"]
     if forces is not None:
         atoms.arrays["reference_forces"] = forces
     return atoms

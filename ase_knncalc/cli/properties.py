@@ -1,0 +1,151 @@
+"""``knncalc add-properties``, and what commands show of properties."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from ase.units import Debye as DEBYE
+
+from ase_knncalc._lib.constants import KCAL_PER_MOL
+from ase_knncalc.cli.options import (
+    EnergyUnit,
+    IgnoreCell,
+    JobsOption,
+    JsonOption,
+    PropertyOption,
+    PropertyTable,
+    QuietOption,
+    ReferenceKey,
+)
+from ase_knncalc.cli.outputs import check_outputs, model_place
+from ase_knncalc.cli.printing import print_json, print_table
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from ase_knncalc.heads import Head
+    from ase_knncalc.model import KNNModel
+
+
+def add_properties(
+    model: Annotated[str, typer.Argument(help="Name of a shipped model, or a model file.")],
+    data: Annotated[list[Path], typer.Argument(help="Structures with labels: extxyz(.gz), pkl, …")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Model file to write.")],
+    properties: PropertyOption = None,
+    property_table: PropertyTable = None,
+    reference_key: ReferenceKey = "reference_energy",
+    energy_unit: EnergyUnit = "eV",
+    ignore_cell: IgnoreCell = False,
+    jobs: JobsOption = -1,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Teach a model further properties; its energies stay as they are.
+
+    Example: knncalc add-properties my.h5 minima.extxyz --property thermochemistry
+    --property-table frequencies.csv -o more.h5
+    """
+    from ase_knncalc.data import KeyMap
+    from ase_knncalc.errors import SettingsError
+    from ase_knncalc.store import find_model, load_model, save_model
+    from ase_knncalc.training import add_properties as run
+
+    if not properties:
+        raise SettingsError("no property is named: --property polarizability, --property NAME=KEY")
+    inputs = [find_model(model), *data, *([property_table] if property_table else [])]
+    check_outputs(inputs, ("--output", output, model_place))
+    found = run(
+        load_model(model, baseline=None),
+        data,
+        properties,
+        table=property_table,
+        keys=KeyMap(
+            reference_energy=reference_key, energy_unit=energy_unit, ignore_cell=ignore_cell
+        ),
+        n_jobs=jobs,
+        progress=not quiet,
+    )
+    save_model(found, output)
+    if as_json:
+        print_json({"model": str(output), "properties": head_rows(found)})
+        return
+    show_heads(found)
+
+
+COLUMNS = (
+    "property", "unit", "structures", "error", "composition_left_out", "inside_90",
+    "composition_inside_90",
+)  # fmt: skip
+
+
+_SHOWN = {"eV": ("kcal/mol", KCAL_PER_MOL), "e Å": ("D", 1.0 / DEBYE)}
+
+
+def head_rows(model: KNNModel) -> list[dict[str, Any]]:
+    """Errors of each property where structures, or compositions, were left out."""
+    return [row for head in model.heads or () for row in _rows(head)]
+
+
+def _rows(head: Head) -> list[dict[str, Any]]:
+    rows = []
+    for output, errors in head.details["errors"].items():
+        # Of thermochemistry, what is asked for most.
+        if head.kind == "thermochemistry" and not (
+            output.startswith("truhlar/") and output.endswith(("zero_point", "/300.0"))
+        ):
+            continue
+        unit, factor = _SHOWN.get(head.unit, (head.unit, 1.0))
+        values = (
+            output if head.kind == "thermochemistry" else head.name,
+            unit,
+            head.details["structures"],
+            factor * errors["mae"],
+            factor * errors["group_mae"],
+            errors["inside_90"],
+            errors["group_inside_90"],
+        )
+        rows.append(dict(zip(COLUMNS, values, strict=True)))
+    return rows
+
+
+def show_heads(model: KNNModel) -> None:
+    """A table of a model's properties; nothing where it has none."""
+    rows = head_rows(model)
+    if rows:
+        cells = [[f"{v:.3f}" if isinstance(v, float) else v for v in row.values()] for row in rows]
+        print_table("Properties; errors of what was left out", list(COLUMNS), cells)
+
+
+def property_row(
+    model: KNNModel, atoms: Atoms, charge: int | None, temperature: float
+) -> dict[str, Any]:
+    """Columns of a table for what is known of a structure beside its energy."""
+    found = model.predict_properties(atoms, charge=charge, temperature=temperature)
+    row: dict[str, Any] = {}
+    thermal = found.thermochemistry
+    if thermal is not None:
+        for name, unit in (
+            ("zero_point", "eV"),
+            ("enthalpy_correction", "eV"),
+            ("entropy", "eV_K"),
+            ("gibbs_correction", "eV"),
+        ):
+            row[f"{name}_{unit}"] = getattr(thermal, name).value
+            row[f"{name}_std_{unit}"] = getattr(thermal, name).std
+    if found.polarizability is not None:
+        row["polarizability_angstrom3"] = found.polarizability.value
+        row["polarizability_std_angstrom3"] = found.polarizability.std
+    for name, level in found.levels.items():
+        row[f"{name}_minus_reference_eV"], row[f"{name}_std_eV"] = level.value, level.std
+    for name, one in found.scalars.items():
+        row[name], row[f"{name}_std"] = one.value, one.std
+    novelty = list(found.novelty.values())
+    if any(head.kind == "dipole" for head in model.heads or ()):
+        dipole = model.predict_dipole(atoms, charge=charge)
+        row["dipole_debye"] = dipole.magnitude / DEBYE
+        row["dipole_std_debye"] = dipole.std / DEBYE
+        novelty.append(dipole.novelty)
+    row["property_novelty"] = max(novelty, default=None)
+    return row

@@ -1,0 +1,337 @@
+"""The equations of heads, their errors left out, and what these calibrate."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Annotated
+
+import numpy as np
+from annotated_types import Ge
+from ase import Atoms
+
+from ase_knncalc._lib.arguments import Count, Positive, Seed, Settings, Several
+from ase_knncalc._lib.arrays import BoolArray, FloatArray, IntArray
+from ase_knncalc._lib.constants import MAD
+from ase_knncalc.descriptors import FeatureBatch
+from ase_knncalc.heads.head import Head, Posterior, free_columns, signals_of
+from ase_knncalc.heads.targets import PropertyTarget
+from ase_knncalc.heads.thermal import OUTPUTS
+from ase_knncalc.training.dipoles import DipoleProblem, dipole_columns
+from ase_knncalc.trend.base import composition_columns
+from ase_knncalc.trend.environments import Environments
+from ase_knncalc.trend.force_fit import folds_of
+from ase_knncalc.trend.kernels import FORCES_FLOOR, unwhitened, whitened
+from ase_knncalc.trend.ridge import RidgeProblem
+from ase_knncalc.trend.targets import TargetProblem, best_penalty
+from ase_knncalc.uncertainty import Calibration, Signals, calibrate
+
+# Distances in units of σ: beyond the range of kernels, and below what means anything.
+_FAR, _NEAR = 30.0, 1e-3
+# Labels further from what compositions say than this many robust standard deviations are absurd.
+_ABSURD = 50.0
+_REWEIGHTED = 20
+
+
+@dataclass(frozen=True)
+class HeadSettings(Settings):
+    """How heads are made.
+
+    Parameters
+    ----------
+    environments
+        Most inducing environments of an element, of those that the trend has.
+    variance_environments
+        Those that the posterior variance, and dipoles, use.
+    penalties
+        Tried on compositions left out.
+    folds
+        Of cross-validation.
+    dipoles
+        Most structures whose baseline dipole is computed, where they bring none along.
+    seed
+        Of random folds, and of which these are.
+    """
+
+    environments: Count = 600
+    variance_environments: Count = 100
+    penalties: Several[Positive] = (1e-5, 1e-4, 1e-3, 1e-2)
+    folds: Annotated[Count, Ge(2)] = 5
+    dipoles: Count = 4000
+    seed: Seed = 0
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels of one target.
+
+    Attributes
+    ----------
+    rows : ndarray of int, shape (m,)
+        Frames that have them.
+    values : ndarray, shape (m, n_outputs)
+    sets : list of str
+        Source of each label; empty if they are not told apart.
+    base : ndarray, shape (m, 3), or None
+        Of dipoles, the baseline's, e Å.
+    """
+
+    rows: IntArray
+    values: FloatArray
+    sets: list[str]
+    base: FloatArray | None = None
+
+
+@dataclass(frozen=True)
+class HeadColumns:
+    """Kernels of structures with the environments that heads share.
+
+    Attributes
+    ----------
+    free : ndarray, shape (n, n_elements + 2)
+    columns, variance_columns : ndarray, shape (n, …)
+        Whitened sums, float32 the first.
+    whiteners, variance_whiteners : list of ndarray
+    distances : ndarray, shape (n_atoms_total,)
+        Of each atom to environments other than itself.
+    """
+
+    free: FloatArray
+    columns: FloatArray
+    variance_columns: FloatArray
+    whiteners: list[FloatArray]
+    variance_whiteners: list[FloatArray]
+    distances: FloatArray
+
+
+def head_columns(
+    environments: Environments, batch: FeatureBatch, variance_environments: int
+) -> HeadColumns:
+    """One pass over the descriptors."""
+    few = environments.first(np.minimum(environments.counts, variance_environments))
+    bases = environments.whiteners(FORCES_FLOOR), few.whiteners(FORCES_FLOOR)
+    widths = [sum(w.shape[1] for w in of) for of in bases]
+    columns = np.empty((len(batch), widths[0]), dtype=np.float32)
+    variance_columns = np.empty((len(batch), widths[1]))
+    distances = np.empty(len(batch.numbers))
+    for block in environments.kernels(batch):
+        sums = block.sums()
+        columns[block.rows] = whitened(sums, bases[0])
+        variance_columns[block.rows] = whitened(sums, bases[1])
+        distances[batch.atoms_of(block.rows)] = block.distances(others=True)
+    free = composition_columns(batch, environments.elements)
+    return HeadColumns(free, columns, variance_columns, *bases, distances)
+
+
+@dataclass(frozen=True)
+class Described:
+    """Structures as heads see them.
+
+    Attributes
+    ----------
+    frames : list of Atoms
+    batch : FeatureBatch
+    environments : Environments
+        That heads share.
+    columns : HeadColumns
+    """
+
+    frames: Sequence[Atoms]
+    batch: FeatureBatch
+    environments: Environments
+    columns: HeadColumns
+
+
+@dataclass(frozen=True)
+class _Solved:
+    """Coefficients of k outputs, and prediction minus label of what was left out, (n, k)."""
+
+    penalty: float
+    offsets: FloatArray
+    coefficients: FloatArray
+    counts: IntArray
+    errors: FloatArray
+    group_errors: FloatArray
+
+
+def fit_head(target: PropertyTarget, labels: Labels, of: Described, settings: HeadSettings) -> Head:
+    """The head of one target."""
+    shared = of.columns
+    sets, places = _by_size(labels.sets or [""] * len(labels.rows))
+    own_free = free_columns(shared.free[labels.rows], target.kind)
+    free = _with_sets(own_free, places, len(sets))
+    sound = _sound(free, labels.values)
+    rows, values, free = labels.rows[sound], labels.values[sound], free[sound]
+    groups = [str(of.frames[i].info["composition"]) for i in rows]
+    folds = (
+        folds_of(groups, len(rows), settings.folds),
+        np.random.default_rng(settings.seed).permutation(len(rows)) % settings.folds,
+    )
+    if labels.base is None:
+        solved = _ridge(free, own_free.shape[1], shared, rows, values, folds, settings)
+    else:
+        solved = _dipoles(labels.base[sound], values[:, 0], of, rows, folds, settings)
+    # The same variance for all outputs: what is known of a structure does not depend on them.
+    small = RidgeProblem(free, shared.variance_columns[rows], values[:, 0], None, groups)
+    variance = small.solve(solved.penalty)
+    free_map, shift, factor = small.variance_factors(solved.penalty)
+    sizes = of.batch.sizes[rows]
+    elements = of.environments.elements
+    spacings, remoteness = _spacings(elements, of.batch, shared.distances, rows)
+    one_out = signals_of(variance.leverage, sizes, remoteness)
+    group_out = signals_of(variance.group_leverage, sizes, remoteness)
+    errors, group_errors = solved.errors, solved.group_errors
+    calibrations = tuple(
+        calibrate(one_out, errors[:, k], group_out, group_errors[:, k])
+        for k in range(values.shape[1])
+    )
+    outputs = OUTPUTS if target.kind == "thermochemistry" else (target.name,)
+    details = {
+        "target": asdict(target),
+        "structures": len(rows),
+        "compositions": len(set(groups)),
+        "penalty": solved.penalty,
+        "left_out": [str(of.frames[i].info["name"]) for i in labels.rows[~sound]],
+        "sets": sets if labels.sets else [],
+        "errors": {
+            name: {
+                "mae": float(np.abs(errors[:, k]).mean()),
+                "group_mae": float(np.abs(group_errors[:, k]).mean()),
+                "inside_90": _inside(calibrations[k], one_out, errors[:, k]),
+                "group_inside_90": _inside(calibrations[k], group_out, group_errors[:, k]),
+            }
+            for k, name in enumerate(outputs)
+        },
+    }
+    return Head(
+        name=target.name,
+        kind=target.kind,  # type: ignore[arg-type]
+        unit=target.unit,
+        outputs=outputs,
+        counts=solved.counts,
+        offsets=solved.offsets,
+        coefficients=solved.coefficients,
+        posterior=Posterior(
+            np.array([len(w) for w in shared.variance_whiteners]),
+            free_map,
+            shift,
+            unwhitened(shared.variance_whiteners, factor),
+            spacings,
+        ),
+        calibrations=calibrations,
+        details=details,
+    )
+
+
+def _ridge(
+    free: FloatArray,
+    n_free: int,
+    shared: HeadColumns,
+    rows: IntArray,
+    values: FloatArray,
+    folds: tuple[IntArray, IntArray],
+    settings: HeadSettings,
+) -> _Solved:
+    """Numbers that are linear in the columns; folds of groups, and random ones.
+
+    Of the free columns the first ``n_free`` are kept; the others are offsets of further sources.
+    """
+    columns = shared.columns[rows]
+    problem = TargetProblem(free, columns, values, folds[0])
+    penalty, group_errors = best_penalty(problem, settings.penalties)
+    fit = problem.solve(penalty)
+    del problem
+    errors = TargetProblem(free, columns, values, folds[1]).left_out(penalty)
+    return _Solved(
+        penalty,
+        fit.free[:n_free],
+        unwhitened(shared.whiteners, fit.coefficients),
+        np.array([len(w) for w in shared.whiteners]),
+        errors,
+        group_errors,
+    )
+
+
+def _dipoles(
+    base: FloatArray,
+    magnitudes: FloatArray,
+    of: Described,
+    rows: IntArray,
+    folds: tuple[IntArray, IntArray],
+    settings: HeadSettings,
+) -> _Solved:
+    """Dipoles, of which magnitudes are known (e Å)."""
+    whiteners = of.columns.variance_whiteners
+    counts = np.array([len(w) for w in whiteners])
+    positions = [of.frames[i].positions for i in rows]
+    few = of.environments.first(counts)
+    columns = dipole_columns(few, whiteners, of.batch.select(rows), positions)
+    problem = DipoleProblem(base, columns, magnitudes)
+    tried = [problem.left_out(p, folds[0]) for p in settings.penalties]
+    best = int(np.argmin([np.abs(e).mean() for e in tried]))
+    penalty = settings.penalties[best]
+    found = problem.solve(penalty, np.arange(len(rows)))
+    n = len(few.elements)
+    offsets = np.zeros((n + 2, 1))
+    offsets[:n, 0] = found[:n]
+    return _Solved(
+        penalty,
+        offsets,
+        unwhitened(whiteners, found[n:, None]),
+        counts,
+        problem.left_out(penalty, folds[1])[:, None],
+        tried[best][:, None],
+    )
+
+
+def _by_size(sets: Sequence[str]) -> tuple[list[str], IntArray]:
+    """Different sources, that of most labels first, and which each label came from."""
+    order = [name for name, _ in Counter(sets).most_common()]
+    place = {name: k for k, name in enumerate(order)}
+    return order, np.array([place[name] for name in sets], dtype=np.intp)
+
+
+def _with_sets(free: FloatArray, places: IntArray, n_sets: int) -> FloatArray:
+    """Composition columns, and for each source but the first the same again: its offsets."""
+    more = [np.where((places == k)[:, None], free, 0.0) for k in range(1, n_sets)]
+    return np.hstack([free, *more])
+
+
+def _sound(free: FloatArray, values: FloatArray) -> BoolArray:
+    """Which labels are not absurd: far from what compositions say, by orders of magnitude."""
+    kept = np.ones(len(values), dtype=bool)
+    for y in values.T:
+        weights = np.ones(len(y))
+        for _ in range(_REWEIGHTED):
+            # Least absolute deviations: one absurd label must not draw the offsets to itself.
+            root = np.sqrt(weights)
+            offsets = np.linalg.lstsq(root[:, None] * free, root * y, rcond=None)[0]
+            rest = np.abs(y - free @ offsets)
+            usual = max(MAD * float(np.median(rest)), 1e-300)
+            weights = 1.0 / np.maximum(rest, 0.1 * usual)
+        kept &= rest <= _ABSURD * usual
+    return kept
+
+
+def _spacings(
+    elements: Sequence[int], batch: FeatureBatch, distances: FloatArray, rows: IntArray
+) -> tuple[FloatArray, FloatArray]:
+    """Usual distances of atoms of each element to environments, and each structure's mean."""
+    member = np.zeros(len(batch), dtype=bool)
+    member[rows] = True
+    atoms = np.repeat(member, batch.sizes)
+    known = distances < _FAR
+    spacings = np.ones(len(elements))
+    for e, number in enumerate(elements):
+        mask = atoms & known & (batch.numbers == number)
+        if mask.any():
+            spacings[e] = max(float(np.median(distances[mask])), _NEAR)
+    relative = distances / spacings[np.searchsorted(elements, batch.numbers)]
+    means = batch.sum_atoms(np.where(known, relative, 1.0)) / batch.sizes
+    return spacings, np.asarray(means[rows])
+
+
+def _inside(calibration: Calibration, signals: Signals, errors: FloatArray) -> float:
+    half = calibration.multiple(0.9) * calibration.std(signals)
+    return float(np.mean(np.abs(errors) <= half))

@@ -1,0 +1,88 @@
+"""Commands on properties beside the energy."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from ase.io import write
+from helpers.commands import knncalc
+from helpers.factories import labelled_with_properties
+
+from ase_knncalc import load_model, save_model
+
+
+@pytest.fixture
+def labelled(tmp_path, water_frames):
+    """A file of labelled structures, and a table beside it."""
+    frames = labelled_with_properties(water_frames)
+    with open(tmp_path / "table.csv", "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["name", "frequencies_cm1", "alpha", "cc_energy", "cc_set"])
+        for a in frames:
+            modes = ";".join(f"{w:.6f}" for w in a.info.pop("frequencies_cm1"))
+            table.writerow([a.info["name"], modes, *(a.info.pop(k) for k in
+                            ("alpha", "cc_energy", "cc_set"))])  # fmt: skip
+    write(tmp_path / "frames.extxyz", frames)
+    return tmp_path
+
+
+def test_add_predict_and_info(labelled, headed_model, water_frames) -> None:
+    from dataclasses import replace
+
+    save_model(replace(headed_model, heads=None), labelled / "bare.h5")
+    made = knncalc(
+        "add-properties", labelled / "bare.h5", labelled / "frames.extxyz",
+        "-o", labelled / "more.h5", "--property", "thermochemistry", "--property",
+        "polarizability=alpha", "--property", "level:cc=cc_energy@cc_set", "--property-table",
+        labelled / "table.csv", "--json", "-q", "-j", "1", cwd=labelled,
+    )  # fmt: skip
+    rows = json.loads(made.stdout)["properties"]
+    assert [r["property"] for r in rows][-2:] == ["polarizability", "cc"]
+    assert {r["unit"] for r in rows} == {"kcal/mol", "Å³"}
+    found = knncalc("predict", labelled / "frames.extxyz", "-m", labelled / "more.h5",
+                    "--properties", "-T", "250", "--json", "-q", "-j", "1",
+                    cwd=labelled)  # fmt: skip
+    first = json.loads(found.stdout)[0]
+    model = load_model(labelled / "more.h5")
+    said = model.predict_properties(water_frames[0], temperature=250.0)
+    assert first["gibbs_correction_eV"] == pytest.approx(
+        said.thermochemistry.gibbs_correction.value
+    )
+    assert first["polarizability_angstrom3"] == pytest.approx(said.polarizability.value)
+    assert first["cc_minus_reference_eV"] == pytest.approx(said.levels["cc"].value)
+    info = json.loads(knncalc("info", labelled / "more.h5", "--json", cwd=labelled).stdout)
+    assert set(info["heads"]) == {"thermochemistry", "polarizability", "cc"}
+    assert "polarizability" in knncalc("info", labelled / "more.h5", cwd=labelled).stdout
+
+
+def test_training_learns_properties_along(labelled) -> None:
+    knncalc(
+        "train", labelled / "frames.extxyz", "-o", labelled / "own.h5", "-b", "none",
+        "--property", "shift=alpha", "--property-table", labelled / "table.csv",
+        "--environments", "40", "--components", "5", "-k", "5", "-q", "-j", "1", cwd=labelled,
+    )  # fmt: skip
+    model = load_model(labelled / "own.h5")
+    assert [h.name for h in model.heads] == ["shift"]
+    errors = next(iter(model.heads)).details["errors"]["shift"]
+    assert 0 < errors["mae"] < 0.1
+    assert np.isfinite(errors["group_mae"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "no property is named"),
+        (["--property", "g"], "expected one of thermochemistry"),
+        (["--property", "g=nothing"], "at least 20 structures"),
+    ],
+)
+def test_what_is_wrong_is_told(labelled, headed_model, options, message) -> None:
+    save_model(headed_model, labelled / "m.h5")
+    failed = knncalc("add-properties", labelled / "m.h5", labelled / "frames.extxyz", "-o",
+                     labelled / "n.h5", "-q", "-j", "1", *options,
+                     cwd=labelled, code=1)  # fmt: skip
+    assert message in failed.stderr
+    assert not (labelled / "n.h5").exists()

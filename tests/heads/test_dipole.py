@@ -1,0 +1,129 @@
+"""Dipoles: they turn with the molecule, keep its charge, and follow from magnitudes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import molecule
+from helpers.factories import water_clusters
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.transform import Rotation
+
+from ase_knncalc import KNNCalculator, load_model, save_model
+from ase_knncalc.baselines import NoBaseline, SinglePoint, make_baseline
+from ase_knncalc.errors import BaselineError, SettingsError
+from ase_knncalc.heads.dipole import DEBYE, arms, baseline_dipole
+from ase_knncalc.training import HeadSettings, add_properties
+
+CHARGES = {1: 0.35, 8: -0.7}
+
+
+def true_dipole(atoms: Atoms) -> np.ndarray:
+    """Of charges that depend a little on what is near, e Å."""
+    gaps = atoms.get_all_distances() + 10.0 * np.eye(len(atoms))
+    charges = np.array([CHARGES[z] for z in atoms.numbers])
+    charges *= 1.0 + 0.3 * np.exp(-((gaps.min(axis=1) - 0.95) ** 2) / 0.02)
+    return np.asarray((charges - charges.mean()) @ atoms.positions)
+
+
+class Rough(NoBaseline):
+    """A baseline that knows the size of dipoles badly, and their direction roughly."""
+
+    properties = ("dipole",)
+
+    def single_point(self, atoms, charge, multiplicity, wanted=()) -> SinglePoint:
+        return SinglePoint(0.0, np.zeros((len(atoms), 3)), None, self.dipole(atoms))
+
+    def dipole(self, atoms) -> np.ndarray:
+        return 0.5 * np.array([CHARGES[z] for z in atoms.numbers]) @ atoms.positions
+
+
+@pytest.fixture(scope="module")
+def dipole_model(headed_model):
+    frames = water_clusters(80, seed=3, largest=3)
+    for atoms in frames:
+        atoms.info["mu"] = np.linalg.norm(true_dipole(atoms)) / DEBYE
+    small = HeadSettings(environments=30, variance_environments=15)
+    rough = headed_model.with_baseline(Rough())
+    return add_properties(rough, frames, ["dipole=mu"], settings=small, n_jobs=1)
+
+
+def bare(atoms: Atoms) -> Atoms:
+    return Atoms(atoms.numbers, atoms.positions)
+
+
+def test_magnitudes_teach_vectors(dipole_model) -> None:
+    (head,) = (h for h in dipole_model.heads if h.kind == "dipole")
+    errors = head.details["errors"]["dipole"]
+    frames = water_clusters(80, seed=3, largest=3)
+    base = [np.linalg.norm(Rough().dipole(a)) - np.linalg.norm(true_dipole(a)) for a in frames]
+    assert errors["mae"] < 0.4 * np.abs(base).mean()
+    assert 0.8 <= errors["inside_90"] <= 1.0
+
+
+@given(seed=st.integers(0, 2**31), which=st.integers(0, 11))
+@settings(max_examples=15, deadline=None)
+def test_a_dipole_turns_with_the_molecule(dipole_model, seed, which) -> None:
+    rng = np.random.default_rng(seed)
+    atoms = bare(water_clusters(12, seed=8, largest=3)[which])
+    turn = Rotation.random(random_state=rng)
+    order = rng.permutation(len(atoms))
+    moved = Atoms(atoms.numbers[order], (turn.apply(atoms.positions) + rng.normal(size=3))[order])
+    model = dipole_model
+    here, there = model.predict_dipole(atoms), model.predict_dipole(moved)
+    np.testing.assert_allclose(there.value, turn.apply(here.value), atol=1e-6)
+    assert there.std == pytest.approx(here.std, rel=1e-5)
+    mirrored = model.predict_dipole(Atoms(atoms.numbers, -atoms.positions))
+    np.testing.assert_allclose(mirrored.value, -here.value, atol=1e-6)
+
+
+def test_arms_vanish_alone_and_are_smooth() -> None:
+    assert np.all(arms(np.zeros((1, 3))) == 0.0)
+    far = np.array([[0.0, 0, 0], [4.4999, 0, 0]])
+    assert np.abs(arms(far)).max() < 1e-6
+    assert np.abs(arms(far * 1.01)).max() == 0.0
+
+
+def test_calculators_give_dipoles(dipole_model, tmp_path) -> None:
+    save_model(dipole_model, tmp_path / "m.h5")
+    atoms = bare(water_clusters(2, seed=9)[1])
+    loaded = load_model(tmp_path / "m.h5", baseline=None).with_baseline(Rough())
+    atoms.calc = KNNCalculator(loaded, on_novelty="ignore")
+    dipole = atoms.get_dipole_moment()
+    said = dipole_model.predict_dipole(atoms)
+    assert dipole.tolist() == said.value.tolist()
+    assert atoms.calc.results["dipole_std"] == said.std > 0
+    assert "energy" in atoms.calc.results
+
+
+def test_models_without_dipoles_say_so(headed_model, water_frames) -> None:
+    with pytest.raises(SettingsError, match="has not learned dipoles"):
+        headed_model.predict_dipole(water_frames[0])
+    calculator = KNNCalculator(headed_model.with_baseline(Rough()), on_novelty="ignore")
+    passed_on = calculator.get_dipole_moment(water_frames[0])
+    assert passed_on.tolist() == Rough().dipole(water_frames[0]).tolist()
+    assert "dipole_std" not in calculator.results
+
+
+@pytest.mark.parametrize("library", ["tblite", "xtb"])
+def test_dipoles_of_the_baseline(library) -> None:
+    """Water of GFN1-xTB; an ion's about its nuclei does not depend on where it is."""
+    pytest.importorskip(f"{library}.interface")
+    baseline = make_baseline(f"{library}:GFN1-xTB")
+    water = molecule("H2O")
+    found = baseline_dipole(baseline, water, 0, 1)
+    assert 1.8 < np.linalg.norm(found) / DEBYE < 3.2
+    ion = molecule("OH")
+    moved = ion.copy()
+    moved.positions += [3.0, -1.0, 2.0]
+    np.testing.assert_allclose(
+        baseline_dipole(baseline, moved, -1, 1), baseline_dipole(baseline, ion, -1, 1), atol=1e-4
+    )
+
+
+def test_baselines_without_dipoles(water_frames) -> None:
+    for baseline in (None, NoBaseline(), make_baseline("given")):
+        with pytest.raises(BaselineError, match="knows no dipoles"):
+            baseline_dipole(baseline, water_frames[0], 0, 1)
