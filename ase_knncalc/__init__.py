@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ase_knncalc.store import clear_cache, list_models, load_model, save_model
     from ase_knncalc.training import train
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "Binding": "analysis.binding",

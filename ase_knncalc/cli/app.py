@@ -88,6 +88,12 @@ _COMMANDS = {
         "conversion",
         "Turn labelled structures into one file with the names that training reads.",
     ),
+    "extopt": ("hosts", "Give ORCA an energy and a gradient (! ExtOpt, ProgExt)."),
+    "serve": ("hosts", "Keep a model in memory for `knncalc extopt --server`."),
+    "drive": (
+        "hosts",
+        "Compute for i-PI, or any program that has its server (ASE's SocketIOCalculator).",
+    ),
     "info": ("models", "Show what a model was trained on, covers, and how accurate it is."),
     "models": ("models", "List the shipped models, and what each is for."),
 }
