@@ -12,9 +12,14 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from ase_knncalc import KNNCalculator, load_model, save_model
+from ase_knncalc._lib.constants import KCAL_PER_MOL
+from ase_knncalc.analysis.learned import LearnedMinimum
 from ase_knncalc.baselines import NoBaseline, SinglePoint, make_baseline
 from ase_knncalc.errors import BaselineError, SettingsError
+from ase_knncalc.exploration import Conditions, GibbsTable
+from ase_knncalc.exploration.acdc import acdc_dipoles_text
 from ase_knncalc.heads.dipole import DEBYE, arms, baseline_dipole
+from ase_knncalc.thermochemistry import Minimum
 from ase_knncalc.training import HeadSettings, add_properties
 
 CHARGES = {1: 0.35, 8: -0.7}
@@ -127,3 +132,37 @@ def test_baselines_without_dipoles(water_frames) -> None:
     for baseline in (None, NoBaseline(), make_baseline("given")):
         with pytest.raises(BaselineError, match="knows no dipoles"):
             baseline_dipole(baseline, water_frames[0], 0, 1)
+
+
+def test_files_for_cluster_dynamics(dipole_model) -> None:
+    """Dipoles and polarizabilities of molecules and clusters, and errors of binding."""
+    water, _, _ = water_clusters(3, seed=9)
+    dimer = water_clusters(2, seed=9)[1]
+    states = {
+        name: LearnedMinimum(bare(a), 0.0, 0.01, np.zeros(0), 1, 0, 1, model=dipole_model)
+        for name, a in (("1w", water), ("2w", dimer))
+    }
+    table = GibbsTable([states["2w"]], Conditions(), [{"1w": 2}], {"1w": states["1w"]}, [])
+    lines = acdc_dipoles_text(table, dipole_model, names={"w": "W"}).splitlines()
+    assert lines[:2] == ["0", "0"]
+    assert [line.split()[0] for line in lines[2:]] == ["1W", "2W"]
+    for line, atoms in zip(lines[2:], (water, dimer), strict=True):
+        dipole, alpha = (float(x) for x in line.split()[1:])
+        said = dipole_model.predict_dipole(bare(atoms))
+        assert dipole == pytest.approx(said.magnitude / DEBYE, abs=1e-4)
+        found = dipole_model.predict_properties(bare(atoms)).polarizability
+        assert alpha == pytest.approx(found.value, abs=1e-4)
+    (row,) = table.rows()
+    cluster, molecule_ = states["2w"].at(), states["1w"].at()
+    variance = cluster.enthalpy_std**2 + (2 * molecule_.enthalpy_std) ** 2
+    assert row["binding_enthalpy_std_kcal_mol"] == pytest.approx(KCAL_PER_MOL * variance**0.5)
+    assert row["binding_entropy_std_cal_mol_K"] > 0
+    assert row["gibbs_std_eV"] > 0.01, "more than the energy's"
+    with pytest.raises(SettingsError, match="soft modes below 100"):
+        states["2w"].at(lowest=50.0)
+
+
+def test_a_hessian_has_no_error_of_its_entropy(water_frames) -> None:
+    modes = np.linspace(100.0, 3500.0, 3)
+    state = Minimum(bare(water_frames[0]), 0.0, 0.02, modes, 1, 0, 1).at()
+    assert (state.gibbs_std, state.entropy_std) == (0.02, 0.0)
