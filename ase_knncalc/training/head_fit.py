@@ -30,7 +30,7 @@ from ase_knncalc.uncertainty import Calibration, Signals, calibrate
 # Distances in units of σ: beyond the range of kernels, and below what means anything.
 _FAR, _NEAR = 30.0, 1e-3
 # Labels further from what compositions say than this many robust standard deviations are absurd.
-_ABSURD = 50.0
+_ABSURD = 25.0
 _REWEIGHTED = 20
 
 
