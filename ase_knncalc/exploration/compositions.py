@@ -11,7 +11,8 @@ from ase_knncalc.sampling import parse_ingredients
 from ase_knncalc.sampling.molecules import MOLECULES, Ingredient
 from ase_knncalc.store import load_model
 
-_PART = re.compile(r"\s*(?:(\d+)(?:\s*-\s*(\d+))?)?\s*([^\d\s].*?)\s*")
+# A number or a range, and a name: neither "-x sa" after "0", nor "sa 2 am" without its comma.
+_PART = re.compile(r"\s*(?:(\d+)(?:\s*-\s*(\d+))?)?\s*(-|(?!-)[^\d\s](?:(?!\s\d+\s).)*?)\s*")
 
 # More ways to place the protons than this are not tried.
 MOST_STATES = 30

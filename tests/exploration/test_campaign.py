@@ -193,7 +193,7 @@ def test_protons_are_placed_in_all_ways() -> None:
     assert states("3 w") == [{"w": 3}]
     for made in compositions.proton_states("1 sa, 1 am", DEFAULT_MODEL):
         assert sum(i.molecule.info.get("charge", 0) * i.count for i in made) == 0
-    for wrong in ("", "2", "0 sa", "sa,,am", "4-2 sa", "0-2 sa"):
+    for wrong in ("", "2", "0 sa", "sa,,am", "4-2 sa", "0-2 sa", "0-x sa", "2 sa 2 am"):
         with pytest.raises(SettingsError, match="expected such as"):
             states(wrong)
 
