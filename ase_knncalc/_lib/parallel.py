@@ -1,8 +1,8 @@
 """Work spread over processes with joblib: on this machine, or over a Dask cluster.
 
 Everything that runs in parallel here goes through :func:`run`. Inside :func:`cluster` the same
-calls go to the workers of a Dask scheduler; a worker that dies costs the time of what it was
-doing, nothing else.
+calls go to the workers of a Dask scheduler. A worker that dies costs the time of what it was
+doing, nothing else; on this machine, of what the others were doing as well.
 """
 
 from __future__ import annotations
@@ -10,19 +10,22 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import Annotated, Any, TypeVar
 
 from annotated_types import Ge
 
 from ase_knncalc._lib.arguments import checked
 from ase_knncalc._lib.threads import one_blas_thread
-from ase_knncalc.errors import SettingsError
+from ase_knncalc.errors import KNNCalcError, SettingsError
 
 T = TypeVar("T")
 
 _ADDRESS = re.compile(r"inproc://\S+|([a-z]+://)?([^\s/:]+|\[[0-9A-Fa-f:.]+\]):\d{1,5}")
 # s. For the first answer of a scheduler.
 _PATIENCE = 10.0
+# Deaths of workers with nothing done between them that are taken for no accident.
+_DEATHS = 3
 _START = (
     "start one with `dask scheduler` and give the address that it prints, such as "
     "tcp://10.0.0.1:8786"
@@ -54,6 +57,8 @@ def run(
     ------
     SettingsError
         If ``n_jobs`` is neither positive nor −1.
+    KNNCalcError
+        If processes of this machine end again and again.
     """
     check_jobs(n_jobs)
     return _run(function, jobs, total, min(n_jobs, max(total, 1)), ordered)
@@ -83,9 +88,37 @@ def _run(
             yield function(*job)
         return
     from joblib import Parallel, delayed
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    parallel = Parallel(n_jobs=n_jobs, return_as="generator" if ordered else "generator_unordered")
-    yield from parallel(delayed(_call)(_Job(function, job)) for job in jobs)
+    # Jobs that were taken and have no result: those that a worker took with it are done again.
+    pending: dict[int, tuple[Any, ...]] = {}
+    numbered = enumerate(jobs)
+
+    def taken(again: list[tuple[int, tuple[Any, ...]]]) -> Iterator[tuple[int, _Job]]:
+        for number, job in chain(again, numbered):
+            pending[number] = job
+            yield number, _Job(function, job)
+
+    way = "generator" if ordered else "generator_unordered"
+    fruitless = 0
+    while True:
+        work = taken(sorted(pending.items()))
+        try:
+            for number, result in Parallel(n_jobs=n_jobs, return_as=way)(
+                delayed(_call)(number, job) for number, job in work
+            ):
+                del pending[number]
+                fruitless = 0
+                yield result
+        except TerminatedWorkerError as e:
+            fruitless += 1
+            if fruitless == _DEATHS:
+                raise KNNCalcError(
+                    f"processes ended {_DEATHS} times in a row in the middle of their work: is "
+                    f"there memory for {n_jobs} of them? Take fewer (n_jobs, --jobs)"
+                ) from e
+        else:
+            return
 
 
 class _Job:
@@ -102,11 +135,11 @@ class _Job:
         self.arguments = arguments
 
 
-def _call(job: _Job) -> Any:
+def _call(number: int, job: _Job) -> tuple[int, Any]:
     # Workers are as many as there are cores: more threads spend most of their time waiting for each
     # other, and a user's OMP_NUM_THREADS asks for them.
     with one_blas_thread():
-        return job.function(*job.arguments)
+        return number, job.function(*job.arguments)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from ase.calculators.calculator import Calculator
 
 from ase_knncalc._lib.arguments import Count, checked, instances
 from ase_knncalc._lib.arrays import FloatArray
-from ase_knncalc._lib.parallel import check_jobs
+from ase_knncalc._lib.parallel import check_jobs, run
 from ase_knncalc._lib.progress import track
 from ase_knncalc.analysis.ranking import correct_frames, warn_of_novelty
 from ase_knncalc.data.own import PREDICTED
@@ -155,16 +155,16 @@ def sample(
     done = [] if kept is None else kept.outcomes
     upcoming = chain(done, _outcomes(ingredients, engine, settings, range(len(done), runs), n_jobs))
     idle = 0
-    for run, outcome in enumerate(track(upcoming, total=None, text="sampling", show=progress)):
-        if kept is not None and run >= len(done):
+    for number, outcome in enumerate(track(upcoming, total=None, text="sampling", show=progress)):
+        if kept is not None and number >= len(done):
             kept.add(outcome)
         tally.count(outcome)
         before = len(distinct.frames)
         for atoms in outcome.frames:
             atoms.info.update(
-                name=f"{composition}-{run}-{len(distinct.frames)}",
+                name=f"{composition}-{number}-{len(distinct.frames)}",
                 composition=composition,
-                sampled_by=settings.methods[run % len(settings.methods)],
+                sampled_by=settings.methods[number % len(settings.methods)],
             )
             if model is not None:
                 atoms.info[PREDICTED] = atoms.info["energy"]
@@ -278,19 +278,17 @@ def _outcomes(
     check_jobs(n_jobs)
     if isinstance(engine, Calculator) or n_jobs == 1:
         calculator = make_engine(engine)
-        for run in runs:
-            yield _run(ingredients, calculator, settings, run)
+        for number in runs:
+            yield _run(ingredients, calculator, settings, number)
         return
-    from joblib import Parallel, delayed, effective_n_jobs
+    from joblib import effective_n_jobs
 
-    n_jobs = min(n_jobs, max(1, len(runs)))
-    with Parallel(n_jobs=n_jobs) as parallel:
-        block = 2 * max(1, effective_n_jobs(n_jobs))
-        for first in range(0, len(runs), block):
-            yield from parallel(
-                delayed(_run)(ingredients, engine, settings, run)
-                for run in runs[first : first + block]
-            )
+    # No more than what is likely to be asked for: runs may end before all are done.
+    block = 2 * max(1, effective_n_jobs(min(n_jobs, max(1, len(runs)))))
+    for first in range(0, len(runs), block):
+        part = runs[first : first + block]
+        jobs = ((ingredients, engine, settings, number) for number in part)
+        yield from run(_run, jobs, total=len(part), n_jobs=n_jobs)
 
 
 def _run(

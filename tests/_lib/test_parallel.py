@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import signal
@@ -19,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from ase_knncalc import load_model, predict_frames, save_model, train
 from ase_knncalc._lib import parallel
 from ase_knncalc._lib.parallel import cluster, run
-from ase_knncalc.errors import ModelFileError, SettingsError
+from ase_knncalc.errors import KNNCalcError, ModelFileError, SettingsError
 from ase_knncalc.evaluation import compare, cross_validate, learning_curve, tune
 from ase_knncalc.labelers import ASELabeler, label_frames
 from ase_knncalc.labels.training_data import prepare
@@ -33,6 +34,25 @@ def test_results_come_in_the_order_of_the_jobs() -> None:
     assert list(run(pow, jobs, total=7, n_jobs=1)) == [i * i for i in range(7)]
     assert list(run(pow, iter(jobs), total=7, n_jobs=2)) == [i * i for i in range(7)]
     assert sorted(run(pow, jobs, total=7, n_jobs=2, ordered=False)) == [i * i for i in range(7)]
+
+
+def _dying(number: int, mark: str, *, always: bool = False) -> int:
+    """Ends its process, the first time or always, where the number is 3."""
+    if number == 3 and (always or not os.path.exists(mark)):
+        with open(mark, "w"):
+            os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+@pytest.mark.filterwarnings("ignore:A worker stopped:UserWarning")
+def test_a_dead_worker_costs_what_was_in_work(tmp_path) -> None:
+    for ordered in (True, False):
+        jobs = [(i, str(tmp_path / f"mark-{ordered}")) for i in range(12)]
+        found = list(run(_dying, iter(jobs), total=12, n_jobs=2, ordered=ordered))
+        assert found == list(range(12)) if ordered else sorted(found) == list(range(12))
+    dying = functools.partial(_dying, always=True)
+    with pytest.raises(KNNCalcError, match="3 times in a row"):
+        list(run(dying, jobs, total=12, n_jobs=2))
 
 
 def test_workers_keep_to_one_thread_whatever_the_environment_says(monkeypatch) -> None:
