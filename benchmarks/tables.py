@@ -393,12 +393,26 @@ def property_heads() -> str:
     return table("property | unit | structures | left out | composition left out | inside", rows)
 
 
+def exploration() -> str:
+    """Clusters explored from nothing, kcal/mol."""
+    return table(
+        "composition | candidates | distinct | left for DFT | lowest minimum above the "
+        "literature's | ΔG of the literature's lowest, model less ωB97X-D",
+        (
+            f"{r['composition']} | {r['candidates']} | {r['distinct']} | {r['chosen']} | "
+            f"{r['lowest_above_literature_kcal_mol']:.2f} | "
+            + ", ".join(f"{d:.2f}" for d in r["gibbs_differences_kcal_mol"])
+            for r in results("exploration")["found"]
+        ),
+    )
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     f.__name__: f
     for f in (
         numbers, accuracy, general_model, general_model_relaxed, off_equilibrium, small_clusters,
-        dynamics, steps, distances, composition_prior, speed, correction, large, robustness,
-        active_learning, labels, density_fitting, property_heads,
+        dynamics, steps, exploration, distances, composition_prior, speed, correction, large,
+        robustness, active_learning, labels, density_fitting, property_heads,
     )
 }  # fmt: skip
 # A blank line on both sides: Markdown would take a table and the comment for one paragraph.
