@@ -5,7 +5,7 @@ was killed goes on with the structure that it was at.
 
 ====================  =============================================================================
 ``explore.toml``      the settings: all of them, to be read, kept and used again
-``candidates-*``      sampled structures, a file for each way to place the protons; your own
+``candidates-*``      sampled structures, a file for each way to place the protons; and yours
 ``relaxed.extxyz``    all candidates, relaxed on the surface of the model, with their marks
 ``unique.extxyz``     each structure once
 ``gibbs.extxyz``      the lowest of them with Gibbs energies; ``gibbs.csv`` at every condition,
