@@ -27,7 +27,6 @@ from ase.outputs import Properties, all_outputs
 
 from ase_knncalc._lib.arguments import Positive, checked, instance
 from ase_knncalc._lib.arrays import FloatArray
-from ase_knncalc.analysis.results import hessian
 from ase_knncalc.baselines import Baseline
 from ase_knncalc.charges import stated_copy
 from ase_knncalc.errors import NoveltyError, SettingsError, StructureError
@@ -274,8 +273,6 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
 
     def check_state(self, atoms: Atoms, tol: float = 1e-15) -> list[str]:
         """Changes since the last calculation, charge and multiplicity included."""
-        if self.atoms is None:
-            return list(super().check_state(atoms, tol=tol))
         return changes(self.atoms, atoms, tol, self.ignored_changes)
 
     def calculate(
@@ -436,6 +433,8 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
         Central differences of forces, 6 n_atoms of them; name and shape are those of MACE's
         calculator, which janus-core asks for. Errors are those of :meth:`calculate`.
         """
+        from ase_knncalc.analysis.results import hessian  # and with it readers of data
+
         with self._lock:
             structure, p = self._structure(atoms), self.parameters
             found = hessian(self.model, structure, p["charge"], p["multiplicity"])

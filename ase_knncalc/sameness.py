@@ -55,18 +55,22 @@ def exact_bytes(atoms: Atoms, charge: int, multiplicity: int) -> bytes:
     )
 
 
-def changes(before: Atoms, after: Atoms, tol: float, ignored: Collection[str] = ()) -> list[str]:
+def changes(
+    before: Atoms | None, after: Atoms, tol: float, ignored: Collection[str] = ()
+) -> list[str]:
     """What ASE compares of two structures, and what is stated of charge and spin, where it differs.
 
     Parameters
     ----------
     before, after
-        The structures.
+        The structures; None differs in everything.
     tol
         Largest difference that is none, as in ASE.
     ignored
         Properties, as ASE names them, that do not count.
     """
+    if before is None:
+        return list(all_changes)
     excluded = {
         name for name in all_changes if _equal(_compared(before, name), _compared(after, name))
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Protocol
 
 import numpy as np
@@ -34,6 +35,9 @@ class Descriptor(Protocol):
 
     def local(self, numbers: IntArray, positions: FloatArray) -> FloatArray:
         """Rows, shape (n_atoms, n_features)."""
+
+    def together(self, numbers: IntArray, positions: FloatArray, starts: IntArray) -> FloatArray:
+        """Rows of several structures, see :meth:`DescriptorSettings.together`."""
 
     def moving(self, numbers: IntArray, positions: FloatArray) -> MovingRows:
         """Rows as from :meth:`local`, and what moves them."""
@@ -69,6 +73,19 @@ class DescriptorSettings(Settings):
     def to_dict(self) -> dict[str, Any]:
         """Settings as plain numbers and strings, with the kind of descriptor."""
         return {"kind": self.kind, **asdict(self), "elements": list(self.elements)}
+
+    def local(self, numbers: IntArray, positions: FloatArray) -> FloatArray:
+        """Rows, shape (n_atoms, n_features)."""
+        raise NotImplementedError
+
+    def together(self, numbers: IntArray, positions: FloatArray, starts: IntArray) -> FloatArray:
+        """Rows of several structures stacked, shape (n_atoms_total, n_features).
+
+        Structure ``s`` has the atoms ``starts[s]:starts[s + 1]``. To rounding the rows of each
+        alone, to the bit if it is one.
+        """
+        rows = [self.local(numbers[a:b], positions[a:b]) for a, b in pairwise(starts.tolist())]
+        return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
     def arrays(self) -> dict[str, AnyArray]:
         """Nothing: the settings are all."""

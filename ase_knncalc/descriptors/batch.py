@@ -11,6 +11,9 @@ from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc._lib.rowstore import DiskRows, Rows
 from ase_knncalc.descriptors.base import Descriptor
 
+# Atoms that are described at a time: what is known of their pairs stays in the caches.
+_TOGETHER = 256
+
 
 @dataclass(frozen=True)
 class FeatureBatch:
@@ -153,10 +156,17 @@ def featurize(
     sizes = [len(numbers) for numbers, _, _ in structures]
     starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.intp)])
     local = np.empty((starts[-1], descriptor.n_features), dtype=dtype)
-    for s, (numbers, positions, _) in enumerate(structures):
-        local[starts[s] : starts[s + 1]] = descriptor.local(numbers, positions)
+    numbers = np.concatenate([np.asarray(n) for n, _, _ in structures])
+    positions = np.concatenate([np.asarray(p, dtype=np.float64) for _, p, _ in structures])
+    first = 0
+    while first < len(structures):
+        limit = starts[first] + _TOGETHER
+        last = max(first + 1, int(np.searchsorted(starts, limit, side="right")) - 1)
+        a, b = starts[first], starts[last]
+        local[a:b] = descriptor.together(numbers[a:b], positions[a:b], starts[first : last + 1] - a)
+        first = last
     return FeatureBatch(
-        np.concatenate([np.asarray(n, dtype=np.intp) for n, _, _ in structures]),
+        numbers.astype(np.intp),
         local,
         starts,
         np.asarray([charge for _, _, charge in structures], dtype=np.intp),

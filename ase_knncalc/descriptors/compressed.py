@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -79,6 +80,25 @@ class Compressed:
         part = self._of(tuple(np.unique(numbers).tolist()) or self.elements)
         kinds = np.searchsorted(part.base.elements, numbers)
         return CompressedRows(part, kinds, part.base.moving(numbers, positions))
+
+    def together(self, numbers: IntArray, positions: FloatArray, starts: IntArray) -> FloatArray:
+        """Rows of several structures, those of the same elements at once.
+
+        See :meth:`DescriptorSettings.together`.
+        """
+        numbers, positions = require_atoms(numbers, positions, self.elements)
+        groups: dict[tuple[int, ...], list[IntArray]] = {}
+        for a, b in pairwise(starts.tolist()):
+            elements = tuple(sorted(set(numbers[a:b].tolist()))) or self.elements
+            groups.setdefault(elements, []).append(np.arange(a, b))
+        out = np.empty((len(numbers), self.n_features))
+        for elements, members in groups.items():
+            part, atoms = self._of(elements), np.concatenate(members)
+            kinds = np.searchsorted(part.base.elements, numbers[atoms])
+            own = np.cumsum([0, *map(len, members)])
+            expansion = Expansion(part.base, numbers[atoms], positions[atoms], own)
+            out[atoms] = CompressedRows(part, kinds, expansion).rows
+        return out
 
     def blocks(self) -> dict[str, slice]:
         """The whole row: a principal component describes everything."""

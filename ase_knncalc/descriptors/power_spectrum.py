@@ -108,6 +108,10 @@ class PowerSpectrum(DescriptorSettings):
         """Rows as from :meth:`local`, and what moves them."""
         return Expansion(self, *require_atoms(numbers, positions, self.elements))
 
+    def together(self, numbers: IntArray, positions: FloatArray, starts: IntArray) -> FloatArray:
+        """Rows of several structures, see :meth:`DescriptorSettings.together`."""
+        return Expansion(self, *require_atoms(numbers, positions, self.elements), starts).rows
+
     def features_of(self, places: IntArray) -> IntArray:
         """Which numbers of a row neighbours of some elements (by their places, ascending) make."""
         channels = (places[:, None] * self.n_radial + np.arange(self.n_radial)).ravel()
@@ -186,7 +190,9 @@ class PowerSpectrum(DescriptorSettings):
 
 
 class Expansion:
-    """Coefficients of a structure's neighbour densities, and the rows that they make.
+    """Coefficients of the neighbour densities of one structure or several, and the rows they make.
+
+    Structure ``s`` has the atoms ``starts[s]:starts[s + 1]``, one structure all of them.
 
     Attributes
     ----------
@@ -200,21 +206,27 @@ class Expansion:
         The two-body part of the rows.
     """
 
-    def __init__(self, settings: PowerSpectrum, numbers: IntArray, positions: FloatArray) -> None:
+    def __init__(
+        self,
+        settings: PowerSpectrum,
+        numbers: IntArray,
+        positions: FloatArray,
+        starts: IntArray | None = None,
+    ) -> None:
         self.settings = settings
         n, n_elements = len(numbers), len(settings.elements)
         kinds = np.searchsorted(settings.elements, numbers)
-        vectors = positions[None, :, :] - positions[:, None, :]
-        distances = np.sqrt(np.einsum("ijc,ijc->ij", vectors, vectors))
-        near = distances < max(settings.rcut, settings.pair_rcut)
-        np.fill_diagonal(near, False)
-        centers, neighbors = np.nonzero(near)
-        order = np.lexsort((neighbors, kinds[neighbors], centers))
-        self.centers, self.neighbors = centers[order], neighbors[order]
-        self._distances = distances[self.centers, self.neighbors]
-        self._directions = vectors[self.centers, self.neighbors] / self._distances[:, None]
+        first, second = _pairs_within(np.array([0, n]) if starts is None else starts)
+        vectors = positions[second] - positions[first]
+        distances = np.sqrt(np.einsum("pc,pc->p", vectors, vectors))
+        near = (distances < max(settings.rcut, settings.pair_rcut)) & (first != second)
+        near = np.flatnonzero(near)
+        order = near[np.lexsort((second[near], kinds[second[near]], first[near]))]
+        self.centers, self.neighbors = first[order], second[order]
+        self._distances = distances[order]
+        self._directions = vectors[order] / self._distances[:, None]
         self.owners = owner = self.centers * n_elements + kinds[self.neighbors]
-        self._starts = starts = np.flatnonzero(np.diff(owner, prepend=-1))
+        self._starts = begins = np.flatnonzero(np.diff(owner, prepend=-1))
         self._radial = settings.radial(self._distances, settings.n_radial, settings.rcut)
         self._two_body = settings.radial(self._distances, settings.n_pair, settings.pair_rcut)
         self._angular = spherical_harmonics(self._directions, settings.l_max)
@@ -223,8 +235,8 @@ class Expansion:
         pairs = np.zeros((n * n_elements, settings.n_pair))
         if len(owner):
             outer = self._radial[0][:, :, None] * self._angular[0][:, None, :]
-            densities[owner[starts]] = np.add.reduceat(outer.reshape(len(owner), -1), starts)
-            pairs[owner[starts]] = np.add.reduceat(self._two_body[0], starts)
+            densities[owner[begins]] = np.add.reduceat(outer.reshape(len(owner), -1), begins)
+            pairs[owner[begins]] = np.add.reduceat(self._two_body[0], begins)
         self.coefficients = densities.reshape(n, settings.n_channels, harmonics)
         self.pairs = pairs.reshape(n, -1)
 
@@ -363,3 +375,12 @@ class Expansion:
             )
             out += pairs[part].reshape(len(out), -1) @ maps[which[center]][:, two].T
         return Derivatives(self.centers, self.neighbors, values)
+
+
+def _pairs_within(starts: IntArray) -> tuple[IntArray, IntArray]:
+    """All ordered pairs of atoms of one structure, an atom with itself too, by the first."""
+    sizes = np.diff(starts)
+    partners = np.repeat(sizes, sizes)
+    first = np.repeat(np.arange(len(partners)), partners)
+    place = np.arange(len(first)) - np.repeat(np.cumsum(partners) - partners, partners)
+    return first, np.repeat(np.repeat(starts[:-1], sizes), partners) + place

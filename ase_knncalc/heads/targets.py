@@ -52,16 +52,14 @@ class PropertyTarget(Settings):
         return [key for key in (self.key, self.sets) if key]
 
 
+# As they stand in PropertyTarget. Not made yet: checking settings takes what no prediction needs.
 KNOWN = {
-    target.name: target
-    for target in (
-        PropertyTarget("thermochemistry", "frequencies_cm1", "thermochemistry", "eV"),
-        PropertyTarget("polarizability", "polarizability_angstrom3", "scalar", "Å³"),
-        PropertyTarget("dipole", "dipole_debye", "dipole", "e Å"),
-        PropertyTarget("dlpno", "dlpno_energy", "level", "eV", "dlpno_set"),
-    )
+    "thermochemistry": ("frequencies_cm1", "thermochemistry", "eV", ""),
+    "polarizability": ("polarizability_angstrom3", "scalar", "Å³", ""),
+    "dipole": ("dipole_debye", "dipole", "e Å", ""),
+    "dlpno": ("dlpno_energy", "level", "eV", "dlpno_set"),
 }
-"""Those that are understood by their name alone."""
+"""Key, kind, unit and sets of those that are understood by their name alone."""
 
 
 def property_targets(given: Iterable[str | PropertyTarget]) -> list[PropertyTarget]:
@@ -97,9 +95,8 @@ def _parsed(text: str) -> PropertyTarget:
     level, name, key, sets = match.groups()
     known = KNOWN.get(name)
     if known is not None:
-        return PropertyTarget(
-            name, key or known.key, known.kind, known.unit, sets or ("" if key else known.sets)
-        )
+        own_key, kind, unit, own_sets = known
+        return PropertyTarget(name, key or own_key, kind, unit, sets or ("" if key else own_sets))
     return PropertyTarget(
         name, key, "level" if level else "scalar", "eV" if level else "", sets or ""
     )

@@ -123,6 +123,20 @@ def test_derivatives_and_their_contraction(which: str, compressed: Compressed) -
     np.testing.assert_allclose(moving.along(along), changes, atol=tolerance)
 
 
+@pytest.mark.parametrize("which", ["plain", "compressed"])
+def test_rows_of_many_are_those_of_each(which: str, compressed: Compressed) -> None:
+    """To rounding: products of more rows at once add up in another order."""
+    descriptor = compressed if which == "compressed" else BASE
+    names = ["CH3CH2OH", "H2O", "CH4", "O", "CH3CH2OH", "CO2"] * 12  # in more than one block
+    frames = [shaken(name, seed) for seed, name in enumerate(names)]
+    batch = featurize(descriptor, [(a.numbers, a.positions, 0) for a in frames])
+    for atoms, (first, last) in zip(frames, pairwise(batch.starts), strict=True):
+        alone = descriptor.local(atoms.numbers, atoms.positions)
+        np.testing.assert_allclose(batch.local[first:last], alone, atol=1e-12)
+        one = featurize(descriptor, [(atoms.numbers, atoms.positions, 0)])
+        np.testing.assert_array_equal(one.local, alone)
+
+
 def test_all_components_lose_nothing() -> None:
     """Distances between atoms of an element are those of the rows, but for the unit."""
     frames = [shaken("CH3CH2OH", seed) for seed in range(30)]
