@@ -1,4 +1,4 @@
-"""Tables and the figure of README and documentation, from the results in this folder.
+"""Tables and figures of README and documentation, from the results in this folder.
 
     python benchmarks/tables.py            # after new results: writes them
     python benchmarks/tables.py --check    # fails where a page says something else
@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from ase import Atoms, units
+from rival_tables import RIVALS_FIGURE, draw_rivals, rivals, rivals_cost, rivals_digest
 
 from ase_knncalc.data.frames import iter_frames
 
@@ -412,7 +413,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     for f in (
         numbers, accuracy, general_model, general_model_relaxed, off_equilibrium, small_clusters,
         dynamics, steps, exploration, distances, composition_prior, speed, correction, large,
-        robustness, active_learning, labels, density_fitting, property_heads,
+        robustness, active_learning, labels, density_fitting, property_heads, rivals, rivals_cost,
     )
 }  # fmt: skip
 # A blank line on both sides: Markdown would take a table and the comment for one paragraph.
@@ -457,12 +458,10 @@ def digest() -> str:
 
 def draw(path: Path) -> None:
     """Error against cost of training and of a prediction."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
     titles = ("training, processor seconds", "a prediction, milliseconds")
     for place, (axis, title) in enumerate(zip(axes, titles, strict=True), start=1):
         for point in points():
@@ -481,7 +480,6 @@ def draw(path: Path) -> None:
         axis.minorticks_off()
     axes[0].set_ylabel("mean absolute error, kcal/mol")
     figure.savefig(path, dpi=130, metadata={"Description": digest()})
-    plt.close(figure)
 
 
 def main() -> None:
@@ -501,10 +499,11 @@ def main() -> None:
             )  # fmt: skip
             if not check:
                 path.write_text(new, "utf-8")
-    if not FIGURE.exists() or digest().encode() not in FIGURE.read_bytes():
-        differences.append(f"{FIGURE.relative_to(ROOT)} shows other results")
-        if not check:
-            draw(FIGURE)
+    for path, drawn, make in ((FIGURE, digest, draw), (RIVALS_FIGURE, rivals_digest, draw_rivals)):
+        if not path.exists() or drawn().encode() not in path.read_bytes():
+            differences.append(f"{path.relative_to(ROOT)} shows other results")
+            if not check:
+                make(path)
     print("\n".join(differences) or "README and documentation agree with the results")
     if check and differences:
         sys.exit("run python benchmarks/tables.py")

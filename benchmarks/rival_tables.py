@@ -1,0 +1,114 @@
+"""Tables and the figure of ``rivals.json``, for ``tables.py``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+RIVALS_FIGURE = HERE.parent / "docs" / "rivals.png"
+DRAWN = "4sa5w, off equilibrium"
+
+
+def _rows(kind: str) -> list[dict[str, Any]]:
+    found = json.loads((HERE / "rivals.json").read_text())
+    return [row for row in found["rows"] if row["kind"] == kind]
+
+
+def _table(header: str, rows: list[list[str]]) -> str:
+    rule = " | ".join("---" for _ in header.split("|"))
+    return "\n".join(f"| {row} |" for row in (header, rule, *(" | ".join(r) for r in rows)))
+
+
+def _cell(value: float | None, text: str) -> str:
+    return "–" if value is None else format(value, text)
+
+
+def _of(some: int, n: int) -> str:
+    return f" ({some})" if 0 < some < n else ""
+
+
+def rivals() -> str:
+    """Errors of all rivals within compositions, by where structures are from."""
+    return _table(
+        "structures | method | n | energies | forces, eV/Å | Spearman | lowest found | in 90 %",
+        [
+            [
+                r["stratum"],
+                r["method"],
+                str(r["n"]) + (f" ({r['failed']} failed)" if r["failed"] else ""),
+                _cell(r["energy_mae"], ".2f") + _of(r["n_energies"], r["n"]),
+                _cell(r["force_mae"], ".3f") + _of(r["n_forces"], r["n"]),
+                _cell(r["spearman"], ".2f"),
+                _cell(r["lowest_found"], ".0%"),
+                _cell(r["inside_90"], ".0%"),
+            ]
+            for r in _rows("errors")
+        ],
+    )
+
+
+def rivals_cost() -> str:
+    """What a step of dynamics costs, and how far a method's minima are from the reference's."""
+    costs = _rows("cost")
+    relaxed = {r["method"]: f"{r['rmsd_median']:.2f} ({r['n']})" for r in _rows("relaxed")}
+    sizes = [s["atoms"] for s in costs[0]["steps"]]
+    yard = _yard()
+    heads = " | ".join(f"{n} atoms" for n in sizes)
+    return _table(
+        f"method | licence | MB | {heads} | 1,000 steps, s | RMSD of minima (n), Å",
+        [
+            [
+                c["method"],
+                c["licence"],
+                _cell(c["megabytes"], ".0f"),
+                *(f"{s['step_seconds'] / y:.1f}" for s, y in zip(c["steps"], yard, strict=True)),
+                f"{1000 * c['steps'][-1]['step_seconds']:.0f}",
+                relaxed.get(c["method"], "–"),
+            ]
+            for c in costs
+        ],
+    )
+
+
+def _yard() -> list[float]:
+    (gfn1,) = (c for c in _rows("cost") if c["method"] == "GFN1-xTB")
+    return [s["step_seconds"] for s in gfn1["steps"]]
+
+
+def rival_points() -> list[tuple[str, float, float]]:
+    """Method, cost of a step of the largest structure (GFN1-xTB is 1), error of forces in eV/Å."""
+    errors = {r["method"]: r["force_mae"] for r in _rows("errors") if r["stratum"] == DRAWN}
+    return [
+        (c["method"], c["steps"][-1]["step_seconds"] / _yard()[-1], errors[c["method"]])
+        for c in _rows("cost")
+        if errors.get(c["method"])
+    ]
+
+
+def rivals_digest() -> str:
+    """Of what is drawn; the figure carries it."""
+    return hashlib.sha256(json.dumps(rival_points()).encode()).hexdigest()
+
+
+def draw_rivals(path: Path) -> None:
+    """Error of forces against the cost of a step."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axis = figure.subplots()
+    for name, cost, error in rival_points():
+        color = "#d1495b" if "multibase" in name else "#30638e"
+        axis.plot(cost, error, "o", color=color)
+        axis.annotate(name, (cost, error), xytext=(6, 4), textcoords="offset points", fontsize=8,
+                      color=color)  # fmt: skip
+    axis.set(
+        xlabel="a step of dynamics, GFN1-xTB is 1",
+        ylabel="forces, mean absolute error, eV/Å",
+        xlim=(0, 1.5 * max(cost for _, cost, _ in rival_points())),
+        ylim=(0, 1.15 * max(error for *_, error in rival_points())),
+    )
+    axis.grid(alpha=0.3, linewidth=0.4)
+    figure.savefig(path, dpi=130, metadata={"Description": rivals_digest()})
