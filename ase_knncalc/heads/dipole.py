@@ -92,11 +92,11 @@ def element_arms(batch: FeatureBatch, elements: tuple[int, ...], own: FloatArray
     )
 
 
-def correction(
-    head: Head, environments: Environments, batch: FeatureBatch, own: FloatArray
-) -> FloatArray:
-    """What is added to the baseline's dipoles, e Å, shape (n_structures, 3)."""
-    few = environments.first(head.counts)
+def correction(head: Head, few: Environments, batch: FeatureBatch, own: FloatArray) -> FloatArray:
+    """What is added to the baseline's dipoles, e Å, shape (n_structures, 3).
+
+    ``few`` are the environments of the head's coefficients, ``own`` the arms of all atoms.
+    """
     n = len(few.elements)
     found = element_arms(batch, few.elements, own) @ head.offsets[:n, 0]
     for block in few.kernels(batch):
@@ -161,9 +161,9 @@ def dipole_correction(
     assert heads is not None
     with one_blas_thread():
         batch = featurize(descriptor, [structure])
-        own = Heads.on(heads.environments, [head])
+        own, few = heads.alone(head.name)
         estimate = own.evaluate(batch)[head.name]
-        added = correction(head, own.environments, batch, arms(structure[1]))[0]
+        added = correction(head, few, batch, arms(structure[1]))[0]
     multiple = head.calibrations[0].multiple(0.9)
     return Dipole(added, float(estimate.stds[0, 0]), float(estimate.novelty[0]), multiple)
 

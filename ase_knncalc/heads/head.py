@@ -239,6 +239,17 @@ class Heads:
     def __iter__(self) -> Iterator[Head]:
         return iter(self.heads)
 
+    def alone(self, name: str) -> tuple[Heads, Environments]:
+        """One head with what it needs, and the environments of its coefficients; made once."""
+        return self._alone[name]
+
+    @cached_property
+    def _alone(self) -> dict[str, tuple[Heads, Environments]]:
+        return {
+            head.name: (Heads.on(self.environments, [head]), self.environments.first(head.counts))
+            for head in self.heads
+        }
+
     @property
     def names(self) -> list[str]:
         """Of the heads."""

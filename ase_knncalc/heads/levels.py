@@ -84,11 +84,10 @@ def level_correction(
             f"the formula is no combination of those with {name} energies, so that nothing "
             "determines what its elements and charge add at that level"
         )
-    own = Heads.on(heads.environments, [head])
+    own, few = heads.alone(name)
     found = own.evaluate(batch)[name]
     pulled = None
     if forces:
-        few = own.environments.first(head.counts)
         slopes = few.gradient(numbers, moving.rows, head.coefficients[:, 0])
         pulled = -moving.pull(slopes)
     return LevelCorrection(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
 import pytest
 from ase import Atoms, units
 from ase.build import molecule
 
 from ase_knncalc._lib.constants import KCAL_PER_MOL
+from ase_knncalc.data import iter_frames
+from ase_knncalc.data.properties import add_columns
 from ase_knncalc.errors import SettingsError
 from ase_knncalc.heads.thermal import (
     NODES,
@@ -88,3 +92,28 @@ def test_an_atom_does_not_vibrate() -> None:
 def test_temperatures_that_nothing_was_learned_of(temperature) -> None:
     with pytest.raises(SettingsError, match="200 to 400 K"):
         require_temperature(temperature)
+
+
+def test_published_thermochemistry_follows_from_its_frequencies(shared_data) -> None:
+    """Enthalpies and Gibbs energies that Gaussian printed beside its modes."""
+    frames = list(islice(iter_frames(shared_data / "multibase_equilibrium.extxyz.gz"), 60))
+    columns = ["frequencies_cm1", "enthalpy_correction", "gibbs_correction", "symmetry_number"]
+    add_columns(frames, shared_data / "multibase_properties.csv.gz", columns)
+    compared = 0
+    for atoms in frames:
+        modes = atoms.info.get("frequencies_cm1", np.array([-1.0]))
+        if modes.min() < 0:
+            continue
+        sums = vibrational_sums(modes, np.array([298.15]), "harmonic")
+        enthalpy, entropy = rigid_body(
+            atoms.get_masses(), atoms.positions, 298.15,
+            symmetry=int(atoms.info["symmetry_number"]), multiplicity=atoms.info["multiplicity"],
+        )  # fmt: skip
+        enthalpy += sums.zero_point + sums.energy[0]
+        entropy += sums.entropy[0]
+        assert enthalpy == pytest.approx(atoms.info["enthalpy_correction"], abs=2e-5)
+        # Masses of isotopes there, of elements here.
+        gibbs = enthalpy - 298.15 * entropy
+        assert gibbs == pytest.approx(atoms.info["gibbs_correction"], abs=2e-4)
+        compared += 1
+    assert compared > 30
