@@ -3,8 +3,10 @@
     python benchmarks/property_heads.py train DATA MODEL -o multibase-wb97xd.h5
 
 ``DATA`` is a folder with ``multibase_equilibrium.extxyz.gz`` and ``multibase_properties.csv.gz``.
-The energies of ``MODEL`` stay as they are. Errors, of five folds of structures and of compositions
-that were left out, go to ``property_heads.json``; ``tables.py`` makes the table of the
+The energies of ``MODEL`` stay as they are. Dipoles of the baseline are computed for 2,500
+structures, or read from ``--dipoles``: lines of a structure's place in the file, from 0, and the
+dipole about its centre of nuclear charge, e Å. Errors, of five folds of structures and of
+compositions that were left out, go to ``property_heads.json``; ``tables.py`` makes the table of the
 documentation from it.
 """
 
@@ -15,12 +17,13 @@ import time
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from ase import units
 
 from ase_knncalc import KNNModel, load_model, save_model
 from ase_knncalc._lib.constants import KCAL_PER_MOL
-from ase_knncalc.data import KeyMap
+from ase_knncalc.data import KeyMap, iter_frames
 from ase_knncalc.training import HeadSettings, add_properties
 
 HERE = Path(__file__).resolve().parent
@@ -66,15 +69,20 @@ def train_heads(
     model: Path,
     output: Annotated[Path, typer.Option("-o", "--output")],
     table: Path = HERE / "property_heads.json",
+    dipoles: Path | None = None,
     environments: int = HeadSettings.environments,
     variance_environments: int = HeadSettings.variance_environments,
     jobs: int = -1,
 ) -> None:
     """Teach a model what the table of multibase knows beside energies."""
     start = time.time()
+    frames = list(iter_frames(folder / "multibase_equilibrium.extxyz.gz"))
+    if dipoles is not None:
+        for place, *dipole in np.loadtxt(dipoles):
+            frames[int(place)].info["baseline_dipole"] = dipole
     found = add_properties(
         load_model(model, baseline=None),
-        folder / "multibase_equilibrium.extxyz.gz",
+        frames,
         PROPERTIES,
         table=folder / "multibase_properties.csv.gz",
         keys=KeyMap(reference_energy="wb97xd_energy"),

@@ -56,7 +56,7 @@ class HeadSettings(Settings):
 
     environments: Count = 600
     variance_environments: Count = 80
-    penalties: Several[Positive] = (1e-5, 1e-4, 1e-3, 1e-2)
+    penalties: Several[Positive] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
     folds: Annotated[Count, Ge(2)] = 5
     dipoles: Count = 2500
     seed: Seed = 0

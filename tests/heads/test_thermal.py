@@ -96,7 +96,7 @@ def test_temperatures_that_nothing_was_learned_of(temperature) -> None:
 
 def test_published_thermochemistry_follows_from_its_frequencies(shared_data) -> None:
     """Enthalpies and Gibbs energies that Gaussian printed beside its modes."""
-    frames = list(islice(iter_frames(shared_data / "multibase_equilibrium.extxyz.gz"), 60))
+    frames = list(islice(iter_frames(shared_data / "multibase_equilibrium.extxyz.gz"), 800, 860))
     columns = ["frequencies_cm1", "enthalpy_correction", "gibbs_correction", "symmetry_number"]
     add_columns(frames, shared_data / "multibase_properties.csv.gz", columns)
     compared = 0
