@@ -23,6 +23,8 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist"]
 myst_heading_anchors = 3
 
+# Attributes of several classes bear one name; a docstring that lists its own means no other.
+suppress_warnings = ["ref.python"]
 autodoc_typehints = "none"  # shapes and units are in the docstrings, in words
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}
