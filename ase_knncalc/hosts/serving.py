@@ -157,8 +157,11 @@ def drive(
                 return served
             place = f"/tmp/ipi_{unixsocket}" if unixsocket else f"{host}:{port}"
             raise SettingsError(f"no host listens at {place} after {wait:g} s; start it first")
-        with suppress(SocketClosed, ConnectionError):
-            client.run(atoms, use_stress=False)
+        try:
+            with suppress(SocketClosed, ConnectionError):
+                client.run(atoms, use_stress=False)
+        finally:
+            client.close()  # a host must not wait for one that has failed
         served += 1
         if not keep:
             return served
