@@ -213,7 +213,9 @@ def calibrate(
 
     Where some structures are off equilibrium, three strata count alike, however many structures
     each has: minima left out alone, minima left out with their group, and structures off
-    equilibrium, which are always left out with their group. Intervals are then those of all three.
+    equilibrium, which are always left out with their group. In the intervals, structures off
+    equilibrium count four times as much as each of the others: that is where they are asked for,
+    and where those of all alike hold too little.
 
     Parameters
     ----------
@@ -233,7 +235,8 @@ def calibrate(
     weights: FloatArray = np.ones(len(pooled_errors))
     stratified = off_equilibrium is not None and bool(off_equilibrium.any())
     if stratified:
-        weights = _stratum_weights(len(errors), off_equilibrium, group_off_equilibrium)
+        strata = _strata(len(errors), off_equilibrium, group_off_equilibrium)
+        weights = 1.0 / np.bincount(strata, minlength=3)[strata]
     weights /= weights.mean()
     columns = pooled.columns()
     references = np.array([_positive_median(c) for c in columns.T])
@@ -292,7 +295,8 @@ def calibrate(
     )
     if stratified:
         normalised = np.abs(pooled_errors) / draft.std(pooled)
-        return replace(draft, quantiles=_weighted_quantiles(normalised, weights, _COVERAGES))
+        asked = np.where(strata == _OFF, 4.0, 1.0) * weights
+        return replace(draft, quantiles=_weighted_quantiles(normalised, asked, _COVERAGES))
     normalised = np.abs(errors) / draft.std(signals)
     # The finite-sample correction of conformal prediction.
     levels = np.minimum(_COVERAGES * (1 + 1 / len(errors)), 1.0)
@@ -398,15 +402,17 @@ def _positive_median(values: FloatArray) -> float:
     return float(np.median(positive)) if len(positive) else 1.0
 
 
-def _stratum_weights(
+_OFF = 2
+
+
+def _strata(
     n_one: int, off_equilibrium: BoolArray | None, group_off_equilibrium: BoolArray | None
-) -> FloatArray:
-    """Weights of structures left out alone and with their group: a third for each stratum."""
+) -> IntArray:
+    """Stratum of structures left out alone and of those left out with their group."""
     off = np.zeros(n_one, dtype=bool) if off_equilibrium is None else off_equilibrium
     by_group = np.zeros(0, dtype=bool) if group_off_equilibrium is None else group_off_equilibrium
     # A structure off equilibrium is left out with its group in both: it is one stratum.
-    stratum = np.concatenate([np.where(off, 2, 0), np.where(by_group, 2, 1)])
-    return np.asarray(1.0 / np.bincount(stratum, minlength=3)[stratum])
+    return np.concatenate([np.where(off, _OFF, 0), np.where(by_group, _OFF, 1)])
 
 
 def _weighted_quantiles(values: FloatArray, weights: FloatArray, levels: FloatArray) -> FloatArray:

@@ -315,7 +315,7 @@ def dynamics(
     folder: Path,
     file: Path,
     output: Path = HERE / "general_dynamics.json",
-    compositions: tuple[str, str] = ("2sa2am", "1sa1dma2w"),
+    compositions: tuple[str, str] = ("2am2sa", "1dma1sa2w"),
     picoseconds: float = 10.0,
 ) -> None:
     """Drift of the energy at 300 K from the first minimum of two compositions, and novelty."""

@@ -126,7 +126,7 @@ def general_model() -> str:
 
 def general_model_relaxed() -> str:
     """The same, relaxed from minima of the reference, and vibrations there."""
-    (r,) = (r for r in results("general_model") if "rmsd_median" in r)
+    (r,) = (r for r in results("general_model") if "zero_point_mae" in r)
     bands = ", ".join(
         f"{name.removeprefix('wavenumbers ')}: {value:.0f}"
         for name, value in r.items()
@@ -143,6 +143,37 @@ def general_model_relaxed() -> str:
             f"zero-point energy, mean error, kcal/mol | {r['zero_point_mae']:.2f}",
             f"modes beyond 20i cm⁻¹ | {r['imaginary_modes']}",
         ],
+    )
+
+
+def general_model_from_baseline() -> str:
+    """The same, relaxed from minima of GFN1-xTB."""
+    (r,) = (r for r in results("general_model") if "rmsd_median_gfn1" in r)
+    return table(
+        "relaxed from minima of GFN1-xTB | here | GFN1-xTB",
+        [
+            f"structures | {r['n']} | {r['n']}",
+            "energy from that of the reference's minimum, median / 90th percentile, kcal/mol | "
+            f"{r['energy_median']:.2f} / {r['energy_90']:.2f} | –",
+            "RMSD from the reference's minimum, median, Å | "
+            f"{r['rmsd_median']:.3f} | {r['rmsd_median_gfn1']:.3f}",
+            "within 0.1 Å of it | "
+            f"{100 * r['within_0.1']:.0f} % | {100 * r['within_0.1_gfn1']:.0f} %",
+        ],
+    )
+
+
+def general_dynamics() -> str:
+    """Ten picoseconds of the general model without a thermostat, beside GFN1-xTB."""
+    return table(
+        "cluster | ps | drift, eV per atom and ps | of GFN1-xTB | fluctuation, eV per atom | "
+        "of GFN1-xTB | largest novelty",
+        (
+            f"{name} | {r['picoseconds']:.0f} | {r['model_drift']:.1e} | {r['gfn1_drift']:.1e} | "
+            f"{r['model_fluctuation']:.1e} | {r['gfn1_fluctuation']:.1e} | "
+            f"{r['largest_novelty']:.2f}"
+            for name, r in results("general_dynamics").items()
+        ),
     )
 
 
@@ -411,7 +442,8 @@ def exploration() -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     f.__name__: f
     for f in (
-        numbers, accuracy, general_model, general_model_relaxed, off_equilibrium, small_clusters,
+        numbers, accuracy, general_model, general_model_relaxed,
+        general_model_from_baseline, general_dynamics, off_equilibrium, small_clusters,
         dynamics, steps, exploration, distances, composition_prior, speed, correction, large,
         robustness, active_learning, labels, density_fitting, property_heads, rivals, rivals_cost,
     )

@@ -45,12 +45,13 @@ def test_calibration_holds_where_std_is_small_and_where_it_is_large() -> None:
         assert 0.8 < ratio < 1.25
 
 
-def test_strata_count_alike_however_few_structures_they_have() -> None:
-    """A hundred structures off equilibrium, with errors twice as large as their signals say, beside
-    five thousand minima: intervals are those of all strata, not of the minima."""
+def test_strata_count_however_few_structures_they_have() -> None:
+    """Five hundred structures off equilibrium, with errors twice as large as their signals say, beside
+    five thousand minima: intervals are those of all strata, not of the minima, and most of all hold
+    off equilibrium."""
     alone, errors = made_up(4000, 0)
     by_group, group_errors = made_up(1000, 1, stretch=2.0)
-    hot, hot_errors = made_up(100, 2, stretch=3.0)
+    hot, hot_errors = made_up(500, 2, stretch=3.0)
     parts = (
         Signals.join(alone, hot),
         np.concatenate([errors, 2 * hot_errors]),
@@ -60,8 +61,8 @@ def test_strata_count_alike_however_few_structures_they_have() -> None:
     plain = calibrate(*parts)
     fair = calibrate(
         *parts,
-        off_equilibrium=np.repeat([False, True], [4000, 100]),
-        group_off_equilibrium=np.repeat([False, True], [1000, 100]),
+        off_equilibrium=np.repeat([False, True], [4000, 500]),
+        group_off_equilibrium=np.repeat([False, True], [1000, 500]),
     )
     new = [(made_up(3000, 3), 1), (made_up(3000, 4, stretch=2.0), 1), (made_up(3000, 5, 3.0), 2)]
     held = {
@@ -73,7 +74,7 @@ def test_strata_count_alike_however_few_structures_they_have() -> None:
     }
     assert held["plain"][2] < 0.75
     assert held["fair"][2] > held["plain"][2] + 0.05
-    assert np.mean(held["fair"]) == pytest.approx(0.9, abs=0.025)
+    assert np.average(held["fair"], weights=[1, 1, 4]) == pytest.approx(0.9, abs=0.02)
 
 
 def test_std_grows_with_every_signal() -> None:
