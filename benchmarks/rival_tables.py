@@ -7,19 +7,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
+from tabulation import HERE, results, table
+
 RIVALS_FIGURE = HERE.parent / "docs" / "rivals.png"
 DRAWN = "4sa5w, off equilibrium"
 
 
 def _rows(kind: str) -> list[dict[str, Any]]:
-    found = json.loads((HERE / "rivals.json").read_text())
-    return [row for row in found["rows"] if row["kind"] == kind]
-
-
-def _table(header: str, rows: list[list[str]]) -> str:
-    rule = " | ".join("---" for _ in header.split("|"))
-    return "\n".join(f"| {row} |" for row in (header, rule, *(" | ".join(r) for r in rows)))
+    return [row for row in results("rivals")["rows"] if row["kind"] == kind]
 
 
 def _cell(value: float | None, text: str) -> str:
@@ -32,21 +27,23 @@ def _of(some: int, n: int) -> str:
 
 def rivals() -> str:
     """Errors of all rivals within compositions, by where structures are from."""
-    return _table(
+    return table(
         "structures | method | n | energies | forces, eV/Å | Spearman | lowest found | in 90 %",
-        [
-            [
-                r["stratum"],
-                r["method"],
-                str(r["n"]) + (f" ({r['failed']} failed)" if r["failed"] else ""),
-                _cell(r["energy_mae"], ".2f") + _of(r["n_energies"], r["n"]),
-                _cell(r["force_mae"], ".3f") + _of(r["n_forces"], r["n"]),
-                _cell(r["spearman"], ".2f"),
-                _cell(r["lowest_found"], ".0%"),
-                _cell(r["inside_90"], ".0%"),
-            ]
+        (
+            " | ".join(
+                [
+                    r["stratum"],
+                    r["method"],
+                    str(r["n"]) + (f" ({r['failed']} failed)" if r["failed"] else ""),
+                    _cell(r["energy_mae"], ".2f") + _of(r["n_energies"], r["n"]),
+                    _cell(r["force_mae"], ".3f") + _of(r["n_forces"], r["n"]),
+                    _cell(r["spearman"], ".2f"),
+                    _cell(r["lowest_found"], ".0%"),
+                    _cell(r["inside_90"], ".0%"),
+                ]
+            )
             for r in _rows("errors")
-        ],
+        ),
     )
 
 
@@ -57,19 +54,24 @@ def rivals_cost() -> str:
     sizes = [s["atoms"] for s in costs[0]["steps"]]
     yard = _yard()
     heads = " | ".join(f"{n} atoms" for n in sizes)
-    return _table(
+    return table(
         f"method | licence | MB | {heads} | 1,000 steps, s | RMSD of minima (n), Å",
-        [
-            [
-                c["method"],
-                c["licence"],
-                _cell(c["megabytes"], ".0f"),
-                *(f"{s['step_seconds'] / y:.1f}" for s, y in zip(c["steps"], yard, strict=True)),
-                f"{1000 * c['steps'][-1]['step_seconds']:.0f}",
-                relaxed.get(c["method"], "–"),
-            ]
+        (
+            " | ".join(
+                [
+                    c["method"],
+                    c["licence"],
+                    _cell(c["megabytes"], ".0f"),
+                    *(
+                        f"{s['step_seconds'] / y:.1f}"
+                        for s, y in zip(c["steps"], yard, strict=True)
+                    ),
+                    f"{1000 * c['steps'][-1]['step_seconds']:.0f}",
+                    relaxed.get(c["method"], "–"),
+                ]
+            )
             for c in costs
-        ],
+        ),
     )
 
 
