@@ -46,9 +46,9 @@ def test_calibration_holds_where_std_is_small_and_where_it_is_large() -> None:
 
 
 def test_strata_count_however_few_structures_they_have() -> None:
-    """Five hundred structures off equilibrium, with errors twice as large as their signals say, beside
-    five thousand minima: intervals are those of all strata, not of the minima, and most of all hold
-    off equilibrium."""
+    """Five hundred structures off equilibrium, with errors twice as large as their signals say,
+    beside five thousand minima: intervals are those of all strata, not of the minima, and most of
+    all hold off equilibrium."""
     alone, errors = made_up(4000, 0)
     by_group, group_errors = made_up(1000, 1, stretch=2.0)
     hot, hot_errors = made_up(500, 2, stretch=3.0)

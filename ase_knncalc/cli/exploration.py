@@ -122,6 +122,10 @@ def unique(
          COLUMNS, rows, csv, as_json)  # fmt: skip
 
 
+# eV/Å. What is learned was learned at minima of the reference, where the model has forces.
+_FAST_FMAX = 0.2
+
+
 def thermo(
     structures: Structures,
     model: ModelOption = DEFAULT_MODEL,
@@ -148,8 +152,12 @@ def thermo(
         typer.Option(min=1, help="Rotational symmetry number of each (default: counted)."),
     ] = None,
     fmax: Annotated[
-        float, typer.Option(help="Largest force on an atom of what counts as relaxed, eV/Å.")
-    ] = 0.05,
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            help="Largest force on an atom of what counts as relaxed, eV/Å (default: 0.05; with "
+            "--fast 0.2, so that minima of the reference do)."
+        ),
+    ] = None,
     fast: Annotated[
         bool,
         typer.Option("--fast", help="Thermochemistry that the model has learned, with its error."),
@@ -224,7 +232,7 @@ def thermo(
             f"model:{model}",
             conditions,
             symmetry=symmetry,
-            fmax=fmax,
+            fmax=fmax if fmax is not None else _FAST_FMAX if learned else 0.05,
             learned=learned,
             charge=charge,
             kept=kept,

@@ -29,7 +29,7 @@ from ase_knncalc.cli.outputs import (
     tell_omissions,
 )
 from ase_knncalc.cli.printing import show
-from ase_knncalc.cli.properties import property_row
+from ase_knncalc.cli.properties import print_properties, property_row
 from ase_knncalc.settings import DEFAULT_MODEL
 
 if TYPE_CHECKING:
@@ -120,19 +120,21 @@ def predict(
         ]
         for i, atoms in enumerate(frames)
     ]
-    if properties:
-        more = [property_row(loaded, a, charge, temperature) for a in frames]
-        names = list(dict.fromkeys(name for row in more for name in row))
-        columns += names
-        for row, own in zip(rows, more, strict=True):
-            row += [own.get(name) for name in names]
+    shown = len(columns)
+    known = [property_row(loaded, a, charge, temperature) for a in frames] if properties else []
+    names = list(dict.fromkeys(name for row in known for name in row))
+    columns += names
+    for row, own in zip(rows, known, strict=properties):
+        row += [own.get(name) for name in names]
     if output is not None:
         from ase_knncalc.analysis.results import annotate
         from ase_knncalc.data import write_frames
 
         pairs = zip(frames, found, strict=True)
         write_frames(output, [annotate(a, p, coverage, charge) for a, p in pairs])
-    show(f"Predictions of {model}", columns, rows, csv, as_json)
+    show(f"Predictions of {model}", columns, rows, csv, as_json, shown=shown)
+    if properties and not as_json:
+        print_properties([str(atoms.info["name"]) for atoms in frames], known)
 
 
 def rank(

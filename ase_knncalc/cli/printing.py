@@ -59,8 +59,10 @@ def show(
     rows: Sequence[Sequence[Any]],
     csv_file: Path | None,
     as_json: bool,
+    *,
+    shown: int | None = None,
 ) -> None:
-    """Rows as a table or JSON; and as CSV in a file, if one is named."""
+    """Rows as a table (of the first ``shown`` columns) or JSON; and as CSV in a file, if any."""
     if csv_file is not None:
         from ase_knncalc._lib.files import atomic_write
         from ase_knncalc._lib.tables import csv_text
@@ -71,7 +73,7 @@ def show(
     if as_json:
         print_json([dict(zip(columns, row, strict=True)) for row in rows])
         return
-    print_table(title, columns, [[_cell(x) for x in row] for row in rows])
+    print_table(title, columns[:shown], [[_cell(x) for x in row[:shown]] for row in rows])
 
 
 def _cell(value: Any) -> Any:

@@ -138,7 +138,8 @@ def property_row(
         row["polarizability_angstrom3"] = found.polarizability.value
         row["polarizability_std_angstrom3"] = found.polarizability.std
     for name, level in found.levels.items():
-        row[f"{name}_minus_reference_eV"], row[f"{name}_std_eV"] = level.value, level.std
+        row[f"{name}_minus_reference_eV"] = level.value
+        row[f"{name}_minus_reference_std_eV"] = level.std
     for name, one in found.scalars.items():
         row[name], row[f"{name}_std"] = one.value, one.std
     novelty = list(found.novelty.values())
@@ -149,3 +150,21 @@ def property_row(
         novelty.append(dipole.novelty)
     row["property_novelty"] = max(novelty, default=None)
     return row
+
+
+def print_properties(names: list[str], rows: list[dict[str, Any]]) -> None:
+    """A table of :func:`property_row` of structures: each value with its error."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    errors = {key.replace("_std", "", 1): key for key in keys if "_std" in key}
+    values = [key for key in keys if key not in errors.values()]
+
+    def shown(row: dict[str, Any], key: str) -> str:
+        value, error = row.get(key), row.get(errors.get(key, ""))
+        if value is None:
+            return "–"
+        return f"{value:.5g}" if error is None else f"{value:.5g} ± {error:.2g}"
+
+    lines = [
+        [name, *(shown(row, k) for k in values)] for name, row in zip(names, rows, strict=True)
+    ]
+    print_table("Properties", ["name", *values], lines)

@@ -53,6 +53,13 @@ def test_add_predict_and_info(labelled, headed_model, water_frames) -> None:
     )
     assert first["polarizability_angstrom3"] == pytest.approx(said.polarizability.value)
     assert first["cc_minus_reference_eV"] == pytest.approx(said.levels["cc"].value)
+    # On the screen they are in a table of their own, each with its error.
+    printed = knncalc("predict", labelled / "frames.extxyz", "-m", labelled / "more.h5",
+                      "--properties", "-q", "-j", "1", cwd=labelled).stdout  # fmt: skip
+    energies, _, others = printed.partition("Properties")
+    assert "novelty" in energies
+    assert "polarizability" not in energies
+    assert others.count(" ± ") == 6 * len(water_frames)
     info = json.loads(knncalc("info", labelled / "more.h5", "--json", cwd=labelled).stdout)
     assert set(info["heads"]) == {"thermochemistry", "polarizability", "cc"}
     assert "polarizability" in knncalc("info", labelled / "more.h5", cwd=labelled).stdout
