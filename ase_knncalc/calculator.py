@@ -42,6 +42,7 @@ from ase_knncalc.store.given import model_for_calculator
 from ase_knncalc.structure import marked_free_energy, resolve_charge, structure_label
 
 OnNovelty = Literal["warn", "raise", "ignore"]
+DipoleOf = Literal["learned", "baseline"]
 
 # Results beside those in ``implemented_properties``: they do not add up, and ASE's mixing
 # calculators add up, with weights that may be negative, whatever their calculators list in common.
@@ -91,6 +92,9 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
     charge, multiplicity
         Of all structures; by default each structure's own, see
         :func:`ase_knncalc.structure.resolve_charge`.
+    dipole
+        ``"learned"``: corrected where the model has learned dipoles; ``"baseline"``: never, as
+        infrared intensities need it: they are slopes, and dipoles were learned at minima alone.
     on_novelty
         What to do when a threshold is exceeded: ``"warn"`` (once a calculator), ``"raise"``
         :class:`NoveltyError` (which ends dynamics), or ``"ignore"``.
@@ -134,6 +138,7 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
         "baseline": "auto",
         "charge": None,
         "multiplicity": None,
+        "dipole": "learned",
         "on_novelty": "warn",
         "novelty_threshold": 1.0,
         "std_threshold": None,
@@ -150,6 +155,7 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
         baseline: str | dict[str, str] | Baseline | Calculator | None = "auto",
         charge: int | None = None,
         multiplicity: int | None = None,
+        dipole: DipoleOf = "learned",
         on_novelty: OnNovelty = "warn",
         novelty_threshold: float | None = 1.0,
         std_threshold: float | None = None,
@@ -172,6 +178,7 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
             baseline=baseline,
             charge=charge,
             multiplicity=multiplicity,
+            dipole=dipole,
             on_novelty=on_novelty,
             novelty_threshold=novelty_threshold,
             std_threshold=std_threshold,
@@ -226,6 +233,7 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
             )
         wanted = {**self.parameters, **given}
         checked("on_novelty", wanted["on_novelty"], OnNovelty)
+        checked("dipole", wanted["dipole"], DipoleOf)
         checked("allow_other_baseline", wanted["allow_other_baseline"], bool)
         checked("warm_start", wanted["warm_start"], bool)
         for name in ("novelty_threshold", "std_threshold"):
@@ -352,7 +360,7 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
         of = model.heads, model.descriptor, (self.atoms.numbers, self.atoms.positions, charge)
         if p["level"] is not None:
             step = level_correction(p["level"], *of, forces="forces" in self._wanted)
-        if of_baseline is None or not has_dipole(model.heads):
+        if of_baseline is None or p["dipole"] == "baseline" or not has_dipole(model.heads):
             return step, {"dipole": of_baseline}
         if "dipole" not in self._wanted:
             return step, {}

@@ -100,8 +100,9 @@ class Prediction:
     delta_forces: FloatArray | None = None
     baseline_forces: FloatArray | None = None
     forces_std: FloatArray | None = None
-    baseline_charges: FloatArray | None = None
-    baseline_dipole: FloatArray | None = None
+    # They follow from the structure as its energy does, and arrays do not compare as numbers do.
+    baseline_charges: FloatArray | None = field(default=None, compare=False)
+    baseline_dipole: FloatArray | None = field(default=None, compare=False)
 
     @property
     def energy(self) -> float:

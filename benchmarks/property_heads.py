@@ -70,7 +70,7 @@ def train_heads(
     output: Annotated[Path, typer.Option("-o", "--output")],
     table: Path = HERE / "property_heads.json",
     dipoles: Path | None = None,
-    environments: int = HeadSettings.environments,
+    environments: int = 1000,
     variance_environments: int = HeadSettings.variance_environments,
     jobs: int = -1,
 ) -> None:

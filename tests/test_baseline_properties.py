@@ -105,6 +105,7 @@ def test_wrong_shapes_of_a_calculator_are_told() -> None:
 
 
 def test_calculator_passes_them_on_with_one_calculation(water, monkeypatch) -> None:
+    water.calc = KNNCalculator(water.calc.model, dipole="baseline", **QUIET)
     calls = []
     kind = type(water.calc.model.baseline)
     run = kind.single_point
@@ -140,7 +141,7 @@ def test_infrared_works_as_on_the_baseline(smooth, tmp_path) -> None:
     tblite = pytest.importorskip("tblite.ase")
     spectra = []
     for name, calculator in (
-        ("model", KNNCalculator(smooth, **QUIET)),
+        ("model", KNNCalculator(smooth, dipole="baseline", **QUIET)),
         ("tblite", tblite.TBLite(method="GFN1-xTB", verbosity=0, accuracy=0.1)),
     ):
         atoms = molecule("H2O")
