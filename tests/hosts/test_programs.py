@@ -74,7 +74,7 @@ def test_driver_serves_one_host_after_the_other(ammonium, model) -> None:
     copy = ammonium.copy()
     calculator = KNNCalculator(model, **QUIET)
     driver = threading.Thread(
-        target=lambda: served.append(drive(copy, calculator, unixsocket=name, wait=20.0, keep=True))
+        target=lambda: served.append(drive(copy, calculator, unixsocket=name, wait=5.0, keep=True))
     )
     driver.start()
     for _ in range(2):
