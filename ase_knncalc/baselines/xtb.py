@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import io
 import math
 import os
 import re
 from collections.abc import Collection
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -240,9 +243,17 @@ class TBLiteBaseline(_XTBFamily):
 
 def _numbers(result: Any) -> _Numbers:
     names = ("gradient", "charges", "dipole")
-    return _Numbers(
-        float(result.get("energy")), *(np.array(result.get(n), dtype=float) for n in names)
-    )
+    # tblite 0.4 prints all that it has whenever it is asked for a dipole.
+    quiet = redirect_stdout(io.StringIO()) if _prints() else nullcontext()
+    with quiet:
+        return _Numbers(
+            float(result.get("energy")), *(np.array(result.get(n), dtype=float) for n in names)
+        )
+
+
+@lru_cache
+def _prints() -> bool:
+    return importlib.metadata.version("tblite").startswith("0.4.")
 
 
 # Å. Structures that differ by more have little of a density in common.
