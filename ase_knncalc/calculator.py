@@ -74,12 +74,11 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
     ====================  ======================================================================
 
     All are there for :meth:`get_property`, errors also under the names that committees have
-    (:data:`ase_knncalc.prediction.OTHER_NAMES`). ASE's files know none but its own properties:
-    :func:`ase_knncalc.snapshot` gives structures that keep the others. ASE's sums of calculators
-    have no ``energy_std``: errors do not add up.
+    (:data:`ase_knncalc.prediction.OTHER_NAMES`). :func:`ase_knncalc.snapshot` gives structures that
+    keep what ASE's files do not know. ASE's sums have no ``energy_std``: errors do not add up.
     ASE finds the class as ``get_calculator_class("knncalc")`` once this module is imported.
-    Threads that share one calculator wait for each other: what :meth:`get_property` returns belongs
-    to the structure that was asked for, while ``results`` are those of whoever asked last.
+    Threads that share a calculator wait for each other: :meth:`get_property` answers for the
+    structure that was asked for, ``results`` are those of whoever asked last.
 
     Parameters
     ----------
@@ -93,28 +92,24 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
         Of all structures; by default each structure's own, see
         :func:`ase_knncalc.structure.resolve_charge`.
     dipole
-        ``"learned"``: corrected where the model has learned dipoles; ``"baseline"``: never, as
-        infrared intensities need it: they are slopes, and dipoles were learned at minima alone.
+        ``"learned"``: corrected where the model can; ``"baseline"``: never, as infrared intensities
+        need it: they are slopes, and dipoles were learned at minima alone.
     on_novelty
         What to do when a threshold is exceeded: ``"warn"`` (once a calculator), ``"raise"``
         :class:`NoveltyError` (which ends dynamics), or ``"ignore"``.
-    novelty_threshold
-        Of ``novelty``; None switches it off.
-    std_threshold
-        Of ``energy_std``, eV; None, the default, is none.
+    novelty_threshold, std_threshold
+        Of ``novelty``, and of ``energy_std`` in eV; None is none.
     coverage
         Probability of ``results["energy_interval"]``; None leaves it out.
     allow_other_baseline
         Use the correction on top of a baseline that it was not made for.
     level
-        Level of theory beside the reference that the model knows, such as ``"dlpno"``: energies
-        are at that level, and their error joins both parts'. Slopes of the difference were learned
-        from energies alone.
+        Level of theory that the model knows beside the reference, such as ``"dlpno"``, of energies
+        and their error. Slopes of the difference were learned from energies alone.
     warm_start
         For dynamics and relaxations: each SCF of a tblite baseline starts from the density of the
-        step before where no atom has moved by more than 0.3 Å. Faster, but the last digits of an
-        energy then depend on the path; False, the default, gives the same bits for a structure
-        whatever came before.
+        step before where no atom has moved by more than 0.3 Å. Faster, but the last digits then
+        depend on the path; False, the default, gives the same bits whatever came before.
     atoms
         Structure to attach to.
 
@@ -293,10 +288,8 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
 
         Raises
         ------
-        StructureError
-            If the model does not cover the structure.
-        BaselineError
-            If the baseline fails.
+        StructureError, BaselineError
+            If the model does not cover the structure, or the baseline fails.
         NoveltyError
             If it is too novel and ``on_novelty="raise"``.
         """
