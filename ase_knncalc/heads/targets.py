@@ -75,9 +75,7 @@ def property_targets(given: Iterable[str | PropertyTarget]) -> list[PropertyTarg
     """
     found: dict[str, PropertyTarget] = {}
     for text in given:
-        target = (
-            text if isinstance(text, PropertyTarget) else _parsed(instance("property", text, str))
-        )
+        target = text if isinstance(text, PropertyTarget) else _parsed(text)
         if target.name in found:
             raise SettingsError(f"the property {target.name!r} is named twice")
         found[target.name] = target

@@ -239,7 +239,7 @@ def _ridge(
     """
     columns = shared.columns[rows]
     problem = TargetProblem(free, columns, values, folds[0])
-    penalty, group_errors = best_penalty(problem, settings.penalties)
+    penalty, group_errors = best_penalty(problem.left_out, settings.penalties)
     fit = problem.solve(penalty)
     del problem
     errors = TargetProblem(free, columns, values, folds[1]).left_out(penalty)
@@ -268,9 +268,9 @@ def _dipoles(
     few = of.environments.first(counts)
     columns = dipole_columns(few, whiteners, of.batch.select(rows), positions)
     problem = DipoleProblem(base, columns, magnitudes)
-    tried = [problem.left_out(p, folds[0]) for p in settings.penalties]
-    best = int(np.argmin([np.abs(e).mean() for e in tried]))
-    penalty = settings.penalties[best]
+    penalty, group_errors = best_penalty(
+        lambda p: problem.left_out(p, folds[0])[:, None], settings.penalties
+    )
     found = problem.solve(penalty, np.arange(len(rows)))
     n = len(few.elements)
     offsets = np.zeros((n + 2, 1))
@@ -281,7 +281,7 @@ def _dipoles(
         unwhitened(whiteners, found[n:, None]),
         counts,
         problem.left_out(penalty, folds[1])[:, None],
-        tried[best][:, None],
+        group_errors,
     )
 
 

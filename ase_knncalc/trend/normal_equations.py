@@ -8,6 +8,7 @@ difference of two sums and a Cholesky factorisation.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,8 @@ from ase_knncalc.errors import TrainingError
 # free, and yet no direction is without a prior.
 FREE_SCALE = 30.0
 _LEVERAGE_CEILING = 1.0 - 1e-6
-_BLOCK_BYTES = 64 * 2**20
+BLOCK_BYTES = 64 * 2**20
+"""Of weighted rows that are multiplied at a time."""
 # A Gram matrix of rounded rows may miss being positive definite by a little more than the penalty.
 _STIFFER = 10.0
 _ATTEMPTS = 4
@@ -34,19 +36,21 @@ class FoldSums:
     ----------
     grams : ndarray, shape (n_folds, n_columns, n_columns)
         Lower triangles.
-    targets : ndarray, shape (n_folds, n_columns)
+    targets : ndarray, shape (n_folds, n_columns), or of k targets (n_folds, n_columns, k)
     """
 
     grams: FloatArray
     targets: FloatArray
 
     @classmethod
-    def zeros(cls, n_folds: int, n_columns: int) -> FoldSums:
-        """Of no rows."""
-        return cls(np.zeros((n_folds, n_columns, n_columns)), np.zeros((n_folds, n_columns)))
+    def zeros(cls, n_folds: int, n_columns: int, *n_targets: int) -> FoldSums:
+        """Of no rows, with one target or ``n_targets`` of them."""
+        return cls(
+            np.zeros((n_folds, n_columns, n_columns)), np.zeros((n_folds, n_columns, *n_targets))
+        )
 
     def add(self, fold: int, rows: FloatArray, y: FloatArray, sign: float = 1.0) -> None:
-        """Add rows (m, n_columns) with targets y (m,); or take them off, with a sign of −1."""
+        """Add rows (m, n_columns) and targets y (m,) or (m, k); take off with a sign of −1."""
         from scipy.linalg import get_blas_funcs
 
         # The other triangle would cost as much as the products, for nothing: no solver reads it.
@@ -100,6 +104,55 @@ class Solution:
         return free_map, cross.T @ factor, factor
 
 
+def damped(
+    matrix: Callable[[], FloatArray], target: FloatArray, penalty: float, what: str
+) -> tuple[float, FloatArray, FloatArray]:
+    """Solve normal equations with a penalty on their diagonal, or with the next that will do.
+
+    Parameters
+    ----------
+    matrix
+        Makes the lower triangle, shape (n, n), which is overwritten.
+    target
+        Shape (n,) or (n, k).
+    penalty
+        To begin with.
+    what
+        The equations are of, for messages.
+
+    Returns
+    -------
+    penalty : float
+        What it took.
+    solution : ndarray, of the shape of ``target``
+    factor : ndarray, shape (n, n)
+        Lower Cholesky factor.
+
+    Raises
+    ------
+    TrainingError
+        If they cannot be solved.
+    """
+    from scipy.linalg import LinAlgError, cho_solve, cholesky
+
+    for attempt in range(_ATTEMPTS):
+        gram = matrix()
+        damping = penalty * _STIFFER**attempt
+        gram[np.diag_indices_from(gram)] += damping
+        try:
+            factor = cholesky(gram, lower=True, overwrite_a=True, check_finite=False)
+        except LinAlgError:
+            continue
+        found = cho_solve((factor, True), target, check_finite=False)
+        if np.all(np.isfinite(found)):
+            return damping, found, factor
+    raise TrainingError(
+        f"the normal equations of {what} have no solution with a penalty of "
+        f"{penalty:g}, nor with one {_STIFFER ** (_ATTEMPTS - 1):g} times as large: look for "
+        "repeated or absurd structures (knncalc check), or raise the penalty"
+    )
+
+
 class NormalEquations:
     """Least squares of energies and forces, solved with any fold of the structures left out.
 
@@ -134,7 +187,7 @@ class NormalEquations:
         self._energies = FoldSums.zeros(len(forces.targets), n)
         for fold in range(len(forces.targets)):
             members = np.flatnonzero(folds == fold)
-            for rows in np.array_split(members, 1 + len(members) * n * 8 // _BLOCK_BYTES):
+            for rows in np.array_split(members, 1 + len(members) * n * 8 // BLOCK_BYTES):
                 self._energies.add(fold, self._weighted(rows), self._rest[rows])
 
     def _weighted(self, rows: IntArray) -> FloatArray:
@@ -149,32 +202,21 @@ class NormalEquations:
         TrainingError
             If the equations cannot be solved.
         """
-        from scipy.linalg import LinAlgError, cho_solve, cholesky
-
         n_free = self.free.shape[1]
         kept = [k for k in range(len(self.forces.targets)) if k != without]
         target = self._energies.targets[kept].sum(axis=0)
         target[n_free:] += force_weight * self.forces.targets[kept].sum(axis=0)
-        for attempt in range(_ATTEMPTS):
-            matrix = np.zeros_like(self._energies.grams[0])
+
+        def matrix() -> FloatArray:
+            gram: FloatArray = np.zeros_like(self._energies.grams[0])
             for k in kept:
-                matrix += self._energies.grams[k]
-                matrix[n_free:, n_free:] += force_weight * self.forces.grams[k]
-            damping = penalty * _STIFFER**attempt
-            matrix[np.diag_indices_from(matrix)] += damping
-            try:
-                factor = cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
-            except LinAlgError:
-                continue
-            found = cho_solve((factor, True), target, check_finite=False)
-            if np.all(np.isfinite(found)):
-                free = self._offsets + FREE_SCALE * found[:n_free]
-                return Solution(damping, free, found[n_free:], factor)
-        raise TrainingError(
-            f"the normal equations of energies and forces have no solution with a penalty of "
-            f"{penalty:g}, nor with one {_STIFFER ** (_ATTEMPTS - 1):g} times as large: look for "
-            "repeated or absurd structures (knncalc check), or raise the penalty"
-        )
+                gram += self._energies.grams[k]
+                gram[n_free:, n_free:] += force_weight * self.forces.grams[k]
+            return gram
+
+        damping, found, factor = damped(matrix, target, penalty, "energies and forces")
+        free = self._offsets + FREE_SCALE * found[:n_free]
+        return Solution(damping, free, found[n_free:], factor)
 
     def residuals(self, solution: Solution, rows: IntArray) -> FloatArray:
         """Y − prediction of some structures, shape (m,)."""
@@ -188,7 +230,7 @@ class NormalEquations:
         """
         n, width = len(self.y), self.columns.shape[1]
         residuals, leverage = np.empty(n), np.empty(n)
-        for rows in np.array_split(np.arange(n), 1 + n * width * 8 // _BLOCK_BYTES):
+        for rows in np.array_split(np.arange(n), 1 + n * width * 8 // BLOCK_BYTES):
             weight = self._root[rows] ** 2
             own = weight * solution.leverage(self.free[rows], self.columns[rows])
             own = np.minimum(own, _LEVERAGE_CEILING)
