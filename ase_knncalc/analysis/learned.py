@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from ase_knncalc._lib.arguments import Count, checked
 from ase_knncalc.analysis.thermochemistry import Minimum, Thermochemistry, require_relaxed
 from ase_knncalc.charges import stated_copy
 from ase_knncalc.errors import SettingsError, StructureError
@@ -105,7 +106,7 @@ def learned_minimum_of(
     Raises
     ------
     SettingsError
-        If there is no such calculator.
+        If there is no such calculator, or a number makes no sense.
     StructureError
         If the structure is not relaxed, or the model does not cover it.
     """
@@ -113,6 +114,7 @@ def learned_minimum_of(
     if not isinstance(model, KNNModel):
         raise SettingsError("learned thermochemistry needs a KNNCalculator, which has a model")
     require_thermochemistry(model.heads)
+    checked("symmetry", symmetry, Count | None)
     require_relaxed(atoms, fmax)
     charge, multiplicity = resolve_charge(atoms)
     return LearnedMinimum(

@@ -246,7 +246,6 @@ def minimum_of(
         If the structure is not relaxed.
     """
     checked("delta", delta, Positive)
-    checked("fmax", fmax, Positive | None)
     checked("symmetry", symmetry, Count | None)
     require_relaxed(atoms, fmax)
     charge, multiplicity = resolve_charge(atoms)
@@ -265,6 +264,7 @@ def minimum_of(
 
 def require_relaxed(atoms: Atoms, fmax: float | None) -> None:
     """Raise :class:`StructureError` if a force is larger than ``fmax`` (eV/Å); None is any."""
+    checked("fmax", fmax, Positive | None)
     largest = float(np.linalg.norm(_forces(atoms), axis=1).max())
     if fmax is not None and largest > fmax:
         raise StructureError(

@@ -82,7 +82,8 @@ def predict(
     """
     from ase_knncalc.data import KeyMap
     from ase_knncalc.data.frames import frame_writer
-    from ase_knncalc.heads import require_heads
+    from ase_knncalc.heads import Gas, require_heads
+    from ase_knncalc.heads.thermal import require_temperature
     from ase_knncalc.store import find_model, load_model
 
     check_outputs(
@@ -93,7 +94,9 @@ def predict(
     loaded = load_model(model, baseline=baseline, allow_other_baseline=allow_other_baseline)
     loaded.calibration.multiple(coverage)  # raises before the baseline is run
     if properties:
-        require_heads(loaded.heads)
+        heads, gas = require_heads(loaded.heads), Gas(temperature=temperature)
+        if any(head.kind == "thermochemistry" for head in heads):
+            require_temperature(gas.temperature)
     keys = KeyMap(baseline_energy=baseline_key, ignore_cell=ignore_cell)
     frames, found = _predicted(loaded, structures, charge, keys, jobs, quiet, strict)
     low, high = found.energy_interval(coverage)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from typing_extensions import TypedDict
@@ -12,7 +12,7 @@ from typing_extensions import TypedDict
 from ase_knncalc._lib.arguments import Several, checked
 from ase_knncalc._lib.arrays import AnyArray
 from ase_knncalc.errors import SettingsError
-from ase_knncalc.heads.head import Head, Heads, Posterior
+from ase_knncalc.heads.head import Head, HeadKind, Heads, Posterior
 from ase_knncalc.trend.base import Trend
 from ase_knncalc.trend.sparse import SparseTrend
 from ase_knncalc.uncertainty import Calibration
@@ -20,12 +20,29 @@ from ase_knncalc.uncertainty import Calibration
 _ARRAYS = ("counts", "offsets", "coefficients")
 
 
+class _Errors(TypedDict):
+    mae: float
+    group_mae: float
+    inside_90: float
+    group_inside_90: float
+
+
+class _Details(TypedDict):
+    target: dict[str, Any]
+    structures: int
+    compositions: int
+    penalty: float
+    left_out: list[str]
+    sets: list[str]
+    errors: dict[str, _Errors]
+
+
 class _HeadMetadata(TypedDict):
     name: str
-    kind: Literal["scalar", "thermochemistry", "level", "dipole"]
+    kind: HeadKind
     unit: str
     outputs: list[str]
-    details: dict[str, Any]
+    details: _Details
 
 
 def head_metadata(head: Head) -> dict[str, Any]:
@@ -84,6 +101,8 @@ def _head(entry: _HeadMetadata, arrays: Mapping[str, AnyArray]) -> Head:
     posterior = Posterior(**{f.name: arrays[f"posterior_{f.name}"] for f in fields(Posterior)})
     stacked = {f.name: arrays[f"calibration_{f.name}"] for f in fields(Calibration)}
     n = len(entry["outputs"])
+    if set(entry["details"]["errors"]) != set(entry["outputs"]):
+        raise SettingsError(f"head {entry['name']!r}: errors and outputs are of different names")
     for name, array in stacked.items():
         if array.ndim == 0 or len(array) != n:
             raise SettingsError(

@@ -53,6 +53,10 @@ def test_add_predict_and_info(labelled, headed_model, water_frames) -> None:
     )
     assert first["polarizability_angstrom3"] == pytest.approx(said.polarizability.value)
     assert first["cc_minus_reference_eV"] == pytest.approx(said.levels["cc"].value)
+    hot = knncalc("predict", labelled / "frames.extxyz", "-m", labelled / "more.h5",
+                  "--properties", "-T", "500", "-j", "1", cwd=labelled, code=1)  # fmt: skip
+    assert "200 to 400 K" in hot.stderr
+    assert "corrections" not in hot.stderr, "it is told before any work"
     # On the screen they are in a table of their own, each with its error.
     printed = knncalc("predict", labelled / "frames.extxyz", "-m", labelled / "more.h5",
                       "--properties", "-q", "-j", "1", cwd=labelled).stdout  # fmt: skip

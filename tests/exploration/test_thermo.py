@@ -238,6 +238,10 @@ def test_learned_thermochemistry_and_vibrations_side_by_side(
                       "-T", "500", "--fmax", "0.1", "-q", "-j", "1", cwd=tmp_path,
                       code=1)  # fmt: skip
     assert "200 to 400 K" in outside.stderr
+    for way in ("--fast", "--hessian"):
+        failed = knncalc("thermo", tmp_path / "relaxed.extxyz", way, "-m", tmp_path / "m.h5",
+                         "--fmax", "nan", "-q", "-j", "1", cwd=tmp_path, code=1)  # fmt: skip
+        assert "fmax must be a finite number" in failed.stderr
 
 
 def test_models_without_thermochemistry_are_refused(tmp_path, waters) -> None:

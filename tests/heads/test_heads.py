@@ -156,6 +156,19 @@ def spoil_outputs(metadata, arrays) -> None:
     metadata["heads"][0]["outputs"].pop()
 
 
+def spoil_details(metadata, arrays) -> None:
+    metadata["heads"][0]["details"] = {}
+
+
+def spoil_errors(metadata, arrays) -> None:
+    metadata["heads"][0]["details"]["errors"] = {"another": {}}
+
+
+def spoil_names_of_errors(metadata, arrays) -> None:
+    errors = metadata["heads"][0]["details"]["errors"]
+    errors["another"] = errors.pop(next(iter(errors)))
+
+
 def spoil_scale(metadata, arrays) -> None:
     arrays["head_twice/calibration_scale"] = -arrays["head_twice/calibration_scale"]
 
@@ -169,6 +182,9 @@ def spoil_scale(metadata, arrays) -> None:
         spoil_missing,
         spoil_kind,
         spoil_outputs,
+        spoil_details,
+        spoil_errors,
+        spoil_names_of_errors,
         spoil_scale,
     ],
 )
