@@ -20,7 +20,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -199,24 +198,40 @@ def moved_by(atoms: Atoms, positions: FloatArray) -> float:
     return float(np.sqrt(np.mean(np.sum((start.positions - end.positions) ** 2, axis=1))))
 
 
+def descend(model: KNNModel, start: Atoms, frame: Atoms) -> tuple[Atoms, float, float]:
+    """Relax a frame's atoms from some positions: the end, and how far its energy (eV) and atoms are
+    from the frame's, which is a minimum of the reference (root mean square, Å)."""
+    moved = Atoms(start.numbers, start.positions)
+    moved.info.update(charge=frame.info["charge"], multiplicity=frame.info["multiplicity"])
+    moved.calc = KNNCalculator(model, on_novelty="ignore")
+    BFGS(moved, logfile=None).run(fmax=0.005, steps=300)
+    error = moved.get_potential_energy() - frame.info["reference_energy"]
+    return moved, error, moved_by(frame, moved.positions)
+
+
+def distances_of(errors: list[float], distances: list[float]) -> dict[str, float]:
+    """Medians and 90th percentiles, kcal/mol and Å."""
+    error = KCAL_PER_MOL * np.abs(errors)
+    return {
+        "n": len(errors),
+        "energy_median": float(np.median(error)),
+        "energy_90": float(np.quantile(error, 0.9)),
+        "rmsd_median": float(np.median(distances)),
+        "rmsd_90": float(np.quantile(distances, 0.9)),
+    }
+
+
 def relaxed_from_baseline(model: KNNModel, frames: list[Atoms]) -> dict[str, float]:
     """Relaxed from the minimum that GFN1-xTB falls into from the reference's; kcal/mol and Å."""
     energies, distances, raw = [], [], []
     for atoms in frames:
-        charge = int(atoms.info["charge"])
-        moved, _ = baseline_minimum(atoms, charge, 0.005)
-        raw.append(moved_by(atoms, moved.positions))
-        moved.info.update(charge=charge, multiplicity=atoms.info["multiplicity"])
-        moved.calc = KNNCalculator(model, on_novelty="ignore")
-        BFGS(moved, logfile=None).run(fmax=0.005, steps=300)
-        energies.append(moved.get_potential_energy() - atoms.info["reference_energy"])
-        distances.append(moved_by(atoms, moved.positions))
-    error = KCAL_PER_MOL * np.abs(energies)
+        start, _ = baseline_minimum(atoms, int(atoms.info["charge"]), 0.005)
+        raw.append(moved_by(atoms, start.positions))
+        _, energy, distance = descend(model, start, atoms)
+        energies.append(energy)
+        distances.append(distance)
     return {
-        "n": len(frames),
-        "energy_median": float(np.median(error)),
-        "energy_90": float(np.quantile(error, 0.9)),
-        "rmsd_median": float(np.median(distances)),
+        **distances_of(energies, distances),
         "rmsd_median_gfn1": float(np.median(raw)),
         "within_0.1": float(np.mean(np.array(distances) < 0.1)),
         "within_0.1_gfn1": float(np.mean(np.array(raw) < 0.1)),
@@ -231,15 +246,10 @@ def relaxed(model: KNNModel, frames: list[Atoms]) -> dict[str, float]:
     energies, distances, zero_point, imaginary = [], [], [], 0
     bands: dict[str, list[float]] = {name: [] for name in BANDS}
     for atoms in frames:
-        moved = Atoms(atoms.numbers, atoms.positions)
-        moved.info.update(charge=atoms.info["charge"], multiplicity=atoms.info["multiplicity"])
-        moved.calc = KNNCalculator(model)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            BFGS(moved, logfile=None).run(fmax=0.005, steps=300)
-            energies.append(moved.get_potential_energy() - atoms.info["reference_energy"])
-            distances.append(moved_by(atoms, moved.positions))
-            own = np.sort(wavenumbers(moved))
+        moved, energy, distance = descend(model, atoms, atoms)
+        energies.append(energy)
+        distances.append(distance)
+        own = np.sort(wavenumbers(moved))
         known = np.sort(atoms.info["frequencies_cm1"])
         if len(own) != len(known):
             continue
@@ -248,13 +258,8 @@ def relaxed(model: KNNModel, frames: list[Atoms]) -> dict[str, float]:
         for name, (low, high) in BANDS.items():
             of = (known >= low) & (known < high)
             bands[name] += np.abs(own[of] - known[of]).tolist()
-    error = KCAL_PER_MOL * np.abs(energies)
     return {
-        "n": len(frames),
-        "energy_median": float(np.median(error)),
-        "energy_90": float(np.quantile(error, 0.9)),
-        "rmsd_median": float(np.median(distances)),
-        "rmsd_90": float(np.quantile(distances, 0.9)),
+        **distances_of(energies, distances),
         "zero_point_mae": float(KCAL_PER_MOL * np.mean(np.abs(zero_point))),
         "imaginary_modes": imaginary,
         **{f"wavenumbers {name}": float(np.mean(of)) for name, of in bands.items() if of},

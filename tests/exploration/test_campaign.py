@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from ase.build import molecule
 from ase.io import read, write
+from helpers.campaigns import killed_after
 from helpers.commands import knncalc
 from helpers.factories import DIMER
 
@@ -21,7 +22,6 @@ from ase_knncalc.exploration import (
     campaign,
     compositions,
     explore,
-    jobs,
     pool,
     read_settings,
 )
@@ -50,16 +50,8 @@ def page_data(path) -> dict:  # type: ignore[no-untyped-def]
 
 def test_all_in_one_folder_and_on_after_a_kill(tmp_path, settings) -> None:
     """Killed after the first relaxation, and before the page: nothing is computed twice."""
-    folder, asked, attempt = tmp_path / "out", [], jobs._attempt
-
-    def counted(work, i, *arguments):  # type: ignore[no-untyped-def]
-        if len(asked) == 1 and "killed" not in asked:
-            asked.append("killed")
-            raise KeyboardInterrupt
-        asked.append(work.__name__)
-        return attempt(work, i, *arguments)
-
-    with mock.patch.object(jobs, "_attempt", counted):
+    folder = tmp_path / "out"
+    with killed_after(1) as asked:
         with pytest.raises(KeyboardInterrupt):
             explore(settings, folder, n_jobs=1)
         assert not (folder / "relaxed.extxyz").exists()

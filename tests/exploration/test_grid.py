@@ -9,11 +9,12 @@ from unittest import mock
 import pytest
 from ase.build import molecule
 from ase.io import read, write
+from helpers.campaigns import killed_after
 from helpers.commands import knncalc
 from helpers.factories import DIMER
 
 from ase_knncalc.errors import DataError, SettingsError
-from ase_knncalc.exploration import ExploreSettings, explore, explore_grid, grid, jobs
+from ase_knncalc.exploration import ExploreSettings, explore, explore_grid, grid
 from ase_knncalc.exploration.compositions import grid_compositions, is_grid
 
 MADE = ("w", "am", "2w")
@@ -55,16 +56,8 @@ def test_a_grid_is_all_its_compositions() -> None:
 
 def test_a_grid_goes_on_after_a_kill(tmp_path, settings) -> None:
     """Killed in the second composition and before the page: nothing is computed twice."""
-    folder, asked, attempt = tmp_path / "grid", [], jobs._attempt
-
-    def counted(work, i, *arguments):  # type: ignore[no-untyped-def]
-        if len(asked) == 3 and "killed" not in asked:
-            asked.append("killed")
-            raise KeyboardInterrupt
-        asked.append(work.__name__)
-        return attempt(work, i, *arguments)
-
-    with mock.patch.object(jobs, "_attempt", counted):
+    folder = tmp_path / "grid"
+    with killed_after(3) as asked:
         with pytest.raises(KeyboardInterrupt):
             explore_grid(settings, folder, n_jobs=1)
         with (
