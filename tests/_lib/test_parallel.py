@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import multiprocessing
 import os
 import signal
@@ -10,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -36,23 +36,29 @@ def test_results_come_in_the_order_of_the_jobs() -> None:
     assert sorted(run(pow, jobs, total=7, n_jobs=2, ordered=False)) == [i * i for i in range(7)]
 
 
-def _dying(number: int, mark: str, *, always: bool = False) -> int:
-    """Ends its process, the first time or always, where the number is 3."""
-    if number == 3 and (always or not os.path.exists(mark)):
-        with open(mark, "w"):
-            os.kill(os.getpid(), signal.SIGKILL)
-    return number
+def _dying(*, always: bool) -> Callable[[int, str], int]:
+    """A function that ends its process, the first time or always, where the number is 3.
+
+    Made here, it travels by value: processes that began in another folder have no module of tests.
+    """
+
+    def work(number: int, mark: str) -> int:
+        if number == 3 and (always or not os.path.exists(mark)):
+            with open(mark, "w"):
+                os.kill(os.getpid(), signal.SIGKILL)
+        return number
+
+    return work
 
 
 @pytest.mark.filterwarnings("ignore:A worker stopped:UserWarning")
 def test_a_dead_worker_costs_what_was_in_work(tmp_path) -> None:
     for ordered in (True, False):
         jobs = [(i, str(tmp_path / f"mark-{ordered}")) for i in range(12)]
-        found = list(run(_dying, iter(jobs), total=12, n_jobs=2, ordered=ordered))
+        found = list(run(_dying(always=False), iter(jobs), total=12, n_jobs=2, ordered=ordered))
         assert found == list(range(12)) if ordered else sorted(found) == list(range(12))
-    dying = functools.partial(_dying, always=True)
     with pytest.raises(KNNCalcError, match="3 times in a row"):
-        list(run(dying, jobs, total=12, n_jobs=2))
+        list(run(_dying(always=True), jobs, total=12, n_jobs=2))
 
 
 def test_workers_keep_to_one_thread_whatever_the_environment_says(monkeypatch) -> None:
