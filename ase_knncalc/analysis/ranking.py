@@ -19,6 +19,7 @@ from ase_knncalc.charges import stated_copy
 from ase_knncalc.data import KeyMap, Omission
 from ase_knncalc.descriptors import featurize
 from ase_knncalc.errors import BaselineError, KNNCalcError
+from ase_knncalc.heads.levels import level_correction
 from ase_knncalc.labels.baseline import baseline_labels, brought_energy
 from ase_knncalc.model import KNNModel
 from ase_knncalc.prediction import Predictions
@@ -163,6 +164,47 @@ def predict_usable(
     found = _corrections(model, [charged[i] for i in places], n_jobs, progress)
     warn_of_novelty([charged[i] for i in places], found)
     return replace(found, baseline_energy=np.array([energies[i] for i in places])), places, omitted
+
+
+def predictions_at_level(
+    model: KNNModel,
+    frames: Sequence[Atoms],
+    found: Predictions,
+    level: str,
+    *,
+    charge: int | None = None,
+) -> Predictions:
+    """Predictions of structures with what a further level of theory adds, and its error.
+
+    Parameters
+    ----------
+    model
+        That knows the level.
+    frames
+        Those that ``found`` is of; minima, as the level was learned at.
+    level
+        Such as ``"dlpno"``.
+    charge
+        As it was for ``found``.
+
+    Raises
+    ------
+    SettingsError
+        If the model does not know the level.
+    FormulaError
+        If nothing determines what a formula adds at that level.
+    """
+    steps = (
+        level_correction(
+            level,
+            model.heads,
+            model.descriptor,
+            (atoms.numbers, atoms.positions, model.check(atoms, charge)),
+        )
+        for atoms in frames
+    )
+    single = [one.at_level(step) for one, step in zip(found, steps, strict=True)]
+    return Predictions.of(single, found.calibration)
 
 
 def _charged(model: KNNModel, atoms: Atoms, charge: int | None) -> Atoms:

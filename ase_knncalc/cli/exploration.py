@@ -15,6 +15,7 @@ from ase_knncalc.cli.options import (
     IgnoreCell,
     JobsOption,
     JsonOption,
+    LevelOption,
     ModelOption,
     QuietOption,
     StrictOption,
@@ -168,6 +169,7 @@ def thermo(
             "--hessian", help="Vibrations of the model's surface (default); with --fast: both."
         ),
     ] = False,
+    level: LevelOption = None,
     boltzmann: Annotated[
         bool, typer.Option("--boltzmann", help="A row for each composition in equilibrium.")
     ] = False,
@@ -202,8 +204,10 @@ def thermo(
     from ase_knncalc.data.frames import frame_writer
     from ase_knncalc.exploration import Conditions, gibbs_table, write_acdc
     from ase_knncalc.exploration.acdc import write_acdc_dipoles
+    from ase_knncalc.exploration.learned import at_level
     from ase_knncalc.exploration.thermo import SHOWN
     from ase_knncalc.heads.dipole import require_dipole
+    from ase_knncalc.heads.levels import require_level
     from ase_knncalc.store import find_model, load_model
 
     check_outputs(
@@ -221,6 +225,8 @@ def thermo(
         lowest=lowest,
     )
     known = load_model(model)
+    if level is not None:
+        require_level(known.heads, level)
     if acdc_dipoles is not None:  # before any work
         require_dipole(known.heads)
     frames, omitted = read_usable(structures, KeyMap(ignore_cell=ignore_cell))
@@ -241,6 +247,8 @@ def thermo(
         )
         for learned in ways
     ]
+    if level is not None:
+        tables = [at_level(table, known, level) for table in tables]
     # What files hold is of the first way.
     table = tables[0]
     tell_omissions([*omitted, *table.omitted], len(frames) + len(omitted), strict, _NOTHING)
@@ -263,7 +271,7 @@ def thermo(
     columns = [key for key in found[0] if as_json or csv is not None or boltzmann or key in shown]
     show(
         f"{len(table.minima)} minima; binding is against the molecules' own minima on the "
-        f"same surface, {model}; soft modes: {treatment}",
+        f"same surface, {model}; soft modes: {treatment}{f'; energies: {level}' if level else ''}",
         columns,
         [[row[key] for key in columns] for row in found],
         csv,
@@ -315,6 +323,7 @@ def explore(
         Optional[str],  # noqa: UP045
         typer.Option(help="Of soft modes: truhlar, grimme or harmonic."),
     ] = None,
+    level: LevelOption = None,
     window: Annotated[
         Optional[float],  # noqa: UP045
         typer.Option(min=0, help="Chosen up to so far above the lowest, kcal/mol."),
@@ -361,6 +370,7 @@ def explore(
         files=None if files is None else tuple(str(f.absolute()) for f in files),
         temperatures=None if temperature is None else ranges("--temperature", temperature),
         treatment=treatment,
+        level=level,
         window=window,
         top=top,
         seed=seed,

@@ -66,6 +66,10 @@ ChargeOption = Annotated[
     Optional[int],  # noqa: UP045 - typer reads it at run time
     typer.Option(help="Total charge of every structure (default: each structure's own)."),
 ]
+LevelOption = Annotated[
+    Optional[str],  # noqa: UP045 - typer reads it at run time
+    typer.Option(help="Energies at another level that the model knows at its minima, as dlpno."),
+]
 CsvOption = Annotated[
     Optional[Path],  # noqa: UP045 - typer reads it at run time
     typer.Option("--csv", help="Also write the table as CSV."),

@@ -18,6 +18,7 @@ from ase_knncalc.cli.options import (
     IgnoreCell,
     JobsOption,
     JsonOption,
+    LevelOption,
     ModelOption,
     QuietOption,
     StrictOption,
@@ -153,6 +154,7 @@ def rank(
     top: Annotated[
         int, typer.Option(min=0, help="The lowest N only, in all outputs (0: all).")
     ] = 0,
+    level: LevelOption = None,
     baseline: BaselineOption = "auto",
     allow_other_baseline: AllowOther = False,
     baseline_key: BaselineKey = "baseline_energy",
@@ -170,8 +172,10 @@ def rank(
     """
     import numpy as np
 
+    from ase_knncalc.analysis.ranking import predictions_at_level
     from ase_knncalc.data import KeyMap
     from ase_knncalc.data.frames import frame_writer
+    from ase_knncalc.heads.levels import require_level
     from ase_knncalc.store import find_model, load_model
 
     check_outputs(
@@ -180,10 +184,14 @@ def rank(
         ("--csv", csv, None),
     )
     loaded = load_model(model, baseline=baseline, allow_other_baseline=allow_other_baseline)
+    if level is not None:  # before any work
+        require_level(loaded.heads, level)
     keys = KeyMap(baseline_energy=baseline_key, ignore_cell=ignore_cell)
     frames, found = _predicted(
         loaded, structures, charge, keys, jobs, quiet, strict, check=_species
     )
+    if level is not None:
+        found = predictions_at_level(loaded, frames, found, level, charge=charge)
     species = _species(frames, charge)
     order = np.argsort(found.energy, kind="stable")
     lowest = found.energy[order[0]]

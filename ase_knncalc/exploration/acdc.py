@@ -16,13 +16,14 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ase import units
 
 from ase_knncalc._lib.arguments import Positive, checked, instance
 from ase_knncalc._lib.files import atomic_write
-from ase_knncalc.errors import DataError, SettingsError
+from ase_knncalc.errors import DataError, KNNCalcError, SettingsError
 from ase_knncalc.exploration.thermo import Conditions, GibbsTable
 from ase_knncalc.model import KNNModel
 
@@ -156,6 +157,27 @@ def write_acdc_dipoles(
     """:func:`acdc_dipoles_text` in a file; arguments and errors as there."""
     with atomic_write(path, DataError) as handle:
         handle.write(acdc_dipoles_text(table, model, **options).encode("ascii"))
+
+
+def write_acdc_files(folder: Path, table: GibbsTable, model: KNNModel | None) -> list[str]:
+    """``acdc.txt`` at the first temperature; with ``acdc-dipoles.txt`` where the model knows them.
+
+    Returns
+    -------
+    list of str
+        Why there is no such file.
+    """
+    options: dict[str, Any] = {"temperature": table.conditions.temperatures[0]}
+    learned = [] if model is None or model.heads is None else model.heads.names
+    name = "acdc.txt"
+    try:
+        write_acdc(folder / name, table, **options)
+        if model is not None and {"dipole", "polarizability"} <= set(learned):
+            name = "acdc-dipoles.txt"
+            write_acdc_dipoles(folder / name, table, model, **options)
+    except KNNCalcError as e:
+        return [f"no {name}: {e}"]
+    return []
 
 
 def write_acdc(path: str | os.PathLike[str], table: GibbsTable, **options: Any) -> None:

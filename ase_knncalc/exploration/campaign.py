@@ -10,7 +10,9 @@ was killed goes on with the structure that it was at.
 ``unique.extxyz``     each structure once
 ``gibbs.extxyz``      the lowest of them with Gibbs energies; ``gibbs.csv`` at every condition,
                       ``gibbs.pkl`` for JKQC
-``acdc.txt``          ΔH and ΔS for cluster dynamics, where the molecules are known
+``learned.csv``       thermochemistry, dipoles, … that the model has learned, beside vibrations
+``acdc.txt``          ΔH and ΔS for cluster dynamics, where the molecules are known; dipoles and
+                      polarizabilities, where they were learned, in ``acdc-dipoles.txt``
 ``inputs/``           inputs of ORCA and Gaussian for those that were chosen
 ``report.html``       what was found
 ``finished.db``       finished relaxations and vibrations (and ``*.runs``, of samplings)
@@ -30,11 +32,12 @@ from ase import Atoms
 from ase_knncalc._lib.files import atomic_write
 from ase_knncalc._lib.tables import csv_text
 from ase_knncalc.data import Omission, write_frames
-from ase_knncalc.errors import DataError, SettingsError
-from ase_knncalc.exploration.acdc import write_acdc
+from ase_knncalc.errors import DataError, KNNCalcError, SettingsError
+from ase_knncalc.exploration.acdc import write_acdc_files
 from ase_knncalc.exploration.chosen import Inputs, lowest_frames, write_inputs
 from ase_knncalc.exploration.compositions import proton_states
 from ase_knncalc.exploration.distinct import distinct_groups, unique_frames
+from ase_knncalc.exploration.learned import at_level, learned_rows
 from ase_knncalc.exploration.pool import (
     RELAXED,
     fitting,
@@ -47,7 +50,9 @@ from ase_knncalc.exploration.relaxation import relax_frames
 from ase_knncalc.exploration.report import write_page
 from ase_knncalc.exploration.settings import ExploreSettings, take_folder
 from ase_knncalc.exploration.thermo import COLUMNS, GibbsTable, gibbs_table
-from ase_knncalc.sampling.engines import make_engine
+from ase_knncalc.heads.levels import require_level
+from ase_knncalc.model import KNNModel
+from ase_knncalc.sampling.engines import engine_model, make_engine
 from ase_knncalc.sampling.molecules import composition_of
 
 REPORT = "report.html"
@@ -154,6 +159,10 @@ def run_steps(
     if not settings.candidates and not settings.files:
         raise SettingsError("candidates is 0 and there are no files: nothing to explore")
     engine = f"model:{settings.model}"
+    model = engine_model(engine)
+    assert model is not None
+    if settings.level:  # before any work
+        require_level(model.heads, settings.level)
     fit, omitted = fitting(given, states[0])
     take_folder(folder, settings)
     if others:
@@ -185,10 +194,15 @@ def run_steps(
     if any(len(m.imaginary) for m in table.minima):
         table = _mended(table, unique, places, settings, kept, parallel)
     omitted += table.omitted
+    if settings.level:
+        table = at_level(table, model, settings.level)
+        notes.append(f"energies are those of {settings.level}, at minima of the reference")
     if not table.minima:
         raise DataError(f"no structure is a minimum: {omitted[-1].reason if omitted else ''}")
     found = table.frames()
     rows = _ranked(folder, table, found, notes)
+    notes += write_acdc_files(folder, table, model)
+    learned = _learned(folder, table, model)
     try:
         chosen, by = lowest_frames(found, top=settings.top, window=settings.window)
     except DataError:
@@ -206,7 +220,7 @@ def run_steps(
     )
     write_page(folder / REPORT, settings.composition, settings.model, table, found, relaxed,
                {**asdict(settings), "chosen by": by}, taken,
-               [*notes, *_reasons(omitted)])  # fmt: skip
+               [*notes, *_reasons(omitted)], learned)  # fmt: skip
     return outcome, table
 
 
@@ -270,6 +284,19 @@ def _told(omitted: list[Omission], found: list[Atoms], more: list[Omission]) -> 
     return found
 
 
+def _learned(folder: Path, table: GibbsTable, model: KNNModel) -> list[dict[str, Any]] | str:
+    """Write what the model has learned of the minima; the rows, or why there are none."""
+    try:
+        rows = learned_rows(table, model)
+    except KNNCalcError as e:
+        return str(e)
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    with atomic_write(folder / "learned.csv", DataError) as handle:
+        text = csv_text(keys, [[row.get(key) for key in keys] for row in rows])
+        handle.write(text.encode("utf-8"))
+    return rows
+
+
 def _ranked(
     folder: Path, table: GibbsTable, found: list[Atoms], notes: list[str]
 ) -> list[dict[str, Any]]:
@@ -280,10 +307,6 @@ def _ranked(
     with atomic_write(folder / "gibbs.csv", DataError) as handle:
         text = csv_text(COLUMNS, [[row[key] for key in COLUMNS] for row in rows])
         handle.write(text.encode("utf-8"))
-    try:
-        write_acdc(folder / "acdc.txt", table, temperature=table.conditions.temperatures[0])
-    except DataError as e:
-        notes.append(f"no acdc.txt: {e}")
     first = rows[:: len(table.conditions.temperatures) * len(table.conditions.pressures)]
     real = [r["energy_eV"] for r in first if r["gibbs_eV"] is not None]
     notes += [

@@ -6,7 +6,8 @@
 ``*/failed.txt``      why nothing was found of a composition, which is not tried again
 ``finished.db``       finished calculations of all of them: a molecule is computed once
 ``gibbs.csv``         every structure at every condition; ``gibbs.pkl`` for JKQC
-``acdc.txt``          ΔH and ΔS of the lowest minimum of each cluster, for cluster dynamics
+``acdc.txt``          ΔH and ΔS of the lowest minimum of each cluster, for cluster dynamics; with
+                      ``acdc-dipoles.txt``
 ``report.html``       the lowest of each composition, with links to the reports of each
 ====================  =============================================================================
 """
@@ -23,13 +24,14 @@ from ase_knncalc._lib.files import atomic_write
 from ase_knncalc._lib.tables import csv_text
 from ase_knncalc.data import Omission, write_frames
 from ase_knncalc.errors import DataError, KNNCalcError, SettingsError
-from ase_knncalc.exploration.acdc import write_acdc
+from ase_knncalc.exploration.acdc import write_acdc_files
 from ase_knncalc.exploration.campaign import REPORT, Explored, run_steps
 from ase_knncalc.exploration.compositions import grid_compositions, proton_states
 from ase_knncalc.exploration.pool import fitting, given_candidates, keep_given
 from ase_knncalc.exploration.report import GridEntry, write_grid_page
 from ase_knncalc.exploration.settings import ExploreSettings, take_folder
 from ase_knncalc.exploration.thermo import COLUMNS, GibbsTable
+from ase_knncalc.sampling.engines import engine_model
 from ase_knncalc.sampling.molecules import composition_of
 
 FAILED = "failed.txt"
@@ -136,11 +138,8 @@ def explore_grid(
         text = csv_text(COLUMNS, [[row[key] for key in COLUMNS] for row in rows])
         handle.write(text.encode("utf-8"))
     write_frames(folder / "gibbs.pkl", [a for entry in entries for a in entry.table.frames()])
-    try:
-        together = _together([entry.table for entry in entries])
-        write_acdc(folder / "acdc.txt", together, temperature=settings.temperatures[0])
-    except DataError as e:
-        notes.append(f"no acdc.txt: {e}")
+    together = _together([entry.table for entry in entries])
+    notes += write_acdc_files(folder, together, engine_model(f"model:{settings.model}"))
     path = folder / REPORT
     told = [*notes, *(f"{o.name}: {o.reason}" for o in omitted)]
     write_grid_page(path, settings.composition, settings.model, entries, failed, asdict(settings),

@@ -101,6 +101,7 @@ def write_grid_page(
         {
             "conformers": table(_GRID_COLUMNS, lines, "sortable"),
             "averages": _averages(averages),
+            "learned": "<p>In the report of each composition.</p>",
             "compute": _to_compute(compute),
             "steps": "",
         },
@@ -148,6 +149,7 @@ def write_page(
     settings: Mapping[str, Any],
     chosen: Sequence[str],
     notes: Sequence[str],
+    learned: Sequence[Mapping[str, Any]] | str,
 ) -> None:
     """Write the page, whole or not at all.
 
@@ -165,6 +167,8 @@ def write_page(
         Names of the structures that inputs were written for.
     notes
         What else there is to tell.
+    learned
+        Rows of :func:`~ase_knncalc.exploration.learned.learned_rows`, or why there are none.
 
     Raises
     ------
@@ -185,6 +189,7 @@ def write_page(
         {
             "conformers": _conformers(rows, frames, names, order, chosen),
             "averages": _averages(found.averages()),
+            "learned": _learned(learned, order),
             "compute": _to_compute(unsure),
             "steps": _steps(relaxed, len(frames)),
         },
@@ -302,6 +307,28 @@ def _averages(averages: Sequence[Mapping[str, Any]]) -> str:
     ]
     columns = ["composition", "K", "Pa", "conformers", "largest population %", "G eV", "std"]
     return table(columns, lines)
+
+
+_UNITS = {"kcal_mol": "", "debye": " D", "angstrom3": " Å³"}
+_SHORT = {"binding_gibbs": "ΔG binding", "gibbs_correction": "G − E",
+          "enthalpy_correction": "H − E", "_": " "}  # fmt: skip
+
+
+def _learned(rows: Sequence[Mapping[str, Any]] | str, order: Iterable[int]) -> str:
+    """What was learned beside what vibrations give; headings are the columns' names, shortened."""
+    if isinstance(rows, str):
+        return f"<p>{html.escape(rows)}</p>"
+    keys = list(dict.fromkeys(key for entry in rows for key in entry if key != "name"))
+    columns = ["structure"]
+    for key in keys:
+        text, unit = next(
+            (key.removesuffix(f"_{end}"), unit) for end, unit in _UNITS.items() if key.endswith(end)
+        )
+        for long, short in _SHORT.items():
+            text = text.replace(long, short)
+        columns.append("std" if text.endswith(" std") else f"{text}{unit}")
+    lines = [row([rows[i]["name"], *(rows[i].get(key) for key in keys)]) for i in order]
+    return table(columns, lines, "sortable")
 
 
 def _unsure(

@@ -67,6 +67,10 @@ class ExploreSettings(Settings):
         Gibbs energies are computed of so many of the lowest.
     temperatures, pressures, treatment, lowest
         See :class:`~ase_knncalc.exploration.Conditions`.
+    level
+        Level of theory that the model knows beside its reference, such as ``"dlpno"``: its energies
+        rank what was relaxed at the reference
+        (:func:`~ase_knncalc.exploration.learned.at_level`). By default the reference's do.
     window, top
         What is chosen, by Gibbs energy: kcal/mol, and at most so many.
     orca, gaussian, cores, memory
@@ -94,6 +98,7 @@ class ExploreSettings(Settings):
     pressures: Several[Positive] = (101325.0,)
     treatment: Annotated[str, OneOf(TREATMENTS)] = "truhlar"
     lowest: Positive = 100.0
+    level: str = ""
     window: NotNegative = 3.0
     top: Count = 10
     orca: str = Inputs.orca

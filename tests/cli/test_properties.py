@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.io import write
 from helpers.commands import knncalc
 from helpers.factories import labelled_with_properties
@@ -97,3 +98,23 @@ def test_what_is_wrong_is_told(labelled, headed_model, options, message) -> None
                      cwd=labelled, code=1)  # fmt: skip
     assert message in failed.stderr
     assert not (labelled / "n.h5").exists()
+
+
+def test_ranks_at_another_level(labelled, headed_model, water_frames) -> None:
+    save_model(headed_model, labelled / "m.h5")
+    places = [i for i, a in enumerate(water_frames) if len(a) == len(water_frames[0])][:6]
+    write(labelled / "same.extxyz", [Atoms(water_frames[i].numbers, water_frames[i].positions)
+                                     for i in places])  # fmt: skip
+    ranked = ("rank", labelled / "same.extxyz", "-m", labelled / "m.h5", "--json", "-q", "-j", "1")
+    plain, at_level = (
+        {r["name"]: r for r in json.loads(knncalc(*ranked, *more, cwd=labelled).stdout)}
+        for more in ((), ("--level", "cc"))
+    )
+    for number, i in enumerate(places):
+        (name,) = (n for n in plain if n.endswith(f"{number}"))
+        added = headed_model.predict_properties(water_frames[i]).levels["cc"]
+        gained = at_level[name]["energy_eV"] - plain[name]["energy_eV"]
+        assert gained == pytest.approx(added.value, abs=1e-9)
+        assert at_level[name]["energy_std_kcal_mol"] > plain[name]["energy_std_kcal_mol"]
+    failed = knncalc(*ranked, "--level", "mp2", cwd=labelled, code=1)
+    assert "no level of theory 'mp2'" in failed.stderr

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 from dataclasses import replace
 from unittest import mock
 
@@ -14,6 +16,7 @@ from helpers.campaigns import killed_after
 from helpers.commands import knncalc
 from helpers.factories import DIMER
 
+from ase_knncalc import load_model
 from ase_knncalc.errors import DataError, SettingsError
 from ase_knncalc.exploration import (
     Conditions,
@@ -72,11 +75,25 @@ def test_all_in_one_folder_and_on_after_a_kill(tmp_path, settings) -> None:
     assert found.chosen == [row["name"]]
     assert found.notes == []
     assert (folder / "acdc.txt").read_text().splitlines()[-1].startswith("2w\t-")
+    dipoles = (folder / "acdc-dipoles.txt").read_text().splitlines()
+    assert [line.split()[0] for line in dipoles[2:]] == ["1w", "2w"]
+    with (folder / "learned.csv").open(encoding="utf-8") as handle:
+        (beside,) = csv.DictReader(handle)
+    assert beside["binding_gibbs_kcal_mol"] == str(row["binding_gibbs_kcal_mol"])
+    for what in ("enthalpy_correction", "gibbs_correction", "binding_gibbs"):
+        by_modes, learned = (float(beside[f"{k}{what}_kcal_mol"]) for k in ("", "learned_"))
+        assert by_modes == pytest.approx(learned, abs=1.5)
+        assert 0.0 < float(beside[f"learned_{what}_std_kcal_mol"]) < 2.0
+    assert float(dipoles[3].split()[1]) == pytest.approx(float(beside["dipole_debye"]), abs=1e-3)
     assert len(list((folder / "inputs").glob("*.inp"))) == 1
     assert len((folder / "gibbs.csv").read_text().splitlines()) == 2
     assert read(folder / "gibbs.extxyz").info["copies"] == 2
     page = (folder / "report.html").read_text("utf-8")
     assert "{{" not in page
+    headings = re.findall("<th [^>]*>([^<]*)", page.partition('id="learned"')[2])[:9]
+    assert headings == ["structure", "H − E", "learned H − E", "std", "G − E", "learned G − E",
+                        "std", "ΔG binding", "learned ΔG binding"]  # fmt: skip
+    assert f"{float(beside['learned_binding_gibbs_kcal_mol']):.3f}" in page
     assert f"{row['binding_gibbs_kcal_mol']:.3f}" in page
     assert "<d" not in page.split("<main>")[1].split("<script")[0].replace("<dl", "").replace(
         "<div", "").replace("<dt", "").replace("<dd", "")  # fmt: skip
@@ -85,6 +102,25 @@ def test_all_in_one_folder_and_on_after_a_kill(tmp_path, settings) -> None:
     np.testing.assert_allclose(np.mean(structure["positions"], axis=0), 0.0, atol=1e-3)
     with pytest.raises(SettingsError, match=r"other settings \(top\)"):
         explore(replace(settings, top=3), folder, n_jobs=1)
+
+
+def test_energies_of_another_level_rank_minima_of_the_reference(tmp_path, settings) -> None:
+    """Cluster and molecule at the level, with the vibrations of the surface and a larger error."""
+    model = load_model(DEFAULT_MODEL, baseline=None)
+    with pytest.raises(SettingsError, match="no level of theory 'cc'"):
+        explore(replace(settings, level="cc"), tmp_path / "none", n_jobs=1)
+    assert not (tmp_path / "none").exists()
+    found = explore(replace(settings, level="dlpno"), tmp_path / "out", n_jobs=1)
+    atoms = read(tmp_path / "out" / "gibbs.extxyz")
+    known = explore(settings, tmp_path / "reference", n_jobs=1)
+    (row,), (of_reference,) = found.rows, known.rows
+    added = model.predict_properties(atoms).levels["dlpno"]
+    assert row["energy_eV"] - of_reference["energy_eV"] == pytest.approx(added.value, abs=1e-6)
+    assert row["gibbs_std_eV"] > of_reference["gibbs_std_eV"]
+    assert row["zero_point_eV"] == of_reference["zero_point_eV"]
+    assert row["binding_kcal_mol"] != of_reference["binding_kcal_mol"]
+    assert atoms.info["energy_predicted"] == pytest.approx(row["energy_eV"], abs=1e-6)
+    assert "dlpno, at minima of the reference" in found.notes[0]
 
 
 def test_sampling_of_one_molecule(tmp_path) -> None:
@@ -123,7 +159,7 @@ def test_a_campaign_without_a_minimum_ends_in_its_page(tmp_path, settings) -> No
     both = replace(table, minima=[minimum, higher], parts=[None, None])
     rows = campaign._ranked(tmp_path, both, both.frames(), notes)
     assert [row["name"] for row in rows] == ["<d1>", "<d0>"]
-    assert notes[1].startswith("<d0> has a lower energy than all minima")
+    assert notes[0].startswith("<d0> has a lower energy than all minima")
     with (
         mock.patch.object(campaign, "relax_frames", return_value=(frames, [])),
         mock.patch.object(campaign, "gibbs_table", return_value=table),
