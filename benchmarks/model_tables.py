@@ -109,9 +109,14 @@ def property_heads() -> str:
         return "Measured by `python benchmarks/property_heads.py train`, when the heads are made."
     rows = [
         f"{name.replace('/', ', ')} | {of['unit']} | {of['structures']:,} | {row['mae']:.3f} | "
-        f"{row['group_mae']:.3f} | {row['inside_90']:.0%}, {row['group_inside_90']:.0%}"
+        f"{_or_dash(row['group_mae'], '.3f')} | {row['inside_90']:.0%}, "
+        f"{_or_dash(row['group_inside_90'], '.0%')}"
         for of in results("property_heads").values()
         for name, row in of["outputs"].items()
         if len(of["outputs"]) == 1 or name.endswith(("zero_point", "/300.0"))
     ]
     return table("property | unit | structures | left out | composition left out | inside", rows)
+
+
+def _or_dash(value: float | None, digits: str) -> str:
+    return "–" if value is None else format(value, digits)

@@ -25,13 +25,18 @@ from ase_knncalc.trend.force_fit import folds_of
 from ase_knncalc.trend.kernels import FORCES_FLOOR, unwhitened, whitened
 from ase_knncalc.trend.ridge import RidgeProblem
 from ase_knncalc.trend.targets import TargetProblem, best_penalty
-from ase_knncalc.uncertainty import Calibration, Signals, calibrate
+from ase_knncalc.uncertainty import Calibration, calibrate
 
 # Distances in units of σ: beyond the range of kernels, and below what means anything.
 _FAR, _NEAR = 30.0, 1e-3
 # Labels further from what compositions say than this many robust standard deviations are absurd.
 _ABSURD = 25.0
 _REWEIGHTED = 20
+# Prior variance of what sources of labels differ by beside their offsets, relative to the property:
+# 0.01 to 1 is alike for the two of DLPNO-CCSD(T).
+_BETWEEN = 0.1
+# Eigenvalues below this fraction of the largest are rounding noise.
+_NOISE = 1e-13
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,32 @@ class _Solved:
     group_errors: FloatArray
 
 
-def fit_head(target: PropertyTarget, labels: Labels, of: Described, settings: HeadSettings) -> Head:
+@dataclass(frozen=True)
+class FittedHead:
+    """A head, and what it says of m structures that were left out.
+
+    Attributes
+    ----------
+    head : Head
+    rows : ndarray of int, shape (m,)
+        Frames that it learned from.
+    errors, group_errors : ndarray, shape (m, n_outputs)
+        Prediction minus label by the fit without the fold of the structure, or of its composition.
+    stds, group_stds : ndarray, shape (m, n_outputs)
+        Calibrated standard deviations that go with these.
+    """
+
+    head: Head
+    rows: IntArray
+    errors: FloatArray
+    group_errors: FloatArray
+    stds: FloatArray
+    group_stds: FloatArray
+
+
+def fit_head(
+    target: PropertyTarget, labels: Labels, of: Described, settings: HeadSettings
+) -> FittedHead:
     """The head of one target."""
     shared = of.columns
     sets, places = _by_size(labels.sets or [""] * len(labels.rows))
@@ -169,7 +199,8 @@ def fit_head(target: PropertyTarget, labels: Labels, of: Described, settings: He
         np.random.default_rng(settings.seed).permutation(len(rows)) % settings.folds,
     )
     if labels.base is None:
-        solved = _ridge(free, own_free.shape[1], shared, rows, values, folds, settings)
+        columns = _with_differences(shared, rows, places[sound], len(sets))
+        solved = _ridge(free, own_free.shape[1], shared, columns, values, folds, settings)
     else:
         solved = _dipoles(labels.base[sound], values[:, 0], of, rows, folds, settings)
     # The same variance for all outputs: what is known of a structure does not depend on them.
@@ -186,6 +217,9 @@ def fit_head(target: PropertyTarget, labels: Labels, of: Described, settings: He
         calibrate(one_out, errors[:, k], group_out, group_errors[:, k])
         for k in range(values.shape[1])
     )
+    stds, group_stds = (
+        np.column_stack([c.std(signals) for c in calibrations]) for signals in (one_out, group_out)
+    )
     outputs = OUTPUTS if target.kind == "thermochemistry" else (target.name,)
     details = {
         "target": asdict(target),
@@ -198,13 +232,13 @@ def fit_head(target: PropertyTarget, labels: Labels, of: Described, settings: He
             name: {
                 "mae": float(np.abs(errors[:, k]).mean()),
                 "group_mae": float(np.abs(group_errors[:, k]).mean()),
-                "inside_90": _inside(calibrations[k], one_out, errors[:, k]),
-                "group_inside_90": _inside(calibrations[k], group_out, group_errors[:, k]),
+                "inside_90": _inside(calibrations[k], stds[:, k], errors[:, k]),
+                "group_inside_90": _inside(calibrations[k], group_stds[:, k], group_errors[:, k]),
             }
             for k, name in enumerate(outputs)
         },
     }
-    return Head(
+    head = Head(
         name=target.name,
         kind=target.kind,  # type: ignore[arg-type]
         unit=target.unit,
@@ -222,35 +256,61 @@ def fit_head(target: PropertyTarget, labels: Labels, of: Described, settings: He
         calibrations=calibrations,
         details=details,
     )
+    return FittedHead(head, rows, errors, group_errors, stds, group_stds)
 
 
 def _ridge(
     free: FloatArray,
     n_free: int,
     shared: HeadColumns,
-    rows: IntArray,
+    columns: FloatArray,
     values: FloatArray,
     folds: tuple[IntArray, IntArray],
     settings: HeadSettings,
 ) -> _Solved:
     """Numbers that are linear in the columns; folds of groups, and random ones.
 
-    Of the free columns the first ``n_free`` are kept; the others are offsets of further sources.
+    Of the free columns the first ``n_free`` are kept, of the others those that are shared: what is
+    beside them says what further sources differ by.
     """
-    columns = shared.columns[rows]
+    back = None
+    if len(columns) < columns.shape[1]:
+        columns, back = _spanned(columns)
     problem = TargetProblem(free, columns, values, folds[0])
     penalty, group_errors = best_penalty(problem.left_out, settings.penalties)
     fit = problem.solve(penalty)
     del problem
     errors = TargetProblem(free, columns, values, folds[1]).left_out(penalty)
+    coefficients = fit.coefficients if back is None else back @ fit.coefficients
     return _Solved(
         penalty,
         fit.free[:n_free],
-        unwhitened(shared.whiteners, fit.coefficients),
+        unwhitened(shared.whiteners, coefficients[: shared.columns.shape[1]]),
         np.array([len(w) for w in shared.whiteners]),
         errors,
         group_errors,
     )
+
+
+def _with_differences(
+    shared: HeadColumns, rows: IntArray, places: IntArray, n_sets: int
+) -> FloatArray:
+    """Columns of structures, and for each source but the first those of few environments again."""
+    few = np.sqrt(_BETWEEN) * shared.variance_columns[rows]
+    more = [np.where((places == k)[:, None], few, 0.0) for k in range(1, n_sets)]
+    return np.hstack([shared.columns[rows], *more])
+
+
+def _spanned(columns: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Columns of few structures in the space that they span, and the way back.
+
+    As the penalty is the same in all directions, the ridge problem is the same.
+    """
+    columns = columns.astype(np.float64)
+    values, left = np.linalg.eigh(columns @ columns.T)
+    kept = values > _NOISE * values[-1]
+    left, sizes = left[:, kept], np.sqrt(values[kept])
+    return left * sizes, columns.T @ (left / sizes)
 
 
 def _dipoles(
@@ -332,6 +392,5 @@ def _spacings(
     return spacings, np.asarray(means[rows])
 
 
-def _inside(calibration: Calibration, signals: Signals, errors: FloatArray) -> float:
-    half = calibration.multiple(0.9) * calibration.std(signals)
-    return float(np.mean(np.abs(errors) <= half))
+def _inside(calibration: Calibration, stds: FloatArray, errors: FloatArray) -> float:
+    return float(np.mean(np.abs(errors) <= calibration.multiple(0.9) * stds))

@@ -209,16 +209,23 @@ def fit_heads(
         else own
         for target, own in zip(targets, labels, strict=True)
     ]
+    described = describe(model, frames, batch, settings)
+    heads = []
+    for target, own in zip(targets, labels, strict=True):
+        with stage(f"properties: {target.name}"):
+            heads.append(fit_head(target, own, described, settings).head)
+    return heads
+
+
+def describe(
+    model: KNNModel, frames: Sequence[Atoms], batch: FeatureBatch, settings: HeadSettings
+) -> Described:
+    """Frames with the columns that heads share; ``batch`` is of them."""
     whole = trend_of(model).environments
     environments = whole.first(np.minimum(whole.counts, settings.environments))
     with stage("properties: kernels with the environments"):
         columns = head_columns(environments, batch, settings.variance_environments)
-    described = Described(frames, batch, environments, columns)
-    heads = []
-    for target, own in zip(targets, labels, strict=True):
-        with stage(f"properties: {target.name}"):
-            heads.append(fit_head(target, own, described, settings))
-    return heads
+    return Described(frames, batch, environments, columns)
 
 
 def _with_base(

@@ -8,7 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from ase import Atoms
-from helpers.factories import labelled_with_properties, water_clusters, with_properties
+from helpers.factories import (
+    labelled_with_properties,
+    pair_energy,
+    water_clusters,
+    with_properties,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
@@ -25,7 +30,8 @@ from ase_knncalc.heads import Heads, PropertyTarget
 from ase_knncalc.heads.levels import level_correction
 from ase_knncalc.heads.targets import property_targets
 from ase_knncalc.store.container import read_container, write_container
-from ase_knncalc.training import HeadSettings, add_properties
+from ase_knncalc.training import HeadSettings, add_properties, head_fit
+from ase_knncalc.trend.targets import TargetProblem
 
 SMALL = HeadSettings(environments=30, variance_environments=15)
 
@@ -264,6 +270,41 @@ def test_offsets_of_sources_are_taken_off(headed_model, water_frames) -> None:
     said = headed_model.predict_properties(atoms).levels["cc"].value
     label = shifted.info["cc_energy"] - shifted.info["reference_energy"]
     assert said == pytest.approx(label - 0.1, abs=0.05)
+
+
+def test_sources_differ_by_more_than_offsets(headed_model, water_frames, monkeypatch) -> None:
+    """A third of the labels are of another method, which differs from structure to structure."""
+    frames = labelled_with_properties(water_frames)
+    for i, atoms in enumerate(frames):
+        atoms.info["source"] = "most" if i % 3 else "other"
+        if i % 3 == 0:
+            atoms.info["alpha"] += 0.5 * (pair_energy(atoms) + 20.0 * np.sum(atoms.numbers == 8))
+
+    def error() -> float:
+        sources = PropertyTarget("p", "alpha", sets="source")
+        found = add_properties(headed_model, frames, [sources], settings=SMALL, n_jobs=1)
+        for atoms, truth in zip(
+            frames[:9], labelled_with_properties(water_frames)[:9], strict=True
+        ):
+            said = found.predict_properties(atoms).scalars["p"].value
+            assert said == pytest.approx(truth.info["alpha"], abs=0.05)
+        return {h.name: h for h in found.heads}["p"].details["errors"]["p"]["mae"]
+
+    known = error()
+    monkeypatch.setattr(head_fit, "_BETWEEN", 1e-12)
+    assert known < 0.7 * error()
+
+
+def test_few_structures_are_solved_in_the_space_they_span() -> None:
+    rng = np.random.default_rng(0)
+    columns, free = rng.normal(size=(12, 30)), rng.normal(size=(12, 2))
+    values, folds = rng.normal(size=(12, 1)), np.arange(12) % 3
+    spanned, back = head_fit._spanned(columns.astype(np.float32))
+    assert spanned.shape == (12, 12)
+    wide, narrow = (TargetProblem(free, c, values, folds) for c in (columns, spanned))
+    np.testing.assert_allclose(wide.left_out(0.1), narrow.left_out(0.1), atol=1e-4)
+    one, other = wide.solve(0.1), narrow.solve(0.1)
+    np.testing.assert_allclose(one.coefficients, back @ other.coefficients, atol=1e-5)
 
 
 def test_a_level_that_nothing_determines(headed_model, water_frames) -> None:
