@@ -92,8 +92,8 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
         Of all structures; by default each structure's own, see
         :func:`ase_knncalc.structure.resolve_charge`.
     dipole
-        ``"learned"``: corrected where the model can; ``"baseline"``: never, as infrared intensities
-        need it: they are slopes, and dipoles were learned at minima alone.
+        ``"learned"``: corrected where the model can; ``"baseline"``: never, for infrared
+        intensities of models whose dipoles were taught without slopes (``HeadSettings.slopes``).
     on_novelty
         What to do when a threshold is exceeded: ``"warn"`` (once a calculator), ``"raise"``
         :class:`NoveltyError` (which ends dynamics), or ``"ignore"``.

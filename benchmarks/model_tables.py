@@ -120,3 +120,15 @@ def property_heads() -> str:
 
 def _or_dash(value: float | None, digits: str) -> str:
     return "–" if value is None else format(value, digits)
+
+
+def infrared() -> str:
+    """Intensities of molecules, errors summed over modes against the reference's sum."""
+    if not (HERE / "infrared.json").exists():
+        return "Measured by `python benchmarks/infrared.py`."
+    rows = [
+        f"{name} | {sum(of['reference']):.0f} | {of['baseline_error']:.0%} | "
+        f"{of['learned_error']:.0%}"
+        for name, of in results("infrared").items()
+    ]
+    return table("molecule | all modes, km/mol | GFN1-xTB's dipole | learned dipole", rows)

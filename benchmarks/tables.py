@@ -27,6 +27,7 @@ from model_tables import (
     general_model,
     general_model_from_baseline,
     general_model_relaxed,
+    infrared,
     off_equilibrium,
     property_heads,
     small_clusters,
@@ -333,7 +334,8 @@ BLOCKS: dict[str, Callable[[], str]] = {
         numbers, accuracy, general_model, general_model_relaxed,
         general_model_from_baseline, general_dynamics, off_equilibrium, small_clusters,
         dynamics, steps, exploration, distances, composition_prior, speed, correction, large,
-        robustness, active_learning, labels, density_fitting, property_heads, rivals, rivals_cost,
+        robustness, active_learning, labels, density_fitting, property_heads, infrared, rivals,
+        rivals_cost,
     )
 }  # fmt: skip
 # A blank line on both sides: Markdown would take a table and the comment for one paragraph.

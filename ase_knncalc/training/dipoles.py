@@ -1,4 +1,9 @@
-"""Dipoles: the equations of :mod:`ase_knncalc.heads.dipole`, solved for magnitudes."""
+"""Dipoles: the equations of :mod:`ase_knncalc.heads.dipole`, solved for magnitudes.
+
+Labels at minima say nothing of slopes, and bonds hardly differ among minima: what fits them best
+has charges that change wildly as bonds stretch. So there are rows, too, that say that charges stay
+where atoms move a little: slopes are then those of the baseline and of fixed charges.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +17,7 @@ from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc._lib.parallel import run
 from ase_knncalc._lib.progress import track
 from ase_knncalc.baselines import Baseline, make_baseline
-from ase_knncalc.descriptors import FeatureBatch
+from ase_knncalc.descriptors import Descriptor, FeatureBatch, featurize
 from ase_knncalc.errors import BaselineError
 from ase_knncalc.heads.dipole import arms, baseline_dipole, directions, element_arms, moments
 from ase_knncalc.structure import resolve_charge
@@ -23,6 +28,11 @@ BROUGHT = "baseline_dipole"
 
 # Steps along directions that are found anew; they settle in three.
 _STEPS = 4
+
+# Å, of finite differences.
+_SHIFT = 0.01
+# Structures that are described at a time.
+_TOGETHER = 64
 
 
 def baseline_dipoles(
@@ -88,11 +98,14 @@ class DipoleProblem:
         Of each element its arms, then whitened moments.
     magnitudes : ndarray, shape (n,)
         e Å.
+    slopes : ndarray, shape (n, 3, p)
+        Weighted :func:`charge_slopes`, which are to be small.
     """
 
     base: FloatArray
     columns: FloatArray
     magnitudes: FloatArray
+    slopes: FloatArray
 
     def vectors(self, coefficients: FloatArray, rows: IntArray | slice = slice(None)) -> FloatArray:
         """Dipoles of some structures, e Å, shape (m, 3)."""
@@ -101,13 +114,14 @@ class DipoleProblem:
     def solve(self, penalty: float, rows: IntArray) -> FloatArray:
         """Coefficients from some structures, shape (p,)."""
         coefficients = np.zeros(self.columns.shape[2])
+        slopes = self.slopes[rows].reshape(-1, len(coefficients))
+        damping = slopes.T @ slopes
+        damping[np.diag_indices_from(damping)] += penalty
         for _ in range(_STEPS):
             along = directions(self.vectors(coefficients, rows))
             design = np.einsum("nx,nxp->np", along, self.columns[rows])
             target = self.magnitudes[rows] - np.einsum("nx,nx->n", along, self.base[rows])
-            gram = design.T @ design
-            gram[np.diag_indices_from(gram)] += penalty
-            coefficients = np.linalg.solve(gram, design.T @ target)
+            coefficients = np.linalg.solve(design.T @ design + damping, design.T @ target)
         return coefficients
 
     def left_out(self, penalty: float, folds: IntArray) -> FloatArray:
@@ -139,3 +153,50 @@ def dipole_columns(
             [t @ w for t, w in zip(tables, whiteners, strict=True)], axis=2
         )
     return found
+
+
+def charge_slopes(
+    environments: Environments,
+    whiteners: Sequence[FloatArray],
+    descriptor: Descriptor,
+    frames: Sequence[Atoms],
+    seed: int,
+) -> FloatArray:
+    """What coefficients add to a dipole by charges that change, as all atoms move at random.
+
+    Parameters
+    ----------
+    environments, whiteners
+        As for :func:`dipole_columns`.
+    descriptor
+        Of the environments.
+    frames
+        Structures.
+    seed
+        Of displacements: normal, with a standard deviation of 1 for each coordinate.
+
+    Returns
+    -------
+    ndarray, shape (n, 3, n_elements + Σ columns)
+        Derivatives along the displacements.
+    """
+    rng = np.random.default_rng(seed)
+    found = []
+    for first in range(0, len(frames), _TOGETHER):
+        part = frames[first : first + _TOGETHER]
+        steps = [_SHIFT * rng.normal(size=(len(atoms), 3)) for atoms in part]
+        here = [atoms.positions for atoms in part]
+        there, back = (
+            featurize(
+                descriptor,
+                [
+                    (a.numbers, a.positions + sign * step, 0)
+                    for a, step in zip(part, steps, strict=True)
+                ],
+            )
+            for sign in (1.0, -1.0)
+        )
+        # The arms stay as they are: what moves is charges.
+        ends = (dipole_columns(environments, whiteners, batch, here) for batch in (there, back))
+        found.append((next(ends) - next(ends)) / (2.0 * _SHIFT))
+    return np.concatenate(found)

@@ -11,14 +11,14 @@ import numpy as np
 from annotated_types import Ge
 from ase import Atoms
 
-from ase_knncalc._lib.arguments import Count, Positive, Seed, Settings, Several
+from ase_knncalc._lib.arguments import Count, NotNegative, Positive, Seed, Settings, Several
 from ase_knncalc._lib.arrays import BoolArray, FloatArray, IntArray
 from ase_knncalc._lib.constants import MAD
-from ase_knncalc.descriptors import FeatureBatch
+from ase_knncalc.descriptors import Descriptor, FeatureBatch
 from ase_knncalc.heads.head import Head, Posterior, free_columns, signals_of
 from ase_knncalc.heads.targets import PropertyTarget
 from ase_knncalc.heads.thermal import OUTPUTS
-from ase_knncalc.training.dipoles import DipoleProblem, dipole_columns
+from ase_knncalc.training.dipoles import DipoleProblem, charge_slopes, dipole_columns
 from ase_knncalc.trend.base import composition_columns
 from ase_knncalc.trend.environments import Environments
 from ase_knncalc.trend.force_fit import folds_of
@@ -35,6 +35,8 @@ _REWEIGHTED = 20
 # Prior variance of what sources of labels differ by beside their offsets, relative to the property:
 # 0.01 to 1 is alike for the two of DLPNO-CCSD(T).
 _BETWEEN = 0.1
+# Most structures whose atoms move, so that dipoles have slopes.
+_MOVED = 1000
 # Eigenvalues below this fraction of the largest are rounding noise.
 _NOISE = 1e-13
 
@@ -55,8 +57,10 @@ class HeadSettings(Settings):
         Of cross-validation.
     dipoles
         Most structures whose baseline dipole is computed, where they bring none along.
+    slopes
+        Weight of the rows that keep charges of dipoles as they are where atoms move; 0 is none.
     seed
-        Of random folds, and of which these are.
+        Of random folds, of which these are, and how atoms move.
     """
 
     environments: Count = 600
@@ -64,6 +68,7 @@ class HeadSettings(Settings):
     penalties: Several[Positive] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
     folds: Annotated[Count, Ge(2)] = 5
     dipoles: Count = 2500
+    slopes: NotNegative = 0.05
     seed: Seed = 0
 
 
@@ -140,12 +145,14 @@ class Described:
     environments : Environments
         That heads share.
     columns : HeadColumns
+    descriptor : Descriptor
     """
 
     frames: Sequence[Atoms]
     batch: FeatureBatch
     environments: Environments
     columns: HeadColumns
+    descriptor: Descriptor
 
 
 @dataclass(frozen=True)
@@ -324,10 +331,16 @@ def _dipoles(
     """Dipoles, of which magnitudes are known (e Å)."""
     whiteners = of.columns.variance_whiteners
     counts = np.array([len(w) for w in whiteners])
-    positions = [of.frames[i].positions for i in rows]
+    frames = [of.frames[i] for i in rows]
     few = of.environments.first(counts)
-    columns = dipole_columns(few, whiteners, of.batch.select(rows), positions)
-    problem = DipoleProblem(base, columns, magnitudes)
+    columns = dipole_columns(few, whiteners, of.batch.select(rows), [a.positions for a in frames])
+    slopes = np.zeros(columns.shape)
+    moved = np.random.default_rng(settings.seed).permutation(len(rows))[:_MOVED]
+    if settings.slopes > 0:
+        slopes[moved] = settings.slopes * charge_slopes(
+            few, whiteners, of.descriptor, [frames[i] for i in moved], settings.seed
+        )
+    problem = DipoleProblem(base, columns, magnitudes, slopes)
     penalty, group_errors = best_penalty(
         lambda p: problem.left_out(p, folds[0])[:, None], settings.penalties
     )

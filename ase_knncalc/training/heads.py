@@ -225,7 +225,7 @@ def describe(
     environments = whole.first(np.minimum(whole.counts, settings.environments))
     with stage("properties: kernels with the environments"):
         columns = head_columns(environments, batch, settings.variance_environments)
-    return Described(frames, batch, environments, columns)
+    return Described(frames, batch, environments, columns, model.descriptor)
 
 
 def _with_base(

@@ -162,6 +162,38 @@ def test_files_for_cluster_dynamics(dipole_model) -> None:
         states["2w"].at(lowest=50.0)
 
 
+def test_slopes_are_those_of_charges_that_stay(headed_model) -> None:
+    """Bonds of rigid waters do not differ: what fits their dipoles must not depend on bonds."""
+    rng = np.random.default_rng(1)
+    frames = []
+    for atoms in water_clusters(60, seed=4, largest=4):
+        rigid, mu = Atoms(), np.zeros(3)
+        oxygens = atoms.positions[atoms.numbers == 8]
+        if len(oxygens) == 1:
+            continue
+        for place, oxygen in enumerate(oxygens):
+            water = molecule("H2O")
+            water.positions = oxygen + Rotation.random(random_state=rng).apply(water.positions)
+            gaps = np.linalg.norm(np.delete(oxygens, place, axis=0) - oxygen, axis=1)
+            induced = 1.0 + 0.5 * np.exp(-((gaps - 2.0) ** 2)).sum()
+            mu += induced * np.array([CHARGES[z] for z in water.numbers]) @ water.positions
+            rigid += water
+        rigid.info = atoms.info | {"mu": np.linalg.norm(mu) / DEBYE}
+        frames.append(rigid)
+    water, stretched = molecule("H2O"), molecule("H2O")
+    stretched.set_distance(0, 1, 1.01, fix=0)
+    truth = 0.35 * (stretched.positions[1] - water.positions[1])
+
+    def error(slopes: float) -> float:
+        small = HeadSettings(environments=30, variance_environments=25, slopes=slopes)
+        rough = headed_model.with_baseline(Rough())
+        model = add_properties(rough, frames, ["dipole=mu"], settings=small, n_jobs=1)
+        gained = model.predict_dipole(stretched).value - model.predict_dipole(water).value
+        return float(np.linalg.norm(gained - truth) / np.linalg.norm(truth))
+
+    assert error(0.05) < min(0.5 * error(0.0), 0.4)
+
+
 def test_a_hessian_has_no_error_of_its_entropy(water_frames) -> None:
     modes = np.linspace(100.0, 3500.0, 3)
     state = Minimum(bare(water_frames[0]), 0.0, 0.02, modes, 1, 0, 1).at()
