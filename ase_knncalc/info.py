@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ase_knncalc._lib.arrays import FloatArray, IntArray
+from ase_knncalc._lib.arrays import BoolArray, FloatArray, IntArray
 from ase_knncalc.errors import ChargeError, SettingsError
 
 
@@ -225,12 +225,16 @@ class HeldOutErrors:
         Reference minus baseline energy, eV.
     counts : ndarray of int, shape (n, n_elements + 2)
         Atoms of each element of the model, total charge and its magnitude.
+    fair : ndarray of bool, shape (n,)
+        Structures that nothing in that model had seen. The others' groups were known to the metric
+        of environments: their errors flatter, and no statistics should take them.
     """
 
     errors: FloatArray
     stds: FloatArray
     deltas: FloatArray
     counts: IntArray
+    fair: BoolArray
 
     def __len__(self) -> int:
         return len(self.errors)
@@ -241,8 +245,8 @@ class HeldOutErrors:
         return np.asarray(self.counts[:, :-2].sum(axis=1))
 
     def largest_of(self, fraction: float) -> float:
-        """What the absolute errors of that fraction of the structures stay below, eV."""
-        return float(np.quantile(np.abs(self.errors), fraction))
+        """What the absolute errors of that fraction of the fair structures stay below, eV."""
+        return float(np.quantile(np.abs(self.errors[self.fair]), fraction))
 
     def span(self, n: int | None) -> FloatArray:
         """Orthonormal rows that span the ``counts`` of the first ``n`` structures (None: of all).

@@ -85,6 +85,10 @@ class Signals:
             np.zeros(len(estimates)) if remoteness is None else np.asarray(remoteness),
         )
 
+    def take(self, rows: BoolArray | IntArray) -> Signals:
+        """Some of the structures."""
+        return Signals(*(getattr(self, f.name)[rows] for f in fields(Signals)))
+
     @staticmethod
     def join(first: Signals, second: Signals) -> Signals:
         """Both sets of structures, one after the other."""

@@ -352,7 +352,8 @@ def held_out(file: Path) -> None:
     each = [rows for name, rows in strata.items() if name != "all structures"]
     strata["strata alike"] = [i for of in each for i in rng.permutation(of)[:POOLED].tolist()]
     multiple = model.calibration.multiple(0.9)
-    for name, rows in sorted(strata.items()):
+    for name, members in sorted(strata.items()):
+        rows = [i for i in members if model.held_out.fair[i]]
         error = np.abs(model.held_out.errors[rows])
         std = model.held_out.stds[rows]
         row = {

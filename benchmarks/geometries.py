@@ -39,6 +39,18 @@ CORE = ("w", "am", "ma", "dma", "tma", "eda", "sa", "msa", "gd", "gly", "fa", "b
         "map", "dmap", "tmap", "edap", "gdp", "glyp", "glym", "msam", "wm", "oa", "oam", "mea",
         "meap")  # fmt: skip
 
+# Small molecules of the atmosphere that the multibase set lacks, by their names in ASE's G2 set; of
+# those in the second line the ion without a proton, of those in the third the one with one more.
+OTHERS = {
+    "sdo": "SO2", "cdo": "CO2", "hooh": "H2O2", "fal": "H2CO", "hcn": "HCN", "hs": "SH2",
+    "mol": "CH3OH", "msh": "CH3SH", "dms": "CH3SCH3", "dmso": "C2H6SO", "ace": "CH3COOH",
+    "acd": "CH3CHO", "act": "CH3COCH3", "acn": "CH3CN", "mfo": "HCOOCH3", "dme": "CH3OCH3",
+    "eto": "CH3CH2OH", "aam": "CH3CONH2", "glx": "OCHCHO", "nme": "CH3NO2", "hyd": "N2H4",
+    "ket": "H2CCO", "nno": "N2O", "ocs": "OCS", "met": "CH4", "ene": "C2H4", "yne": "C2H2",
+}  # fmt: skip
+OTHER_ACIDS = ("hooh", "hs", "mol", "msh", "ace")
+OTHER_BASES = ("acn", "hcn", "hyd", "aam")
+
 # What an ion is put beside.
 PARTNERS = ("w", "am", "ma", "fa", "nta", "ml", "fd", "sa")
 
@@ -107,6 +119,29 @@ def molecules_and_ions(compositions: dict[str, list[Atoms]]) -> dict[str, tuple[
         found[f"{name}m"] = deprotonated(found[name][0]), -1
     found["so4"] = deprotonated(found["b"][0]), -2
     return found
+
+
+def other_molecules() -> dict[str, tuple[Atoms, int]]:
+    """Start and charge of each of :data:`OTHERS` and its ions, and of sulfur trioxide."""
+    found = {name: (molecule(of_ase), 0) for name, of_ase in OTHERS.items()}
+    angles = 2 * np.pi / 3 * np.arange(3)
+    corners = 1.42 * np.column_stack([np.cos(angles), np.sin(angles), np.zeros(3)])
+    found["sto"] = Atoms("SO3", np.vstack([np.zeros(3), corners])), 0
+    for name in OTHER_BASES:
+        found[f"{name}p"] = protonated(name, found[name][0]), 1
+    for name in OTHER_ACIDS:
+        found[f"{name}m"] = without_proton(name, found[name][0]), -1
+    return found
+
+
+def without_proton(name: str, atoms: Atoms) -> Atoms:
+    """Without a hydrogen of oxygen, or of sulfur where there is none."""
+    if name in ("hs", "msh"):
+        sulfur = int(np.flatnonzero(atoms.numbers == 16)[0])
+        ion = atoms.copy()
+        del ion[next(j for j in neighbours(atoms)[sulfur] if atoms.numbers[j] == 1)]
+        return ion
+    return deprotonated(atoms)
 
 
 def bare(atoms: Atoms) -> Atoms:

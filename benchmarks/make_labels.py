@@ -3,6 +3,7 @@
     python benchmarks/make_labels.py molecules multibase_equilibrium.extxyz.gz molecules.extxyz
     python benchmarks/make_labels.py clusters multibase_equilibrium.extxyz.gz clusters.extxyz
     python benchmarks/make_labels.py ions multibase_equilibrium.extxyz.gz ions.extxyz
+    python benchmarks/make_labels.py others others.extxyz
     python benchmarks/make_labels.py run molecules.extxyz clusters.extxyz -o work.extxyz
     python benchmarks/make_labels.py gather work.extxyz       # into trained_models/labels
     python benchmarks/make_labels.py compare                  # with labels without density fitting
@@ -28,6 +29,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,6 +46,7 @@ from geometries import (
     frames_of_packing,
     frames_of_pair,
     molecules_and_ions,
+    other_molecules,
     pairs_of_ions,
 )
 
@@ -188,6 +191,17 @@ def ions(multibase: Path, pool: Path) -> None:
     """Make geometries of pairs of an ion and a small molecule."""
     pairs = pairs_of_ions(molecules_and_ions(by_composition(multibase)))
     extend_pool(pool, {c: partial(frames_of_pair, c, *pair) for c, pair in pairs.items()})
+
+
+@app.command()
+def others(pool: Path) -> None:
+    """Make geometries of small molecules of the atmosphere, and their ions, that it lacks."""
+    starts = other_molecules()
+    few = {
+        f"1{n}": partial(lambda *of: islice(frames_of_molecule(*of), 5), n, *start)
+        for n, start in starts.items()
+    }
+    extend_pool(pool, few)
 
 
 @app.command()

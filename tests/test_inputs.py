@@ -152,7 +152,7 @@ def test_formulas_that_the_training_says_nothing_of_are_refused() -> None:
 def test_span_of_counts_is_that_of_the_training_alone() -> None:
     # Water, hydroxide; then hydrogen, appended: the trend did not see it.
     counts = np.array([[2, 1, 0, 0], [1, 1, -1, 1], [2, 0, 0, 0]])
-    held = HeldOutErrors(*np.zeros((3, 3)), counts)
+    held = HeldOutErrors(*np.zeros((3, 3)), counts, np.ones(3, dtype=bool))
 
     def inside(column, n):
         span = held.span(n)

@@ -18,8 +18,9 @@ dataset                         type and shape             what
 ``index/names``                 bytes (n,)                 names of the training structures, UTF-8
 ``index/compositions``          bytes (n,)                 their compositions, UTF-8
 ``calibration/*``               float64                    fields of :class:`Calibration`
-``held_out/*``                  float, int16 (n, …)        fields of :class:`HeldOutErrors`; only
-                                                           for reports, may be missing
+``held_out/*``                  float, int16, int8 (n, …)  fields of :class:`HeldOutErrors`; only
+                                                           for reports, may be missing; ``fair``
+                                                           only where not all are
 ``kernel_map/*``                float, int                 fields of :class:`KernelMap`; only of
                                                            models with the kernel-induced distance
 ``force_calibration/*``         float64, int               fields of :class:`ForceCalibration`; only
@@ -159,6 +160,8 @@ def write_model(model: KNNModel, path: str | os.PathLike[str]) -> None:
             f"held_out/{name}": getattr(model.held_out, name).astype(kind)
             for name, kind in _HELD_OUT.items()
         }
+        if not model.held_out.fair.all():
+            arrays["held_out/fair"] = model.held_out.fair.astype(np.int8)
     if model.heads is not None:
         metadata["heads"] = [head_metadata(head) for head in model.heads]
         for head in model.heads:
@@ -357,6 +360,9 @@ def _held_out(items: _Items, n: int, n_elements: int) -> HeldOutErrors | None:
             name: items.take(f"held_out/{name}", "f", (n,)) for name in ("errors", "stds", "deltas")
         },
         counts=items.take("held_out/counts", "i", (n, n_elements + 2)),
+        fair=items.take("held_out/fair", "i", (n,)).astype(bool)
+        if items.has("held_out/fair")
+        else np.ones(n, dtype=bool),
     )
 
 

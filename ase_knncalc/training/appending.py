@@ -401,6 +401,7 @@ def _extend(model: KNNModel, new: _Additions, omitted: list[Omission], source: s
                 stds.astype(np.float32),
                 delta,
                 composition_columns(batch, model.elements).astype(np.int16),
+                np.ones(len(errors), dtype=bool),
             )
         ),
     )

@@ -165,6 +165,7 @@ def fit_model(
         progress=progress,
     )
     trend_fit = _anchored(trend_fit, data)
+    fair = np.ones(n, dtype=bool) if trend_fit.fair is None else trend_fit.fair
     residuals = winsorized(trend_fit.leave_one_out)
     kernel_map = _kernel_map(data, settings)
     with stage("global descriptors"):
@@ -187,6 +188,7 @@ def fit_model(
             knn_settings,
             batch.sizes,
             _off_equilibrium(data),
+            fair,
             settings.seed,
         )
     origin = origin or Origin()
@@ -198,11 +200,11 @@ def fit_model(
         n_structures=n,
         size_range=[int(batch.sizes.min()), int(batch.sizes.max())],
         errors={
-            "mae": float(np.abs(errors).mean()),
-            "rmse": float(np.sqrt(np.mean(errors**2))),
-            "trend_mae": float(np.abs(trend_fit.leave_one_out).mean()),
+            "mae": float(np.abs(errors[fair]).mean()),
+            "rmse": float(np.sqrt(np.mean(errors[fair] ** 2))),
+            "trend_mae": float(np.abs(trend_fit.leave_one_out[fair]).mean()),
             "group_mae": float(np.abs(group_errors).mean()),
-            "group_trend_mae": float(np.abs(trend_fit.leave_group_out).mean()),
+            "group_trend_mae": float(np.abs(trend_fit.leave_group_out[fair]).mean()),
         },
         provenance=Provenance(
             settings=json.loads(json.dumps(asdict(settings))),
@@ -230,7 +232,7 @@ def fit_model(
         info=info,
         baseline=origin.baseline,
         force_calibration=_force_calibration(trend_fit),
-        held_out=_held_out_record(data, errors, std),
+        held_out=_held_out_record(data, errors, std, fair),
     )
     return FittedModel(model, trend_fit, errors, std)
 
@@ -261,12 +263,15 @@ def _off_equilibrium(data: TrainingData) -> BoolArray:
     return np.zeros(n, dtype=bool) if data.forces is None else data.forces.computed(n)
 
 
-def _held_out_record(data: TrainingData, errors: FloatArray, std: FloatArray) -> HeldOutErrors:
+def _held_out_record(
+    data: TrainingData, errors: FloatArray, std: FloatArray, fair: BoolArray
+) -> HeldOutErrors:
     return HeldOutErrors(
         (-errors).astype(np.float32),
         std.astype(np.float32),
         data.delta,
         composition_columns(data.batch, data.descriptor.elements).astype(np.int16),
+        fair,
     )
 
 
@@ -359,14 +364,18 @@ def _calibrate(
     knn_settings: KNNSettings,
     sizes: IntArray,
     off_equilibrium: BoolArray,
+    fair: BoolArray,
     seed: int,
 ) -> tuple[Calibration, FloatArray, FloatArray, FloatArray]:
-    """Calibration, errors and standard deviations of all structures, errors of the group split."""
+    """Calibration, errors and standard deviations of all structures, errors of the group split.
+
+    Those of the group split, and what the calibration sees, are of fair structures.
+    """
     rng = np.random.default_rng(seed)
 
     def collect(
         parts: list[HeldOut], leverage: FloatArray, most: int
-    ) -> tuple[Signals, FloatArray, BoolArray]:
+    ) -> tuple[Signals, FloatArray, IntArray]:
         members, truth, found = [], [], []
         for whole in parts:
             part = whole.sample(most // len(parts), rng)
@@ -380,22 +389,25 @@ def _calibrate(
         errors = np.concatenate(truth)[order] - np.array([e.mean for e in estimates])
         remoteness = None if trend_fit.remoteness is None else trend_fit.remoteness[rows]
         signals = Signals.of(leverage[rows], estimates, sizes[rows], remoteness)
-        return signals, errors, off_equilibrium[rows]
+        return signals, errors, rows
 
     # All of them: a model keeps the error of each of its structures.
-    signals, errors, off = collect(held_out, trend_fit.leverage, len(sizes) * len(held_out))
+    signals, errors, _ = collect(held_out, trend_fit.leverage, len(sizes) * len(held_out))
+    seen, off = signals.take(fair), off_equilibrium[fair]
     if not by_group:
-        calibration = calibrate(signals, errors, off_equilibrium=off)
-        return calibration, errors, calibration.std(signals), errors
+        calibration = calibrate(seen, errors[fair], off_equilibrium=off)
+        return calibration, errors, calibration.std(signals), errors[fair]
     # Folds of groups may be of any size: of few structures all count.
     most = _CALIBRATED if len(sizes) > _CALIBRATED else len(sizes) * len(by_group)
-    group_signals, group_errors, group_off = collect(by_group, trend_fit.group_leverage, most)
+    group_signals, group_errors, rows = collect(by_group, trend_fit.group_leverage, most)
+    kept = fair[rows]
+    group_errors = group_errors[kept]
     calibration = calibrate(
-        signals,
-        errors,
-        group_signals,
+        seen,
+        errors[fair],
+        group_signals.take(kept),
         group_errors,
         off_equilibrium=off,
-        group_off_equilibrium=group_off,
+        group_off_equilibrium=off_equilibrium[rows[kept]],
     )
     return calibration, errors, calibration.std(signals), group_errors

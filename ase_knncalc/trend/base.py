@@ -133,6 +133,9 @@ class TrendFit:
         :attr:`TrendEstimate.remoteness` of each structure as if it were not in training.
     not_minima : ndarray of int
         Structures that were said to be minima and are none: their zero forces were left out.
+    fair : ndarray of bool, shape (n,), or None
+        Structures that nothing in the trend has seen where they are left out; None: all of them.
+        A learned metric of environments has seen the others: their errors flatter.
     """
 
     trend: Trend
@@ -144,6 +147,7 @@ class TrendFit:
     held_out_forces: HeldOutForces | None = None
     remoteness: FloatArray | None = None
     not_minima: IntArray = field(default_factory=lambda: np.zeros(0, dtype=np.intp))
+    fair: BoolArray | None = None
 
 
 def ridge_trend_fit(trend: Trend, fit: RidgeFit, details: dict[str, Any]) -> TrendFit:

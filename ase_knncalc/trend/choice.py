@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ase_knncalc._lib.arrays import FloatArray, IntArray
@@ -11,17 +13,25 @@ from ase_knncalc.trend.sparse import SparseSettings
 
 
 def choose_environments(
-    batch: FeatureBatch, elements: tuple[int, ...], settings: SparseSettings, seed: int
+    batch: FeatureBatch,
+    elements: tuple[int, ...],
+    settings: SparseSettings,
+    seed: int,
+    roots: Sequence[FloatArray] | None = None,
 ) -> Environments:
-    """Projections and inducing environments for the atoms of structures."""
+    """Projections and inducing environments for the atoms of structures.
+
+    ``roots`` are those of a learned metric, of each element, shape (n_features, n_features);
+    without them components are scaled by :attr:`SparseSettings.whitening`.
+    """
     rng = np.random.default_rng(seed)
     means, projections, chosen = [], [], []
-    for number in elements:
+    for e, number in enumerate(elements):
         atoms = np.flatnonzero(batch.numbers == number)
         if len(atoms) > settings.sample:
             atoms = atoms[np.sort(rng.choice(len(atoms), settings.sample, replace=False))]
         rows = batch.local[atoms]
-        mean, projection = _principal_map(rows, settings)
+        mean, projection = _principal_map(rows, settings, None if roots is None else roots[e])
         points = ((rows - mean) @ projection.T.astype(np.float64)).astype(np.float32)
         points = np.unique(points, axis=0)
         chosen.append(points[_selected(points, settings, rng)])
@@ -37,22 +47,31 @@ def choose_environments(
     )
 
 
-def _principal_map(rows: FloatArray, settings: SparseSettings) -> tuple[FloatArray, FloatArray]:
-    """Mean (n_features,) and partially whitened projection (rank, n_features) of environments.
+def _principal_map(
+    rows: FloatArray, settings: SparseSettings, root: FloatArray | None
+) -> tuple[FloatArray, FloatArray]:
+    """Mean (n_features,) and projection (rank, n_features) of environments.
 
-    Fewer than ``rank`` components are padded with zeros, so that all elements have one shape.
+    To their principal components, partially whitened, or those in a learned metric; the total
+    variance is kept. Fewer than ``rank`` components are padded with zeros, so that all elements
+    have one shape.
     """
     mean = rows.mean(axis=0, dtype=np.float64)
     centred = rows - mean
-    values, vectors = np.linalg.eigh(centred.T @ centred / len(rows))
+    covariance = centred.T @ centred / len(rows)
+    total = float(np.trace(covariance))
+    if root is not None:
+        covariance = root @ covariance @ root
+    values, vectors = np.linalg.eigh(covariance)
     values, vectors = values[::-1], vectors[:, ::-1]
     n = int(min(settings.rank, np.sum(values > values[0] * 1e-12))) if values[0] > 0 else 0
     projection = np.zeros((min(settings.rank, rows.shape[1]), rows.shape[1]), dtype=np.float32)
     if n:
         deviations = np.sqrt(values[:n])
-        scale = deviations**-settings.whitening
-        scale *= np.sqrt(values.clip(0).sum() / np.sum((deviations * scale) ** 2))
-        projection[:n] = (vectors[:, :n] * scale).T
+        scale = np.ones(n) if root is not None else deviations**-settings.whitening
+        scale *= np.sqrt(total / np.sum((deviations * scale) ** 2))
+        axes = vectors[:, :n] * scale
+        projection[:n] = (axes if root is None else root @ axes).T
     return mean, projection
 
 

@@ -117,6 +117,7 @@ def fit_with_forces(
     rows: ForceRows,
     groups: Sequence[str] | None,
     *,
+    fair: BoolArray | None = None,
     curvatures: CurvatureLabels | None = None,
     penalties: Sequence[float],
     force_weights: Sequence[float],
@@ -129,7 +130,8 @@ def fit_with_forces(
 
     Weight of forces and penalty with the lowest sum of errors, each relative to the best that any
     candidate reached, win: energies of all structures and of those with computed forces, computed
-    forces and zero forces, each of structures whose groups were left out.
+    forces and zero forces, each of structures whose groups were left out, and of those that are
+    ``fair`` (:attr:`~ase_knncalc.trend.base.TrendFit.fair`).
     """
     folds = folds_of(groups, len(energies.delta), n_folds)
     frame_folds = folds[labels.rows]
@@ -161,12 +163,16 @@ def fit_with_forces(
             blocks = rows.curvature_blocks(kept, folds[kept.rows], n_jobs)
             _add(main, small, _advancing(blocks, n_curvatures, "rows of curvatures", progress))
     rng = np.random.default_rng(seed)
+    fair = np.ones(len(folds), dtype=bool) if fair is None else fair
+    asked = good[fair[labels.rows[good]]]
     judged = np.sort(
-        np.concatenate([_sample(rng, good[labels.assumed[good] == kind]) for kind in (True, False)])
+        np.concatenate(
+            [_sample(rng, asked[labels.assumed[asked] == kind]) for kind in (True, False)]
+        )
     )
     with stage("trend: groups left out"):
         weight, penalty, out, errors, scores = _best(
-            equations, judge, judged, force_weights, penalties
+            equations, judge, judged, fair, force_weights, penalties
         )
     with stage("trend: posterior variance"):
         without = [variance.solve(weight, penalty, k) for k in np.unique(folds)]
@@ -243,13 +249,14 @@ def _best(
     equations: NormalEquations,
     judge: _Judge,
     judged: IntArray,
+    fair: BoolArray,
     force_weights: Sequence[float],
     penalties: Sequence[float],
 ) -> tuple[float, float, FloatArray, list[FloatArray], dict[str, float]]:
     """Weight, penalty, held-out energies and forces, and scores of the best candidate."""
     n_folds = len(equations.forces.targets)
     assumed = judge.labels.assumed[judged]
-    computed = judge.labels.computed(len(equations.y))
+    computed = judge.labels.computed(len(equations.y)) & fair
     found = []
     for weight in force_weights:
         for penalty in penalties:
@@ -263,7 +270,7 @@ def _best(
                 coefficients.append(solution.coefficients)
             errors = judge.errors(judged, coefficients)
             means = np.array([np.abs(e).mean() for e in errors])
-            scores = {"group_mae": float(np.median(np.abs(out)))}
+            scores = {"group_mae": float(np.median(np.abs(out[fair])))}
             if computed.any():
                 scores["group_mae_computed"] = float(np.median(np.abs(out[computed])))
             for name, mask in (("force_mae_minima", assumed), ("force_mae", ~assumed)):

@@ -3,8 +3,9 @@
     T(x) = offsets · composition(x) + Σ_i Σ_m w_m exp(−|P(x_i − μ) − z_m|² / 2σ²)
 
 The inner sum runs over inducing environments z_m of the same element as atom i, so that T is a sum
-over atoms (size-extensive) and its cost does not grow with the training set. P is a partially
-whitened principal-component projection of each element's FCHL19 rows.
+over atoms (size-extensive) and its cost does not grow with the training set. P is a projection of
+each element's descriptor rows: to partially whitened principal components, or to those of a learned
+metric.
 
 References
 ----------
@@ -54,6 +55,9 @@ class SparseSettings(Settings):
     whitening
         Exponent α: components are scaled by (their standard deviation) ** −α; 0 is plain PCA,
         1 full whitening. The total variance is kept.
+    metric_exponent
+        Exponent of the metric of environments that a first, smaller trend teaches, see
+        :mod:`ase_knncalc.trend.local_metric`; 0: none is learned, and components are whitened.
     variance_environments
         Inducing environments of an element that the posterior variance uses.
     selection
@@ -84,6 +88,7 @@ class SparseSettings(Settings):
     length_scale: Length = 5.0
     rank: Count = 150
     whitening: NotNegative = 0.2
+    metric_exponent: NotNegative = 0.0
     variance_environments: Count = 200
     selection: Literal["random", "farthest", "kmeans"] = "farthest"
     penalties: Several[Positive] = (1e-6, 3e-6, 1e-5, 3e-5)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from ase_knncalc._lib.arrays import FloatArray
+from ase_knncalc._lib.arrays import BoolArray, FloatArray
 from ase_knncalc._lib.profiling import stage
 from ase_knncalc.descriptors import Descriptor, FeatureBatch
 from ase_knncalc.trend.base import TrendFit, composition_columns
 from ase_knncalc.trend.choice import choose_environments
 from ase_knncalc.trend.environments import Environments
-from ase_knncalc.trend.force_fit import EnergyRows, fit_with_forces
+from ase_knncalc.trend.force_fit import EnergyRows, fit_with_forces, folds_of
 from ase_knncalc.trend.force_labels import CurvatureLabels, ForceLabels
 from ase_knncalc.trend.force_rows import ForceRows
 from ase_knncalc.trend.kernels import EIGENVALUE_FLOOR, FORCES_FLOOR, unwhitened
+from ase_knncalc.trend.local_metric import metric_root, pilot_sample, slope_products
 from ase_knncalc.trend.ridge import RidgeProblem
 from ase_knncalc.trend.sparse import SparseSettings, SparseTrend, size_weights
 
@@ -24,6 +26,12 @@ from ase_knncalc.trend.sparse import SparseSettings, SparseTrend, size_weights
 _FAR, _NEAR = 30.0, 1e-3
 # Columns above which rows of forces are in single precision.
 _DOUBLE = 2500
+# Structures from which on a metric of environments is learned: fewer are needed to calibrate.
+_METRIC_FROM = 500
+# Structures and environments of the trend that teaches it, and labels that are enough for it.
+_PILOT_FRAMES = 3000
+_PILOT_ENVIRONMENTS = 400
+_ENOUGH_LABELS = 200
 # Structures whose distances are looked at in training.
 _MOST_REMOTE = 20_000
 
@@ -51,8 +59,27 @@ def fit_sparse(
 
     ``descriptor`` is needed (for its derivatives) where there are ``forces``.
     """
+    roots = fair = None
+    if settings.metric_exponent and len(batch) >= _METRIC_FROM:
+        fair = folds_of(groups, len(batch), folds) == 0
+        with stage("trend: metric of environments"):
+            roots = _learned_roots(
+                batch,
+                delta,
+                elements,
+                ~fair,
+                groups=groups,
+                weights=weights,
+                settings=settings,
+                seed=seed,
+                descriptor=descriptor,
+                forces=forces,
+                folds=folds,
+                n_jobs=n_jobs,
+                progress=progress,
+            )
     with stage("trend: choice of environments"):
-        environments = choose_environments(batch, elements, settings, seed)
+        environments = choose_environments(batch, elements, settings, seed, roots)
     if settings.size_exponent:
         by_size = size_weights(batch.sizes, settings.size_exponent)
         weights = by_size if weights is None else weights * by_size
@@ -90,6 +117,7 @@ def fit_sparse(
                 "float32" if wide else "float64",
             ),
             groups,
+            fair=fair,
             curvatures=curvatures,
             penalties=settings.penalties,
             force_weights=settings.force_weights,
@@ -138,6 +166,7 @@ def fit_sparse(
             found.held_out,
             remoteness,
             found.not_minima,
+            fair,
         )
     return TrendFit(
         trend,
@@ -147,7 +176,49 @@ def fit_sparse(
         variance_fit.group_leverage,
         details,
         remoteness=remoteness,
+        fair=fair,
     )
+
+
+def _learned_roots(
+    batch: FeatureBatch,
+    delta: FloatArray,
+    elements: tuple[int, ...],
+    seen: BoolArray,
+    *,
+    groups: Sequence[str] | None,
+    weights: FloatArray | None,
+    settings: SparseSettings,
+    forces: ForceLabels | None,
+    **options: Any,
+) -> list[FloatArray]:
+    """Root of the metric of each element, from a small trend of a part of the structures.
+
+    What is left out in the first fold is not among ``seen``: a metric knows the structures that it
+    comes from so well that their errors, left out later, are a third too small.
+    """
+    named = [str(i) for i in range(len(batch))] if groups is None else groups
+    labelled = np.zeros(len(batch), dtype=bool) if forces is None else forces.computed(len(batch))
+    sample = pilot_sample(named, batch.sizes, seen, labelled, _PILOT_FRAMES, options["seed"])
+    part = batch.select(sample)
+    few = min(settings.environments, _PILOT_ENVIRONMENTS)
+    pilot = fit_sparse(
+        part,
+        delta[sample],
+        elements,
+        groups=[named[i] for i in sample],
+        weights=None if weights is None else weights[sample],
+        settings=replace(settings, environments=few, metric_exponent=0.0),
+        forces=None if forces is None else forces.select(sample),
+        **options,
+    ).trend
+    assert isinstance(pilot, SparseTrend)
+    # Where forces were computed, the trend has been told its slopes.
+    asked = np.flatnonzero(labelled[sample])
+    if len(asked) >= _ENOUGH_LABELS:
+        part = part.select(asked)
+    products = slope_products(pilot.environments, pilot.coefficients, part)
+    return [metric_root(of_element, settings.metric_exponent) for of_element in products]
 
 
 def _spacings(

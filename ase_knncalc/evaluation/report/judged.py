@@ -108,15 +108,16 @@ def judge_held_out(model: KNNModel) -> Judged | None:
     held = model.held_out
     if held is None:
         return None
-    std = held.stds.astype(np.float64)
+    rows = np.flatnonzero(held.fair)
+    std = held.stds[rows].astype(np.float64)
     return Judged(
-        names=[name.decode("utf-8") for name in model.names],
-        compositions=[name.decode("utf-8") for name in model.compositions],
-        error=held.errors.astype(np.float64),
+        names=[model.names[i].decode("utf-8") for i in rows],
+        compositions=[model.compositions[i].decode("utf-8") for i in rows],
+        error=held.errors[rows].astype(np.float64),
         std=std,
         half_width=model.calibration.multiple(0.9) * std,
-        delta=held.deltas,
-        counts=held.counts,
+        delta=held.deltas[rows],
+        counts=held.counts[rows],
     )
 
 
