@@ -6,13 +6,14 @@
 Rows of energies and forces are made once; every line of the table is then five solutions of the
 normal equations, each without a fifth of the compositions, judged on those. ``--data`` is the
 folder of ``general_model.py``. The learning curve takes compositions of the labels in a random
-order, so that a point of it knows nothing at all of the others.
+order, so that a point of it knows nothing at all of the others. Metrics of environments are judged
+on the one fold that they have not seen, and the first of them, of exponent 0, is none.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,6 +32,7 @@ from ase_knncalc.trend.force_rows import ForceRows
 from ase_knncalc.trend.kernels import FORCES_FLOOR
 from ase_knncalc.trend.normal_equations import FoldSums, NormalEquations
 from ase_knncalc.trend.sparse import size_weights
+from ase_knncalc.trend.sparse_fit import learned_roots
 
 FOLDS = 5
 SHARES = (0.0, 0.125, 0.25, 0.5, 1.0)
@@ -38,6 +40,7 @@ WEIGHTS = (0.01, 0.03, 0.1, 0.3)
 PENALTIES = (1e-4, 3e-4, 1e-3)
 MINIMA_WEIGHTS = (1.0, 0.3, 0.1, 0.03)
 SIZE_EXPONENTS = (0.0, 0.5, 1.0, 1.5, 2.0)
+METRIC_EXPONENTS = (0.0, 0.25, 0.5, 1.0)
 JUDGED_MINIMA = 250
 # By whether they have more atoms than this.
 SMALL = 24
@@ -101,9 +104,13 @@ class Problem:
         )
 
     def evaluate(
-        self, equations: NormalEquations, force_weight: float, penalty: float
+        self,
+        equations: NormalEquations,
+        force_weight: float,
+        penalty: float,
+        judged: IntArray,
     ) -> dict[str, dict[str, float]]:
-        """Errors of left-out compositions by stratum."""
+        """Errors of left-out compositions by stratum, of those in the ``judged`` folds."""
         solutions = [equations.solve(force_weight, penalty, fold) for fold in range(FOLDS)]
         energies = np.empty(len(self.delta))
         for fold, solution in enumerate(solutions):
@@ -122,7 +129,7 @@ class Problem:
         others = self.forces, left_out(self.forces)
         found = {}
         for name in sorted(set(self.strata)):
-            of = self.strata == name
+            of = (self.strata == name) & np.isin(self.folds, judged)
             parts, errors = forces.get(name, others)
             size = KCAL_PER_MOL * np.abs(energies[of])
             found[name] = {
@@ -144,10 +151,31 @@ def frames_of(data: Path | None, n: int, most_atoms: int) -> list[Atoms]:
     return some(small, n) + labels()
 
 
-def problem_of(data: TrainingData, strata: list[str], settings: TrainingSettings) -> Problem:
-    """Rows of all energies and forces."""
+def problem_of(
+    data: TrainingData, strata: list[str], settings: TrainingSettings, exponent: float = 0.0
+) -> Problem:
+    """Rows of all energies and forces, in a metric of environments that the first fold taught not.
+
+    The exponent 0 is that of no metric.
+    """
     assert data.forces is not None
-    environments = choose_environments(data.batch, data.descriptor.elements, settings.sparse, 0)
+    elements = data.descriptor.elements
+    roots = None
+    if exponent:
+        roots = learned_roots(
+            data.batch,
+            data.delta,
+            elements,
+            folds_of(data.groups, len(data), FOLDS) > 0,
+            groups=data.groups,
+            weights=data.weights,
+            settings=replace(settings.sparse, metric_exponent=exponent),
+            forces=data.forces,
+            seed=0,
+            descriptor=data.descriptor,
+            n_jobs=2,
+        )
+    environments = choose_environments(data.batch, elements, settings.sparse, 0, roots)
     whiteners = environments.whiteners(FORCES_FLOOR)
     (columns,) = environments.columns(data.batch, whiteners)
     folds = folds_of(data.groups, len(data), FOLDS)
@@ -228,7 +256,14 @@ def main(
         *(("size exponent", {"size_exponent": p}) for p in SIZE_EXPONENTS if data),
         *(("labels", {"share": s}) for s in SHARES if data or s > 0),
     ]
-    table = []
+    table: list[dict[str, Any]] = []
+
+    def keep(what: str, options: dict[str, Any], strata: dict[str, Any], **more: Any) -> None:
+        table.append({"what": what, **options, **more, "strata": strata})
+        print(json.dumps(table[-1]), flush=True)
+        if output is not None:
+            output.write_text(json.dumps(table, indent=1) + "\n")
+
     made: tuple[Any, NormalEquations] | None = None
     for what, chosen in choices:
         options = usual | chosen
@@ -238,11 +273,19 @@ def main(
         weights = options["minima_weight"], options["size_exponent"]
         if made is None or made[0] != (weights, share):
             made = (weights, share), problem.equations(*weights, known)
-        found = problem.evaluate(made[1], options["force_weight"], options["penalty"])
-        table.append({"what": what, **options, "labels": int(known.sum()), "strata": found})
-        print(json.dumps(table[-1]), flush=True)
-    if output is not None:
-        output.write_text(json.dumps(table, indent=1) + "\n")
+        found = problem.evaluate(
+            made[1], options["force_weight"], options["penalty"], np.arange(FOLDS)
+        )
+        keep(what, options, found, labels=int(known.sum()))
+    for exponent in METRIC_EXPONENTS:
+        problem = problem_of(prepared.data, strata, settings, exponent)
+        equations = problem.equations(
+            usual["minima_weight"], usual["size_exponent"], problem.labelled
+        )
+        found = problem.evaluate(
+            equations, usual["force_weight"], usual["penalty"], np.zeros(1, dtype=np.intp)
+        )
+        keep("metric exponent", usual, found, metric_exponent=exponent)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def fit_sparse(
     if settings.metric_exponent and len(batch) >= _METRIC_FROM:
         fair = folds_of(groups, len(batch), folds) == 0
         with stage("trend: metric of environments"):
-            roots = _learned_roots(
+            roots = learned_roots(
                 batch,
                 delta,
                 elements,
@@ -180,7 +180,7 @@ def fit_sparse(
     )
 
 
-def _learned_roots(
+def learned_roots(
     batch: FeatureBatch,
     delta: FloatArray,
     elements: tuple[int, ...],
