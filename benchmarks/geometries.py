@@ -39,16 +39,17 @@ CORE = ("w", "am", "ma", "dma", "tma", "eda", "sa", "msa", "gd", "gly", "fa", "b
         "map", "dmap", "tmap", "edap", "gdp", "glyp", "glym", "msam", "wm", "oa", "oam", "mea",
         "meap")  # fmt: skip
 
-# Small molecules of the atmosphere that the multibase set lacks, by their names in ASE's G2 set; of
-# those in the second line the ion without a proton, of those in the third the one with one more.
+# Small molecules of the atmosphere that the multibase set lacks, by their names in ASE's G2 set, and
+# which of them are made without a proton, too, and with one more. None with a sulfur that is bound
+# to hydrogen or carbon alone: all other sulfur is oxidised, and one offset has to serve it.
 OTHERS = {
-    "sdo": "SO2", "cdo": "CO2", "hooh": "H2O2", "fal": "H2CO", "hcn": "HCN", "hs": "SH2",
-    "mol": "CH3OH", "msh": "CH3SH", "dms": "CH3SCH3", "dmso": "C2H6SO", "ace": "CH3COOH",
-    "acd": "CH3CHO", "act": "CH3COCH3", "acn": "CH3CN", "mfo": "HCOOCH3", "dme": "CH3OCH3",
-    "eto": "CH3CH2OH", "aam": "CH3CONH2", "glx": "OCHCHO", "nme": "CH3NO2", "hyd": "N2H4",
-    "ket": "H2CCO", "nno": "N2O", "ocs": "OCS", "met": "CH4", "ene": "C2H4", "yne": "C2H2",
+    "sdo": "SO2", "cdo": "CO2", "hooh": "H2O2", "fal": "H2CO", "hcn": "HCN", "mol": "CH3OH",
+    "dmso": "C2H6SO", "ace": "CH3COOH", "acd": "CH3CHO", "act": "CH3COCH3", "acn": "CH3CN",
+    "mfo": "HCOOCH3", "dme": "CH3OCH3", "eto": "CH3CH2OH", "aam": "CH3CONH2", "glx": "OCHCHO",
+    "nme": "CH3NO2", "hyd": "N2H4", "ket": "H2CCO", "nno": "N2O", "met": "CH4", "ene": "C2H4",
+    "yne": "C2H2",
 }  # fmt: skip
-OTHER_ACIDS = ("hooh", "hs", "mol", "msh", "ace")
+OTHER_ACIDS = ("hooh", "mol", "ace")
 OTHER_BASES = ("acn", "hcn", "hyd", "aam")
 
 # What an ion is put beside.
@@ -130,18 +131,8 @@ def other_molecules() -> dict[str, tuple[Atoms, int]]:
     for name in OTHER_BASES:
         found[f"{name}p"] = protonated(name, found[name][0]), 1
     for name in OTHER_ACIDS:
-        found[f"{name}m"] = without_proton(name, found[name][0]), -1
+        found[f"{name}m"] = deprotonated(found[name][0]), -1
     return found
-
-
-def without_proton(name: str, atoms: Atoms) -> Atoms:
-    """Without a hydrogen of oxygen, or of sulfur where there is none."""
-    if name in ("hs", "msh"):
-        sulfur = int(np.flatnonzero(atoms.numbers == 16)[0])
-        ion = atoms.copy()
-        del ion[next(j for j in neighbours(atoms)[sulfur] if atoms.numbers[j] == 1)]
-        return ion
-    return deprotonated(atoms)
 
 
 def bare(atoms: Atoms) -> Atoms:
