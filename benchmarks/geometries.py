@@ -39,9 +39,9 @@ CORE = ("w", "am", "ma", "dma", "tma", "eda", "sa", "msa", "gd", "gly", "fa", "b
         "map", "dmap", "tmap", "edap", "gdp", "glyp", "glym", "msam", "wm", "oa", "oam", "mea",
         "meap")  # fmt: skip
 
-# Small molecules of the atmosphere that the multibase set lacks, by their names in ASE's G2 set, and
-# which of them are made without a proton, too, and with one more. None with a sulfur that is bound
-# to hydrogen or carbon alone: all other sulfur is oxidised, and one offset has to serve it.
+# Small molecules of the atmosphere that the multibase set lacks, by their names in ASE's G2 set,
+# and which of them are made without a proton, too, and with one more. None with a sulfur that is
+# bound to hydrogen or carbon alone: all other sulfur is oxidised, and one offset has to serve it.
 OTHERS = {
     "sdo": "SO2", "cdo": "CO2", "hooh": "H2O2", "fal": "H2CO", "hcn": "HCN", "mol": "CH3OH",
     "dmso": "C2H6SO", "ace": "CH3COOH", "acd": "CH3CHO", "act": "CH3COCH3", "acn": "CH3CN",
