@@ -147,14 +147,15 @@ def total(
     )
     # The training structure that each of them is has its place in the index.
     nearest = [n[0] for n in known.correct_features(batch.select(fit.rows)).neighbors]
-    same = [n.name == a.info["name"] for n, a in zip(nearest, frames, strict=True)]
+    same = np.array([n.name == a.info["name"] for n, a in zip(nearest, frames, strict=True)])
     places = np.array([n.index for n in nearest])
     held = known.held_out
     assert held is not None
+    same &= held.fair[places]
     energy = held.errors[places].astype(float), held.stds[places].astype(float)
     found = {
-        "energies of these": _row(known.calibration, energy, np.array(same)),
-        "dlpno, total": _row(known.calibration, _sum(energy, step), np.array(same)),
+        "energies of these": _row(known.calibration, energy, same),
+        "dlpno, total": _row(known.calibration, _sum(energy, step), same),
     }
     if judged is not None:
         other = load_model(judged, baseline=None)

@@ -244,6 +244,8 @@ def judged(rival: Rival, frames: list[Atoms]) -> Said:
         reference = float(atoms.info["reference_energy"])
         if rival.own is not None and i is not None:
             assert rival.own.held_out is not None
+            if not rival.own.held_out.fair[i]:  # nothing fair is known of it
+                continue
             energy = reference + float(rival.own.held_out.errors[i])
             half = rival.own.calibration.multiple(0.9) * float(rival.own.held_out.stds[i])
             said.inside.append(abs(energy - reference) <= half)
