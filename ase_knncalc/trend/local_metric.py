@@ -74,6 +74,17 @@ def metric_root(products: FloatArray, exponent: float) -> FloatArray:
     return np.asarray((vectors * relative ** (0.5 * exponent)) @ vectors.T)
 
 
+def unseen_fold(folds: IntArray) -> BoolArray | None:
+    """Structures that shall teach the metric nothing, (n,): those left out in the first fold.
+
+    In the smallest where that has more than half of them; None where nothing is left out together.
+    """
+    counts = np.bincount(folds)
+    if len(counts) < 2:
+        return None
+    return np.asarray(folds == (0 if 2 * counts[0] <= len(folds) else counts.argmin()))
+
+
 def pilot_sample(
     groups: Sequence[str],
     sizes: IntArray,

@@ -18,7 +18,12 @@ from ase_knncalc.trend.force_fit import EnergyRows, fit_with_forces, folds_of
 from ase_knncalc.trend.force_labels import CurvatureLabels, ForceLabels
 from ase_knncalc.trend.force_rows import ForceRows
 from ase_knncalc.trend.kernels import EIGENVALUE_FLOOR, FORCES_FLOOR, unwhitened
-from ase_knncalc.trend.local_metric import metric_root, pilot_sample, slope_products
+from ase_knncalc.trend.local_metric import (
+    metric_root,
+    pilot_sample,
+    slope_products,
+    unseen_fold,
+)
 from ase_knncalc.trend.ridge import RidgeProblem
 from ase_knncalc.trend.sparse import SparseSettings, SparseTrend, size_weights
 
@@ -59,9 +64,10 @@ def fit_sparse(
 
     ``descriptor`` is needed (for its derivatives) where there are ``forces``.
     """
-    roots = fair = None
+    roots, fair = None, None
     if settings.metric_exponent and len(batch) >= _METRIC_FROM:
-        fair = folds_of(groups, len(batch), folds) == 0
+        fair = unseen_fold(folds_of(groups, len(batch), folds))
+    if fair is not None:
         with stage("trend: metric of environments"):
             roots = learned_roots(
                 batch,

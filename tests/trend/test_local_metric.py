@@ -14,7 +14,12 @@ from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.evaluation.report.judged import judge_held_out
 from ase_knncalc.trend import sparse_fit
 from ase_knncalc.trend.choice import choose_environments
-from ase_knncalc.trend.local_metric import metric_root, pilot_sample, slope_products
+from ase_knncalc.trend.local_metric import (
+    metric_root,
+    pilot_sample,
+    slope_products,
+    unseen_fold,
+)
 from ase_knncalc.trend.sparse import SparseSettings
 
 N, ATOMS, FEATURES = 240, 3, 8
@@ -70,6 +75,22 @@ def test_structures_of_the_first_fold_teach_it_nothing(task, monkeypatch) -> Non
     moved = fitted((batch, np.where(first.fair, delta, delta**2)), LEARNED, monkeypatch)
     a, b = (f.trend.environments.projections for f in (first, moved))
     assert not np.allclose(a, b)
+
+
+def test_one_group_gets_no_metric(task, monkeypatch) -> None:
+    """Nothing could be left out together: no error would be fair."""
+    batch, delta = task
+    monkeypatch.setattr(sparse_fit, "_METRIC_FROM", 100)
+    fit = sparse_fit.fit_sparse(
+        batch, delta, (8,), groups=["one"] * N, weights=None, settings=LEARNED, seed=0
+    )
+    assert fit.fair is None
+
+
+def test_the_unseen_fold_is_no_more_than_half() -> None:
+    assert unseen_fold(np.zeros(9, dtype=np.intp)) is None
+    np.testing.assert_array_equal(unseen_fold(np.array([0, 1, 2, 0])), [True, False, False, True])
+    assert unseen_fold(np.array([0] * 5 + [1] * 3 + [2])).nonzero()[0].tolist() == [8]
 
 
 def test_few_structures_get_no_metric(task) -> None:
