@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from ase.units import Debye as DEBYE
 
-from ase_knncalc._lib.constants import KCAL_PER_MOL
 from ase_knncalc.cli.options import (
     EnergyUnit,
     IgnoreCell,
@@ -25,7 +24,6 @@ from ase_knncalc.cli.printing import print_json, print_table
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from ase_knncalc.heads import Head
     from ase_knncalc.model import KNNModel
 
 
@@ -49,6 +47,7 @@ def add_properties(
     """
     from ase_knncalc.data import KeyMap
     from ase_knncalc.errors import SettingsError
+    from ase_knncalc.heads.summary import head_rows
     from ase_knncalc.store import find_model, load_model, save_model
     from ase_knncalc.training import add_properties as run
 
@@ -69,53 +68,19 @@ def add_properties(
     )
     save_model(found, output)
     if as_json:
-        print_json({"model": str(output), "properties": head_rows(found)})
+        print_json({"model": str(output), "properties": head_rows(found.heads)})
         return
     show_heads(found)
 
 
-COLUMNS = (
-    "property", "unit", "structures", "error", "composition_left_out", "inside_90",
-    "composition_inside_90",
-)  # fmt: skip
-
-
-_SHOWN = {"eV": ("kcal/mol", KCAL_PER_MOL), "e Å": ("D", 1.0 / DEBYE)}
-
-
-def head_rows(model: KNNModel) -> list[dict[str, Any]]:
-    """Errors of each property where structures, or compositions, were left out."""
-    return [row for head in model.heads or () for row in _rows(head)]
-
-
-def _rows(head: Head) -> list[dict[str, Any]]:
-    rows = []
-    for output, errors in head.details["errors"].items():
-        # Of thermochemistry, what is asked for most.
-        if head.kind == "thermochemistry" and not (
-            output.startswith("truhlar/") and output.endswith(("zero_point", "/300.0"))
-        ):
-            continue
-        unit, factor = _SHOWN.get(head.unit, (head.unit, 1.0))
-        values = (
-            output if head.kind == "thermochemistry" else head.name,
-            unit,
-            head.details["structures"],
-            factor * errors["mae"],
-            factor * errors["group_mae"],
-            errors["inside_90"],
-            errors["group_inside_90"],
-        )
-        rows.append(dict(zip(COLUMNS, values, strict=True)))
-    return rows
-
-
 def show_heads(model: KNNModel) -> None:
     """A table of a model's properties; nothing where it has none."""
-    rows = head_rows(model)
+    from ase_knncalc.heads.summary import head_rows
+
+    rows = head_rows(model.heads)
     if rows:
         cells = [[f"{v:.3f}" if isinstance(v, float) else v for v in row.values()] for row in rows]
-        print_table("Properties; errors of what was left out", list(COLUMNS), cells)
+        print_table("Properties; errors of what was left out", list(rows[0]), cells)
 
 
 def property_row(

@@ -21,6 +21,7 @@ from ase_knncalc.errors import DataError, SettingsError
 from ase_knncalc.evaluation.report import read_curves, write_report
 from ase_knncalc.evaluation.report.figures import wilson
 from ase_knncalc.evaluation.report.judged import judge_held_out
+from ase_knncalc.heads.summary import head_rows
 
 HOSTILE = """</script><img src=x onerror="document.body.dataset.pwned='1'"> & 'ω'"""
 
@@ -309,3 +310,15 @@ def test_page_works_in_a_browser(browser, full, tmp_path) -> None:
     assert len(log["tips"]) > 20
     assert log["ascending"] == sorted(log["ascending"])
     assert log["descending"] == sorted(log["ascending"], reverse=True)
+
+
+def test_properties_with_their_errors(headed_model, model, tmp_path) -> None:
+    write_report(tmp_path / "page.html", headed_model)
+    text = " ".join(Page(tmp_path / "page.html").text)
+    rows = head_rows(headed_model.heads)
+    assert [r["property"] for r in rows][-3:] == ["polarizability", "cc", "twice"]
+    for found in rows:
+        assert found["property"] in text
+        assert f"{found['composition_left_out']:.3f}" in text
+    write_report(tmp_path / "bare.html", model)
+    assert "this model knows energies alone" in " ".join(Page(tmp_path / "bare.html").text)

@@ -32,6 +32,7 @@ from ase_knncalc.evaluation.report.pieces import (
     table,
     template,
 )
+from ase_knncalc.heads.summary import COLUMNS, head_rows
 from ase_knncalc.labels.training_data import TrainingData, prepare
 from ase_knncalc.model import KNNModel
 from ase_knncalc.settings import TrainingSettings
@@ -211,6 +212,7 @@ def _write(
             "refused": _refused(judged.get("test")),
             "figures": "\n".join(_figure(f) for f in drawn),
             "worst": "\n".join(_worst_table(which, j) for which, j in judged.items()),
+            "properties": _properties_table(model),
             "compositions": _composition_table(model, judged),
             "citations": listed(
                 model.info.provenance.citations or ["arXiv:2509.11728 (the k-NN method)"]
@@ -362,6 +364,13 @@ def _worst_table(which: str, judged: Judged) -> str:
         columns += ["novelty", "nearest", "distance"]
     title = "Test data" if which == "test" else "Training structures, left out"
     return f"<h3>{title}</h3>{table(columns, rows, 'sortable')}"
+
+
+def _properties_table(model: KNNModel) -> str:
+    rows = head_rows(model.heads)
+    if not rows:
+        return "<p>None: this model knows energies alone.</p>"
+    return table([key.replace("_", " ") for key in COLUMNS], [row(list(r.values())) for r in rows])
 
 
 def _composition_table(model: KNNModel, judged: Mapping[str, Judged]) -> str:
