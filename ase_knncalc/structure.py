@@ -175,6 +175,10 @@ def check_structure(atoms: Atoms, *, min_distance_factor: float = 0.5) -> None:
             f"expected one ase.Atoms object, got {type(atoms).__module__}."
             f"{type(atoms).__qualname__}; {hint}"
         )
+    global _passed
+    known = tuple(a.tobytes() for a in (atoms.numbers, atoms.positions, atoms.pbc))
+    if _passed == (*known, min_distance_factor):
+        return
     checked("min_distance_factor", min_distance_factor, NotNegative)
     if len(atoms) == 0:
         raise StructureError("the structure has no atoms; expected at least one")
@@ -208,6 +212,11 @@ def check_structure(atoms: Atoms, *, min_distance_factor: float = 0.5) -> None:
             "coordinates lose digits; move the structure to the origin (did a simulation explode?)"
         )
     _check_overlap(atoms, min_distance_factor, label)
+    _passed = (*known, min_distance_factor)
+
+
+# What of the structure that passed last: a model asks before its baseline does.
+_passed: tuple[Any, ...] = ()
 
 
 def structure_label(atoms: Atoms, index: int | None = None) -> str:

@@ -37,7 +37,7 @@ from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc.descriptors import FeatureBatch, require_elements
 from ase_knncalc.errors import DataError, SettingsError, TrainingError
 from ase_knncalc.knn.kernel_map import pivots
-from ase_knncalc.trend.kernels import gaussian, kernel_blocks, whitened
+from ase_knncalc.trend.kernels import gaussian, kernel_blocks, raised, whitened
 
 # Eigenvalues of the landmarks' kernel matrix are known to about 1e-15 of the largest. Those below
 # this fraction are dropped: what is kept is then orthonormal to better than _SLACK.
@@ -278,7 +278,7 @@ class KernelIndex:
                 pool = pool[np.sort(rng.choice(len(pool), _POOL, replace=False))]
             points = self._geometry.scale(e, pool)
             points = points[pivots(points, n_landmarks)]
-            self._landmarks.append(points)
+            self._landmarks.append(raised(points))
             self._whiteners.append(_whitener(points))
         self._own, self._coordinates, self._rests = self._project(batch, self._geometry.parts)
         self._squares = (self._coordinates**2).sum(axis=1) + (self._rests**2).sum(axis=1)

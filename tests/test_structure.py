@@ -322,6 +322,20 @@ class TestCheckStructure:
             with pytest.raises(SettingsError, match="min_distance_factor"):
                 check_structure(water(), min_distance_factor=factor)
 
+    @pytest.mark.parametrize("what", ["positions", "numbers", "pbc", "factor"])
+    def test_what_has_passed_is_checked_again_where_it_changes(self, what: str) -> None:
+        atoms = molecule("H2O")
+        check_structure(atoms)
+        check_structure(atoms)
+        if what == "positions":
+            atoms.positions[2] = atoms.positions[1]
+        elif what == "numbers":
+            atoms.numbers[0] = 0
+        elif what == "pbc":
+            atoms.pbc[0] = True
+        with pytest.raises(StructureError):
+            check_structure(atoms, min_distance_factor=3.0 if what == "factor" else 0.5)
+
     def test_pairs_across_blocks(self) -> None:
         # More atoms than fit into one block of distances; the pair is far apart in the list.
         n = 1300

@@ -41,7 +41,7 @@ class _Numbers(NamedTuple):
     energy: float
     gradient: FloatArray
     charges: FloatArray
-    dipole: FloatArray
+    dipole: FloatArray | None
 
 
 @dataclass(frozen=True)
@@ -102,13 +102,13 @@ class _XTBFamily(Settings):
         StructureError
             If no method could compute it; ChargeError if charge and multiplicity do not fit.
         """
-        return self._run(atoms, charge, multiplicity).energy
+        return self._run(atoms, charge, multiplicity, dipole=False).energy
 
     def energy_and_forces(
         self, atoms: Atoms, charge: int, multiplicity: int
     ) -> tuple[float, np.ndarray]:
         """Energy in eV and forces of shape (n_atoms, 3) in eV/Å; errors as for :meth:`energy`."""
-        point = self.single_point(atoms, charge, multiplicity)
+        point = self._with_forces(atoms, charge, multiplicity, dipole=False)
         assert point.forces is not None
         return point.energy, point.forces
 
@@ -116,7 +116,12 @@ class _XTBFamily(Settings):
         self, atoms: Atoms, charge: int, multiplicity: int, wanted: Collection[str] = ()
     ) -> SinglePoint:
         """All that one calculation gives, whatever is wanted; errors as for :meth:`energy`."""
-        point = self._run(atoms, charge, multiplicity)
+        return self._with_forces(atoms, charge, multiplicity, dipole=True)
+
+    def _with_forces(
+        self, atoms: Atoms, charge: int, multiplicity: int, *, dipole: bool
+    ) -> SinglePoint:
+        point = self._run(atoms, charge, multiplicity, dipole=dipole)
         require_finite(point.forces, "forces", self, Label(atoms))
         return point
 
@@ -131,7 +136,7 @@ class _XTBFamily(Settings):
             "electronic_temperature": repr(self.electronic_temperature),
         }
 
-    def _run(self, atoms: Atoms, charge: int, multiplicity: int) -> SinglePoint:
+    def _run(self, atoms: Atoms, charge: int, multiplicity: int, *, dipole: bool) -> SinglePoint:
         check_structure(atoms)
         check_electrons(atoms, charge, multiplicity)
         label = Label(atoms)
@@ -139,7 +144,7 @@ class _XTBFamily(Settings):
         with alone_on_one_thread(f"{self.library}.interface"):
             try:
                 found = self._single_point(
-                    atoms.numbers, atoms.positions / Bohr, charge, multiplicity - 1
+                    atoms.numbers, atoms.positions / Bohr, charge, multiplicity - 1, dipole
                 )
             except BaselineError:
                 raise
@@ -161,12 +166,13 @@ class _XTBFamily(Settings):
                 ) from error
         require_finite(found.energy, "energy", self, label)
         forces = found.gradient * (-Hartree / Bohr)
-        return SinglePoint(found.energy * Hartree, forces, found.charges, found.dipole * Bohr)
+        moment = None if found.dipole is None else found.dipole * Bohr
+        return SinglePoint(found.energy * Hartree, forces, found.charges, moment)
 
     def _single_point(
-        self, numbers: np.ndarray, positions: np.ndarray, charge: int, uhf: int
+        self, numbers: np.ndarray, positions: np.ndarray, charge: int, uhf: int, dipole: bool
     ) -> _Numbers:
-        """One calculation in atomic units; positions in Bohr."""
+        """One calculation in atomic units; positions in Bohr. A dipole where it is wanted."""
         raise NotImplementedError
 
     def _check_covered(self, atoms: Atoms, charge: int, multiplicity: int, label: object) -> None:
@@ -217,9 +223,9 @@ class TBLiteBaseline(_XTBFamily):
     library: ClassVar[str] = "tblite"
 
     def _single_point(
-        self, numbers: np.ndarray, positions: np.ndarray, charge: int, uhf: int
+        self, numbers: np.ndarray, positions: np.ndarray, charge: int, uhf: int, dipole: bool
     ) -> _Numbers:
-        return _numbers(self._calculator(numbers, positions, charge, uhf).singlepoint())
+        return _numbers(self._calculator(numbers, positions, charge, uhf).singlepoint(), dipole)
 
     def _calculator(self, numbers: np.ndarray, positions: np.ndarray, charge: int, uhf: int) -> Any:
         from tblite.interface import Calculator
@@ -241,14 +247,20 @@ class TBLiteBaseline(_XTBFamily):
         return FollowingTBLite(**{f.name: getattr(self, f.name) for f in fields(self)})
 
 
-def _numbers(result: Any) -> _Numbers:
-    names = ("gradient", "charges", "dipole")
-    # tblite 0.4 prints all that it has whenever it is asked for a dipole.
+def _numbers(result: Any, dipole: bool) -> _Numbers:
+    return _Numbers(
+        float(result.get("energy")),
+        np.array(result.get("gradient"), dtype=float),
+        np.array(result.get("charges"), dtype=float),
+        _dipole(result) if dipole else None,
+    )
+
+
+def _dipole(result: Any) -> FloatArray:
+    # tblite 0.4 prints all that it has whenever it is asked for it.
     quiet = redirect_stdout(io.StringIO()) if _prints() else nullcontext()
     with quiet:
-        return _Numbers(
-            float(result.get("energy")), *(np.array(result.get(n), dtype=float) for n in names)
-        )
+        return np.array(result.get("dipole"), dtype=float)
 
 
 @lru_cache
@@ -273,6 +285,12 @@ class FollowingTBLite(TBLiteBaseline):
         super().__post_init__()
         object.__setattr__(self, "_last", None)
 
+    def single_point(
+        self, atoms: Atoms, charge: int, multiplicity: int, wanted: Collection[str] = ()
+    ) -> SinglePoint:
+        """One step, with a dipole where it is wanted: reading it takes time."""
+        return self._with_forces(atoms, charge, multiplicity, dipole="dipole" in wanted)
+
     def __getstate__(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in fields(self)} | {"_last": None}
 
@@ -281,7 +299,7 @@ class FollowingTBLite(TBLiteBaseline):
             object.__setattr__(self, name, value)
 
     def _single_point(
-        self, numbers: np.ndarray, positions: np.ndarray, charge: int, uhf: int
+        self, numbers: np.ndarray, positions: np.ndarray, charge: int, uhf: int, dipole: bool
     ) -> _Numbers:
         last = self.__dict__["_last"]
         # What fails must not be started from.
@@ -300,7 +318,7 @@ class FollowingTBLite(TBLiteBaseline):
         result = calculator.singlepoint(result)
         state = charge, uhf, numbers.tobytes()
         object.__setattr__(self, "_last", (state, positions.copy(), calculator, result))
-        return _numbers(result)
+        return _numbers(result, dipole)
 
 
 @dataclass(frozen=True)
@@ -315,7 +333,7 @@ class XTBBaseline(_XTBFamily):
     library: ClassVar[str] = "xtb"
 
     def _single_point(
-        self, numbers: np.ndarray, positions: np.ndarray, charge: int, uhf: int
+        self, numbers: np.ndarray, positions: np.ndarray, charge: int, uhf: int, dipole: bool
     ) -> _Numbers:
         from xtb.interface import Calculator, Param
 

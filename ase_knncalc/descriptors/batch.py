@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from ase_knncalc._lib.arrays import FloatArray, IntArray
+from ase_knncalc._lib.arrays import FloatArray, IntArray, runs
 from ase_knncalc._lib.rowstore import DiskRows, Rows
 from ase_knncalc.descriptors.base import Descriptor
 
@@ -38,6 +39,8 @@ class FeatureBatch:
     charges: IntArray
     by_element: tuple[int, ...] = ()
     _summed: list[FloatArray] = field(default_factory=list, repr=False, compare=False)
+    kernels: list[Any] = field(default_factory=list, repr=False, compare=False)
+    """Kernels of one structure that are known, see :meth:`.trend.environments.Environments`."""
 
     def __len__(self) -> int:
         return len(self.charges)
@@ -57,13 +60,21 @@ class FeatureBatch:
             width = self.local.shape[1]
             summed = np.zeros((len(self), width * max(1, len(self.by_element))))
             for rows, part in self.batches():
-                if not self.by_element:
+                if self.by_element:
+                    part._add_by_element(summed[rows].reshape(-1, width))
+                else:
                     summed[rows] = part.sum_atoms(part.local)
-                for e, number in enumerate(self.by_element):
-                    masked = np.where((part.numbers == number)[:, None], part.local[:], 0.0)
-                    summed[rows, e * width : (e + 1) * width] = part.sum_atoms(masked)
             self._summed.append(summed)
         return self._summed[0]
+
+    def _add_by_element(self, sums: FloatArray) -> None:
+        """Add rows to the sums (n_structures · n_elements, n_features) that they belong to."""
+        kinds = np.searchsorted(self.by_element, self.numbers)
+        owners = np.repeat(np.arange(len(self)), self.sizes) * len(self.by_element) + kinds
+        order = np.argsort(owners, kind="stable")
+        owners = owners[order]
+        first = runs(owners)
+        sums[owners[first]] += np.add.reduceat(self.local[order], first, axis=0, dtype=np.float64)
 
     def atoms_of(self, structures: slice) -> slice:
         """Where the atoms of consecutive structures are among all."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -77,7 +77,7 @@ class Compressed:
     def moving(self, numbers: IntArray, positions: FloatArray) -> CompressedRows:
         """Rows as from :meth:`local`, and what moves them."""
         numbers, positions = require_atoms(numbers, positions, self.elements)
-        part = self._of(tuple(np.unique(numbers).tolist()) or self.elements)
+        part = self._of(_elements_of(numbers) or self.elements)
         kinds = np.searchsorted(part.base.elements, numbers)
         return CompressedRows(part, kinds, part.base.moving(numbers, positions))
 
@@ -89,7 +89,7 @@ class Compressed:
         numbers, positions = require_atoms(numbers, positions, self.elements)
         groups: dict[tuple[int, ...], list[IntArray]] = {}
         for a, b in pairwise(starts.tolist()):
-            elements = tuple(sorted(set(numbers[a:b].tolist()))) or self.elements
+            elements = _elements_of(numbers[a:b]) or self.elements
             groups.setdefault(elements, []).append(np.arange(a, b))
         out = np.empty((len(numbers), self.n_features))
         for elements, members in groups.items():
@@ -129,6 +129,10 @@ class Compressed:
                 f"with rows of {f} numbers"
             )
         return cls(base, means, axes)
+
+
+def _elements_of(numbers: IntArray) -> tuple[int, ...]:
+    return tuple(sorted(set(numbers.tolist())))
 
 
 # Sets of elements whose part of the axes is kept.
@@ -194,17 +198,16 @@ class CompressedRows:
         """Shape (n_atoms, n_features)."""
         full = self.expansion.rows
         out = np.empty((len(full), self.part.maps.shape[1]))
-        for e, atoms in self._elements():
+        for e, atoms in self._elements:
             rows = (full[atoms] - self.part.means[e]) @ self.part.maps[e].T
             out[atoms] = rows + self.part.constants[e]
         return out
 
-    def _elements(self) -> Iterator[tuple[int, IntArray]]:
+    @cached_property
+    def _elements(self) -> list[tuple[int, IntArray]]:
         """Each element that the structure has, by its place, with its atoms."""
-        for e in range(len(self.part.maps)):
-            atoms = np.flatnonzero(self.kinds == e)
-            if len(atoms):
-                yield e, atoms
+        atoms = [np.flatnonzero(self.kinds == e) for e in range(len(self.part.maps))]
+        return [(e, of) for e, of in enumerate(atoms) if len(of)]
 
     def derivatives(self, dtype: str = "float64") -> Derivatives:
         """All derivatives of the rows."""
@@ -219,7 +222,7 @@ class CompressedRows:
         """Changes of the rows along displacements (k, n_atoms, 3), (k, n_atoms, n_features)."""
         full = self.expansion.along(displacements).astype(np.float32)
         out = np.empty((*full.shape[:2], self.part.maps.shape[1]))
-        for e, atoms in self._elements():
+        for e, atoms in self._elements:
             # In the precision of the axes: no energy comes from this.
             out[:, atoms] = full[:, atoms] @ self.part.single_maps[e].T
         return out
@@ -227,7 +230,7 @@ class CompressedRows:
     def pull(self, slopes: FloatArray) -> FloatArray:
         """Gradient of Σ slopes · rows by the positions, 1/Å, shape (n_atoms, 3)."""
         full = np.empty((len(slopes), self.part.base.n_features))
-        for e, atoms in self._elements():
+        for e, atoms in self._elements:
             full[atoms] = slopes[atoms] @ self.part.maps[e]
         return self.expansion.pull(full)
 

@@ -6,15 +6,17 @@ polynomial P_l: polynomials in x, y and z, without poles where the spherical ang
 
 from __future__ import annotations
 
+from functools import cache, cached_property
 from math import factorial, pi, sqrt
+from typing import NamedTuple
 
 import numpy as np
 
-from ase_knncalc._lib.arrays import FloatArray
+from ase_knncalc._lib.arrays import FloatArray, IntArray
 
 
-def spherical_harmonics(directions: FloatArray, l_max: int) -> tuple[FloatArray, FloatArray]:
-    """Values and derivatives at unit vectors, orthonormal on the sphere.
+class Harmonics:
+    """Values at unit vectors, orthonormal on the sphere, and derivatives when asked for.
 
     Parameters
     ----------
@@ -23,41 +25,74 @@ def spherical_harmonics(directions: FloatArray, l_max: int) -> tuple[FloatArray,
     l_max
         Highest degree.
 
-    Returns
-    -------
+    Attributes
+    ----------
     values : ndarray, shape (n, (l_max + 1)²)
         Degree l and order m at l² + l + m.
-    derivatives : ndarray, shape (n, (l_max + 1)², 3)
+    """
+
+    def __init__(self, directions: FloatArray, l_max: int) -> None:
+        x, y, z = np.ascontiguousarray(directions.T)
+        self._of = of = _table(l_max)
+        # Re and Im (x + iy)^m, and derivatives of the Legendre polynomials.
+        self._turns = turns = np.zeros((2, l_max + 1, len(x)))
+        turns[0, 0] = 1.0
+        for m in range(l_max):
+            turns[0, m + 1] = x * turns[0, m] - y * turns[1, m]
+            turns[1, m + 1] = x * turns[1, m] + y * turns[0, m]
+        self._legendre = _legendre(z, l_max)
+        self._factors = of.norms * self._legendre[of.degrees, of.orders]
+        self.values = np.ascontiguousarray((self._factors * turns[of.parts, of.orders]).T)
+
+    @cached_property
+    def derivatives(self) -> FloatArray:
+        """Shape (n, (l_max + 1)², 3).
+
         By the components of the direction, taken as free; only their part across the direction
         means anything.
-    """
-    x, y, z = directions.T
-    n = len(directions)
-    cosines, sines = [np.ones(n)], [np.zeros(n)]
-    for _ in range(l_max):
-        cosines.append(x * cosines[-1] - y * sines[-1])
-        sines.append(x * sines[-1] + y * cosines[-2])
-    legendre = _legendre(z, l_max)
-    values = np.empty((n, (l_max + 1) ** 2))
-    derivatives = np.zeros((n, (l_max + 1) ** 2, 3))
-    for degree in range(l_max + 1):
-        for m in range(degree + 1):
-            norm = sqrt((2 * degree + 1) / (4 * pi) * factorial(degree - m) / factorial(degree + m))
-            norm *= sqrt(2) if m else 1.0
-            value, slope = norm * legendre[degree, m], norm * legendre[degree, m + 1]
-            # Derivatives of Re and Im (x + iy)^m: m times those of the power below, turned.
-            plus, minus = degree * (degree + 1) + m, degree * (degree + 1) - m
-            values[:, plus] = value * cosines[m]
-            derivatives[:, plus, 2] = slope * cosines[m]
-            if not m:
-                continue
-            values[:, minus] = value * sines[m]
-            derivatives[:, minus, 2] = slope * sines[m]
-            derivatives[:, plus, 0] = m * value * cosines[m - 1]
-            derivatives[:, plus, 1] = -m * value * sines[m - 1]
-            derivatives[:, minus, 0] = m * value * sines[m - 1]
-            derivatives[:, minus, 1] = m * value * cosines[m - 1]
-    return values, derivatives
+        """
+        of, turns = self._of, self._turns
+        out = np.empty((3, *self._factors.shape))
+        # Derivatives of Re and Im (x + iy)^m: m times those of the power below, turned.
+        below = of.slopes * self._factors
+        np.multiply(below, turns[of.parts, of.below], out=out[0])
+        np.multiply(of.signs * below, turns[1 - of.parts, of.below], out=out[1])
+        slopes = of.norms * self._legendre[of.degrees, of.orders + 1]
+        np.multiply(slopes, turns[of.parts, of.orders], out=out[2])
+        return np.ascontiguousarray(out.transpose(2, 1, 0))
+
+
+class _Table(NamedTuple):
+    """Of each harmonic: degree, |m|, whether Im is its part, N_lm, |m| − 1, |m|, sign of ∂y."""
+
+    degrees: IntArray
+    orders: IntArray
+    parts: IntArray
+    norms: FloatArray
+    below: IntArray
+    slopes: FloatArray
+    signs: FloatArray
+
+
+@cache
+def _table(l_max: int) -> _Table:
+    pairs = [(degree, m) for degree in range(l_max + 1) for m in range(-degree, degree + 1)]
+    degrees, orders = np.array([d for d, _ in pairs]), np.array([abs(m) for _, m in pairs])
+    parts = np.array([int(m < 0) for _, m in pairs])
+    norms = [
+        sqrt((2 * d + 1) / (4 * pi) * factorial(d - abs(m)) / factorial(d + abs(m)))
+        * (sqrt(2) if m else 1.0)
+        for d, m in pairs
+    ]
+    return _Table(
+        degrees,
+        orders,
+        parts,
+        np.array(norms)[:, None],
+        np.maximum(orders - 1, 0),
+        orders[:, None].astype(np.float64),
+        np.where(parts, 1.0, -1.0)[:, None],
+    )
 
 
 def _legendre(z: FloatArray, l_max: int) -> FloatArray:

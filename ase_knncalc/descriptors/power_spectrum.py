@@ -17,16 +17,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, lru_cache
 from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
 from ase.data import chemical_symbols
 
-from ase_knncalc._lib.arrays import FloatArray, IntArray
+from ase_knncalc._lib.arrays import FloatArray, IntArray, runs
 from ase_knncalc.descriptors.base import DescriptorSettings, Functions, Parameter, require_atoms
-from ase_knncalc.descriptors.harmonics import spherical_harmonics
+from ase_knncalc.descriptors.harmonics import Harmonics
 from ase_knncalc.descriptors.moving import Derivatives, pull_pairs
 
 
@@ -174,19 +174,35 @@ class PowerSpectrum(DescriptorSettings):
             for part in self.symmetric(maps)
         ]
 
-    def radial(self, distances: FloatArray, n: int, cutoff: float) -> tuple[FloatArray, FloatArray]:
-        """Radial functions and their derivatives, each of shape (n_pairs, n)."""
-        r = distances[:, None]
-        centers = np.linspace(np.log(self.r_min), np.log(cutoff), n + 1)[:n]
-        width = self.width * (np.log(cutoff) - np.log(self.r_min)) / n
-        offset = (np.log(r) - centers) / width
-        inside = r < cutoff
-        angle = np.pi * np.minimum(r / cutoff, 1.0)
-        power = np.where(inside, r**-self.decay, 0.0)
-        fade = power * (0.5 + 0.5 * np.cos(angle))
-        fade_slope = power * (-0.5 * np.pi / cutoff) * np.sin(angle) - fade * self.decay / r
-        gauss = np.exp(-0.5 * offset**2)
-        return gauss * fade, gauss * (fade_slope - offset * (fade / (width * r)))
+
+class _Radial:
+    """Radial functions of pairs, shape (n_pairs, n), and their slopes when asked for."""
+
+    def __init__(self, settings: PowerSpectrum, distances: FloatArray, n: int, cutoff: float):
+        self._r = r = distances[:, None]
+        self._cutoff, self._decay = cutoff, settings.decay
+        centers, self._width = _centers(settings.r_min, settings.width, n, cutoff)
+        self._offset = (np.log(r) - centers) / self._width
+        self._angle = np.pi * np.minimum(r / cutoff, 1.0)
+        self._power = np.where(r < cutoff, r**-self._decay, 0.0)
+        self._fade = self._power * (0.5 + 0.5 * np.cos(self._angle))
+        self._gauss = np.exp(-0.5 * self._offset**2)
+        self.values = self._gauss * self._fade
+
+    @cached_property
+    def slopes(self) -> FloatArray:
+        """Derivatives by the distance."""
+        r, fade = self._r, self._fade
+        of_fade = self._power * (-0.5 * np.pi / self._cutoff) * np.sin(self._angle)
+        of_fade -= fade * self._decay / r
+        return np.asarray(self._gauss * (of_fade - self._offset * (fade / (self._width * r))))
+
+
+@cache
+def _centers(r_min: float, width: float, n: int, cutoff: float) -> tuple[FloatArray, float]:
+    """Centres of the Gaussians in ln r, and their width."""
+    centers = np.linspace(np.log(r_min), np.log(cutoff), n + 1)[:n]
+    return centers, float(width * (np.log(cutoff) - np.log(r_min)) / n)
 
 
 class Expansion:
@@ -216,27 +232,25 @@ class Expansion:
         self.settings = settings
         n, n_elements = len(numbers), len(settings.elements)
         kinds = np.searchsorted(settings.elements, numbers)
-        first, second = _pairs_within(np.array([0, n]) if starts is None else starts)
+        first, second = _pairs_within(kinds, starts)
         vectors = positions[second] - positions[first]
         distances = np.sqrt(np.einsum("pc,pc->p", vectors, vectors))
-        near = (distances < max(settings.rcut, settings.pair_rcut)) & (first != second)
-        near = np.flatnonzero(near)
-        order = near[np.lexsort((second[near], kinds[second[near]], first[near]))]
-        self.centers, self.neighbors = first[order], second[order]
-        self._distances = distances[order]
-        self._directions = vectors[order] / self._distances[:, None]
+        near = np.flatnonzero(distances < max(settings.rcut, settings.pair_rcut))
+        self.centers, self.neighbors = first[near], second[near]
+        self._distances = distances[near]
+        self._directions = vectors[near] / self._distances[:, None]
         self.owners = owner = self.centers * n_elements + kinds[self.neighbors]
-        self._starts = begins = np.flatnonzero(np.diff(owner, prepend=-1))
-        self._radial = settings.radial(self._distances, settings.n_radial, settings.rcut)
-        self._two_body = settings.radial(self._distances, settings.n_pair, settings.pair_rcut)
-        self._angular = spherical_harmonics(self._directions, settings.l_max)
+        self._starts = begins = runs(owner)
+        self._radial = _Radial(settings, self._distances, settings.n_radial, settings.rcut)
+        self._two_body = _Radial(settings, self._distances, settings.n_pair, settings.pair_rcut)
+        self._angular = Harmonics(self._directions, settings.l_max)
         harmonics = (settings.l_max + 1) ** 2
         densities = np.zeros((n * n_elements, settings.n_radial * harmonics))
         pairs = np.zeros((n * n_elements, settings.n_pair))
         if len(owner):
-            outer = self._radial[0][:, :, None] * self._angular[0][:, None, :]
+            outer = self._radial.values[:, :, None] * self._angular.values[:, None, :]
             densities[owner[begins]] = np.add.reduceat(outer.reshape(len(owner), -1), begins)
-            pairs[owner[begins]] = np.add.reduceat(self._two_body[0], begins)
+            pairs[owner[begins]] = np.add.reduceat(self._two_body.values, begins)
         self.coefficients = densities.reshape(n, settings.n_channels, harmonics)
         self.pairs = pairs.reshape(n, -1)
 
@@ -271,8 +285,9 @@ class Expansion:
             by_coefficient[:, :, harmonics] = 2.0 * matrix @ self.coefficients[:, :, harmonics]
         of_pair = by_coefficient.reshape(-1, s.n_radial, by_coefficient.shape[2])[self.owners]
         of_two = slopes[:, : self.pairs.shape[1]].reshape(-1, s.n_pair)[self.owners]
-        (value, slope), (angular, turn) = self._radial, self._angular
-        along = np.einsum("pn,pn->p", of_two, self._two_body[1])
+        value, slope = self._radial.values, self._radial.slopes
+        angular, turn = self._angular.values, self._angular.derivatives
+        along = np.einsum("pn,pn->p", of_two, self._two_body.slopes)
         along += np.einsum("pn,pn->p", np.einsum("pnm,pm->pn", of_pair, angular), slope)
         across = np.einsum("pnm,pn->pm", of_pair, value)
         turned = self._across(np.einsum("pm,pmc->pc", across, turn))
@@ -319,11 +334,12 @@ class Expansion:
         value, slope, of_pairs, angular, along, across = (
             part.astype(dtype)
             for part in (
-                *self._radial,
-                self._two_body[1],
-                self._angular[0],
+                self._radial.values,
+                self._radial.slopes,
+                self._two_body.slopes,
+                self._angular.values,
                 self._directions[:, :, None],
-                self._across(self._angular[1]).transpose(0, 2, 1),
+                self._across(self._angular.derivatives).transpose(0, 2, 1),
             )
         )
         densities = slope[:, None, :, None] * (along * angular[:, None, :])[:, :, None, :]
@@ -377,10 +393,29 @@ class Expansion:
         return Derivatives(self.centers, self.neighbors, values)
 
 
-def _pairs_within(starts: IntArray) -> tuple[IntArray, IntArray]:
-    """All ordered pairs of atoms of one structure, an atom with itself too, by the first."""
-    sizes = np.diff(starts)
-    partners = np.repeat(sizes, sizes)
-    first = np.repeat(np.arange(len(partners)), partners)
-    place = np.arange(len(first)) - np.repeat(np.cumsum(partners) - partners, partners)
-    return first, np.repeat(np.repeat(starts[:-1], sizes), partners) + place
+# Atoms of structures whose pairs are kept: steps of a trajectory and conformers share them.
+_KEPT_ATOMS = 128
+
+
+def _pairs_within(kinds: IntArray, starts: IntArray | None) -> tuple[IntArray, IntArray]:
+    """Ordered pairs of two atoms of one structure, by the first, then the second's kind."""
+    if starts is None:
+        return _pairs_of(kinds)
+    found = [_pairs_of(kinds[a:b]) for a, b in pairwise(starts.tolist())]
+    shifts = np.repeat(starts[:-1], [len(first) for first, _ in found])
+    first, second = (np.concatenate(column) + shifts for column in zip(*found, strict=True))
+    return first, second
+
+
+def _pairs_of(kinds: IntArray) -> tuple[IntArray, IntArray]:
+    find = _ordered_pairs if len(kinds) <= _KEPT_ATOMS else _ordered_pairs.__wrapped__
+    return find(kinds.tobytes())
+
+
+@lru_cache(maxsize=64)
+def _ordered_pairs(kinds: bytes) -> tuple[IntArray, IntArray]:
+    of = np.frombuffer(kinds, dtype=np.intp)
+    n = len(of)
+    first, second = np.repeat(np.arange(n), n), np.tile(np.argsort(of, kind="stable"), n)
+    apart = first != second
+    return first[apart], second[apart]

@@ -21,7 +21,7 @@ import numpy as np
 from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.errors import SettingsError
-from ase_knncalc.trend.kernels import gaussian, kernel_blocks
+from ase_knncalc.trend.kernels import gaussian, gaussian_of, kernel_blocks, raised
 
 # Environments of an element among which landmarks are chosen.
 _POOL = 10_000
@@ -82,7 +82,7 @@ class KernelMap:
             mean = rows.mean(axis=0) if len(rows) else np.zeros(rows.shape[1])
             scaled = (rows - mean) / float(self.sigma)
             means.append(mean)
-            points.append(scaled)
+            points.append(raised(scaled))
             factors.append(_factor(scaled))
         for name, value in (("_means", means), ("_points", points), ("_factors", factors)):
             object.__setattr__(self, name, value)
@@ -173,14 +173,14 @@ def pivots(points: FloatArray, most: int) -> IntArray:
         Fewer where the rest lies in the span within rounding.
     """
     most = min(most, len(points))
-    factor = np.zeros((most, len(points)))
+    high, factor = raised(points), np.zeros((most, len(points)))
     rest = np.ones(len(points))
     chosen: list[int] = []
     for m in range(most):
         pivot = int(np.argmax(rest))
         if rest[pivot] < _EXHAUSTED:
             break
-        row = gaussian(points[pivot : pivot + 1], points)[0]
+        row = gaussian_of(points[pivot : pivot + 1], high)[0]
         row -= factor[:m, pivot] @ factor[:m]
         factor[m] = row / np.sqrt(rest[pivot])
         rest -= factor[m] ** 2

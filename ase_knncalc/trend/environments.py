@@ -18,9 +18,9 @@ from ase_knncalc.trend.base import require_shape
 from ase_knncalc.trend.kernels import (
     EIGENVALUE_FLOOR,
     KernelBlock,
-    gaussian,
-    half_squares,
+    gaussian_of,
     kernel_blocks,
+    raised,
     whitened,
     whitener,
 )
@@ -54,6 +54,8 @@ class Environments:
         Where the points of each element are among all.
     scaled : list of ndarray, shape (n_points, rank)
         The points of each element in units of σ.
+    raised : list of ndarray, shape (n_points, rank + 2)
+        The same for :func:`~ase_knncalc.trend.kernels.gaussian_of`.
 
     Raises
     ------
@@ -69,7 +71,7 @@ class Environments:
     counts: IntArray
     blocks: list[slice] = field(init=False, repr=False, compare=False)
     scaled: list[FloatArray] = field(init=False, repr=False, compare=False)
-    _squares: list[FloatArray] = field(init=False, repr=False, compare=False)
+    raised: list[FloatArray] = field(init=False, repr=False, compare=False)
     _maps: list[FloatArray] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -82,8 +84,8 @@ class Environments:
         scaled = self.points.astype(np.float64) / sigma
         set_ = object.__setattr__
         set_(self, "blocks", blocks)
-        set_(self, "scaled", [scaled[b] for b in blocks])
-        set_(self, "_squares", [half_squares(own) for own in self.scaled])
+        set_(self, "raised", [raised(scaled[b]) for b in blocks])
+        set_(self, "scaled", [own[:, :-2] for own in self.raised])
         set_(self, "_maps", [p.astype(np.float64).T / sigma for p in self.projections])
 
     @classmethod
@@ -111,12 +113,23 @@ class Environments:
 
     def project(self, element: int, rows: FloatArray) -> FloatArray:
         """Descriptor rows of one element (by its place) in units of σ, shape (n, rank)."""
-        centred = rows.astype(np.float64) - self.means[element]
+        centred = np.subtract(rows, self.means[element], dtype=np.float64)
         return np.asarray(centred @ self._maps[element])
 
     def kernels(self, batch: FeatureBatch) -> Iterator[KernelBlock]:
-        """Kernels of atoms with the points of their element, block by block."""
-        return kernel_blocks(batch, self.elements, self.project, self.scaled, self._squares)
+        """Kernels of atoms with the points of their element, block by block.
+
+        The batch of one structure keeps them for whoever uses the same points, or the first of
+        them: energy and properties of a step are of one pass.
+        """
+        if len(batch) != 1:
+            return kernel_blocks(batch, self.elements, self.project, self.raised)
+        for maps, kept in batch.kernels:
+            if maps is self._maps and np.all([k.shape[1] for k in kept.kernels] >= self.counts):
+                return iter([kept.first(self.counts)])
+        (block,) = kernel_blocks(batch, self.elements, self.project, self.raised)
+        batch.kernels[:] = [(self._maps, block)]
+        return iter([block])
 
     def sums(self, batch: FeatureBatch) -> FloatArray:
         """Kernels summed over the atoms of each structure, shape (n_structures, m)."""
@@ -181,9 +194,8 @@ class Environments:
             zip(block.masks, block.kernels, block.places, strict=True)
         ):
             if kernel.size:
-                weighted = kernel * coefficients[self.blocks[e]]
-                pull = weighted @ self.scaled[e] - weighted.sum(axis=1)[:, None] * z
-                slope[mask] = pull @ self._maps[e].T
+                pull = (kernel * coefficients[self.blocks[e]]) @ self.raised[e]
+                slope[mask] = (pull[:, :-2] - pull[:, -2:-1] * z) @ self._maps[e].T
         return slope
 
     def slopes(self, numbers: IntArray, moving: MovingRows, dtype: str = "float64") -> FloatArray:
@@ -211,7 +223,7 @@ class Environments:
             if not len(atoms) or not len(points):
                 continue
             z = self.project(e, local[atoms])
-            kernel = gaussian(z, points).astype(dtype, copy=False)
+            kernel = gaussian_of(z, self.raised[e]).astype(dtype, copy=False)
             z, points = z.astype(dtype, copy=False), points.astype(dtype, copy=False)
             for i, atom in enumerate(atoms):
                 own = slice(starts[atom], starts[atom + 1])
@@ -240,7 +252,7 @@ class Environments:
             if not len(atoms) or not len(self.scaled[e]):
                 continue
             z = self.project(e, local[atoms])
-            kernel = gaussian(z, self.scaled[e], self._squares[e]).astype(np.float32)
+            kernel = gaussian_of(z, self.raised[e]).astype(np.float32)
             pulled, part = self._pulled_points[e], out[:, :, self.blocks[e]]
             for i, (atom, place) in enumerate(zip(atoms, z @ self._maps[e].T, strict=True)):
                 own = slice(starts[atom], starts[atom + 1])
@@ -276,7 +288,7 @@ class Environments:
             if not len(atoms) or not len(points):
                 continue
             z = self.project(e, local[atoms])
-            kernel = gaussian(z, points).astype(dtype, copy=False)
+            kernel = gaussian_of(z, self.raised[e]).astype(dtype, copy=False)
             shifts = changes[:, atoms] @ self._maps[e]
             inner = np.einsum("kar,ar->ka", shifts, z).astype(dtype, copy=False)
             cross = shifts.astype(dtype, copy=False) @ points.T.astype(dtype, copy=False)

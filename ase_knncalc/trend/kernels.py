@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ase_knncalc._lib.arrays import BoolArray, FloatArray
+from ase_knncalc._lib.arrays import BoolArray, FloatArray, IntArray, runs
 from ase_knncalc.descriptors import FeatureBatch
 
 # Eigenvalues of the kernel matrix of the inducing environments below this fraction of the largest
@@ -26,17 +26,29 @@ def half_squares(points: FloatArray) -> FloatArray:
     return np.asarray(0.5 * np.einsum("ij,ij->i", points, points))
 
 
-def gaussian(a: FloatArray, b: FloatArray, squares: FloatArray | None = None) -> FloatArray:
-    """Gaussian kernel of points in units of the length scale, shape (len(a), len(b)).
+def raised(points: FloatArray) -> FloatArray:
+    """Points p as (p, 1, −|p|²/2), shape (n_points, rank + 2).
 
-    ``squares`` are the :func:`half_squares` of ``b`` where they are known.
+    Exponents of kernels are then one product of matrices, see :func:`gaussian_of`.
     """
-    half: FloatArray = a @ b.T
-    half -= half_squares(a)[:, None]
-    half -= half_squares(b) if squares is None else squares
+    return np.column_stack([points, np.ones(len(points)), -half_squares(points)])
+
+
+def gaussian_of(z: FloatArray, points: FloatArray) -> FloatArray:
+    """Gaussian kernel of places z in units of the length scale with :func:`raised` points."""
+    own = np.empty((len(z), points.shape[1]))
+    own[:, :-2] = z
+    np.negative(half_squares(z), out=own[:, -2])
+    own[:, -1] = 1.0
+    half: FloatArray = own @ points.T
     np.minimum(half, 0.0, out=half)
     np.exp(half, out=half)
     return half
+
+
+def gaussian(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Gaussian kernel of points in units of the length scale, shape (len(a), len(b))."""
+    return gaussian_of(a, raised(b))
 
 
 def whitener(points: FloatArray, floor: float = EIGENVALUE_FLOOR) -> FloatArray:
@@ -75,18 +87,35 @@ class KernelBlock:
     kernels: list[FloatArray]
     places: list[FloatArray]
 
-    def sums(self) -> list[FloatArray]:
-        """Of each element, summed over structures, shape (n_structures, n_points)."""
+    def sums(self, counts: Sequence[int] | IntArray | None = None) -> list[FloatArray]:
+        """Of each element, summed over structures, shape (n_structures, n_points).
+
+        ``counts`` are how many of the first points are wanted; None is all.
+        """
         owners = np.repeat(np.arange(len(self.part)), self.part.sizes)
         sums: list[FloatArray] = []
-        for mask, kernel in zip(self.masks, self.kernels, strict=True):
-            of_element = np.zeros((len(self.part), kernel.shape[1]))
-            owner = owners[mask]
-            if len(owner):
-                first = np.flatnonzero(np.r_[True, owner[1:] != owner[:-1]])
-                of_element[owner[first]] = np.add.reduceat(kernel, first, axis=0)
+        for e, (mask, kernel) in enumerate(zip(self.masks, self.kernels, strict=True)):
+            own = kernel if counts is None else kernel[:, : counts[e]]
+            of_element = np.zeros((len(self.part), own.shape[1]))
+            if len(own):
+                owner = owners[mask]
+                first = runs(owner)
+                of_element[owner[first]] = np.add.reduceat(own, first, axis=0)
             sums.append(of_element)
         return sums
+
+    def weighted(self, weights: Sequence[FloatArray]) -> FloatArray:
+        """Σ w k over points and atoms, weights of each element's, shape (n_structures,)."""
+        of_atoms = np.zeros(len(self.part.numbers))
+        for mask, kernel, own in zip(self.masks, self.kernels, weights, strict=True):
+            if len(kernel):
+                of_atoms[mask] = kernel @ own
+        return self.part.sum_atoms(of_atoms)
+
+    def first(self, counts: Sequence[int] | IntArray) -> KernelBlock:
+        """The kernels with the first points of each element."""
+        own = [kernel[:, :n] for kernel, n in zip(self.kernels, counts, strict=True)]
+        return replace(self, kernels=own)
 
     def distances(self, units: FloatArray | float = 1.0, *, others: bool = False) -> FloatArray:
         """Distance of each atom to the nearest point of its element, shape (n_atoms,).
@@ -117,7 +146,6 @@ def kernel_blocks(
     elements: Sequence[int],
     project: Project,
     points: Sequence[FloatArray],
-    squares: Sequence[FloatArray] | None = None,
 ) -> Iterator[KernelBlock]:
     """Kernels of atoms with points of their element, block by block; each row is read once.
 
@@ -131,17 +159,19 @@ def kernel_blocks(
         From the place of an element and descriptor rows to environments in units of the length
         scale.
     points
-        Of each element, shape (m, rank).
-    squares
-        Their :func:`half_squares`, where they are known.
+        Of each element, :func:`raised`, shape (m, rank + 2).
     """
-    squares = [half_squares(own) for own in points] if squares is None else squares
     for rows, part in batch.batches(_BLOCK_ATOMS):
-        masks = [part.numbers == number for number in elements]
-        places = [project(e, part.local[mask]) for e, mask in enumerate(masks)]
-        kernels = [
-            gaussian(z, own, halves) for z, own, halves in zip(places, points, squares, strict=True)
-        ]
+        masks, places, kernels = [], [], []
+        for e, (number, own) in enumerate(zip(elements, points, strict=True)):
+            mask = part.numbers == number
+            masks.append(mask)
+            if mask.any():
+                places.append(project(e, part.local[mask]))
+                kernels.append(gaussian_of(places[-1], own))
+            else:
+                places.append(np.zeros((0, own.shape[1] - 2)))
+                kernels.append(np.zeros((0, len(own))))
         yield KernelBlock(rows, part, masks, kernels, places)
 
 

@@ -154,7 +154,7 @@ class SparseTrend:
         """Trend of each structure in eV, shape (n_structures,)."""
         local = np.empty(len(batch))
         for block in self.environments.kernels(batch):
-            local[block.rows] = self._weighted(block.sums())
+            local[block.rows] = block.weighted(self._weights)
         return np.asarray(composition_columns(batch, self.elements) @ self.offsets + local)
 
     def evaluate(self, batch: FeatureBatch, *, gradient: bool = False) -> TrendEstimate:
@@ -164,13 +164,12 @@ class SparseTrend:
         distances = np.zeros(len(batch.numbers))
         slopes = np.zeros(batch.local.shape) if gradient else None
         for block in self.environments.kernels(batch):
-            sums = block.sums()
+            atoms = batch.atoms_of(block.rows)
             if slopes is not None:
-                atoms = batch.atoms_of(block.rows)
                 slopes[atoms] = self.environments.pulled(block, self.coefficients)
-            local[block.rows] = self._weighted(sums)
-            products[block.rows] = self._products(block, sums)
-            distances[batch.atoms_of(block.rows)] = block.distances(self.spacings)
+            local[block.rows] = block.weighted(self._weights)
+            products[block.rows] = self._products(block)
+            distances[atoms] = block.distances(self.spacings)
         free = composition_columns(batch, self.elements)
         rows = rows_of_products(free, products, self.free_map, self.shift)
         return TrendEstimate(
@@ -187,22 +186,20 @@ class SparseTrend:
         """
         return self.environments.distances(batch, self.spacings)
 
-    def _products(self, block: KernelBlock, sums: list[FloatArray]) -> FloatArray:
+    def _products(self, block: KernelBlock) -> FloatArray:
         """Kernel sums of the variance times its factor, read for elements that are there alone."""
         out = np.zeros((len(block.part), self.factor.shape[1]))
         starts = np.cumsum(self.variance_counts) - self.variance_counts
-        for own, kernel, start, n in zip(
-            sums, block.kernels, starts, self.variance_counts, strict=True
-        ):
+        sums = block.sums(self.variance_counts)
+        for own, kernel, start in zip(sums, block.kernels, starts, strict=True):
             if len(kernel):
-                out += own[:, :n] @ self.factor[start : start + n]
+                out += own @ self.factor[start : start + own.shape[1]]
         return out
 
-    def _weighted(self, sums: list[FloatArray]) -> FloatArray:
-        """Σ w_m k_m of each structure, eV."""
-        blocks = self.environments.blocks
-        parts = [s @ self.coefficients[b] for s, b in zip(sums, blocks, strict=True)]
-        return np.asarray(np.sum(parts, axis=0))
+    @cached_property
+    def _weights(self) -> list[FloatArray]:
+        """The coefficients of each element."""
+        return [self.coefficients[block] for block in self.environments.blocks]
 
     def force_leverage(self, numbers: IntArray, moving: MovingRows) -> FloatArray:
         """Mean posterior variance of each atom's force components, shape (n_atoms,).

@@ -55,6 +55,14 @@ def test_energies_are_those_of_new_calculations(made, walk) -> None:
     assert len(made) == 1
 
 
+def test_a_dipole_is_read_where_it_is_wanted(walk) -> None:
+    warm = make_baseline("gfn1").following()
+    assert warm.single_point(walk[0], 0, 1, ("forces",)).dipole is None
+    cold = make_baseline("gfn1").single_point(walk[0], 0, 1)
+    dipole = warm.single_point(walk[0], 0, 1, ("dipole",)).dipole
+    np.testing.assert_allclose(dipole, cold.dipole, atol=1e-4)
+
+
 def test_what_is_not_near_starts_anew(made, walk) -> None:
     cold = make_baseline("gfn1")
     warm = cold.following()

@@ -23,7 +23,7 @@ from ase_knncalc.descriptors import (
     of_atoms,
     summed_width,
 )
-from ase_knncalc.descriptors.harmonics import spherical_harmonics
+from ase_knncalc.descriptors.harmonics import Harmonics
 from ase_knncalc.errors import SettingsError
 
 BASE = PowerSpectrum((1, 6, 8), n_radial=3, n_pair=5, l_max=2)
@@ -43,7 +43,7 @@ def compressed() -> Compressed:
 
 def test_harmonics_are_those_of_scipy() -> None:
     directions = Rotation.random(30, random_state=1).apply([0.0, 0.0, 1.0])
-    values, _ = spherical_harmonics(directions, 4)
+    values = Harmonics(directions, 4).values
     polar, azimuth = np.arccos(directions[:, 2]), np.arctan2(directions[:, 1], directions[:, 0])
     for degree in range(5):
         for m in range(degree + 1):
