@@ -19,12 +19,13 @@ from ase_knncalc.heads.head import Head, Posterior, free_columns, signals_of
 from ase_knncalc.heads.targets import PropertyTarget
 from ase_knncalc.heads.thermal import OUTPUTS
 from ase_knncalc.training.dipoles import DipoleProblem, charge_slopes, dipole_columns
+from ase_knncalc.training.slopes import random_slopes
 from ase_knncalc.trend.base import composition_columns
 from ase_knncalc.trend.environments import Environments
 from ase_knncalc.trend.force_fit import folds_of
 from ase_knncalc.trend.kernels import FORCES_FLOOR, unwhitened, whitened
 from ase_knncalc.trend.ridge import RidgeProblem
-from ase_knncalc.trend.targets import TargetProblem, best_penalty
+from ase_knncalc.trend.targets import TargetFit, TargetProblem, best_penalty
 from ase_knncalc.uncertainty import Calibration, calibrate
 
 # Distances in units of σ: beyond the range of kernels, and below what means anything.
@@ -35,7 +36,7 @@ _REWEIGHTED = 20
 # Prior variance of what sources of labels differ by beside their offsets, relative to the property:
 # 0.01 to 1 is alike for the two of DLPNO-CCSD(T).
 _BETWEEN = 0.1
-# Most structures whose atoms move, so that dipoles have slopes.
+# Most structures whose atoms move, where slopes are looked at.
 _MOVED = 1000
 # Eigenvalues below this fraction of the largest are rounding noise.
 _NOISE = 1e-13
@@ -59,6 +60,8 @@ class HeadSettings(Settings):
         Most structures whose baseline dipole is computed, where they bring none along.
     slopes
         Weight of the rows that keep charges of dipoles as they are where atoms move; 0 is none.
+    level_slopes
+        The same of what a level of theory adds to the energy, which else has wild forces.
     seed
         Of random folds, of which these are, and how atoms move.
     """
@@ -69,6 +72,7 @@ class HeadSettings(Settings):
     folds: Annotated[Count, Ge(2)] = 5
     dipoles: Count = 2500
     slopes: NotNegative = 0.05
+    level_slopes: NotNegative = 0.01
     seed: Seed = 0
 
 
@@ -207,7 +211,28 @@ def fit_head(
     )
     if labels.base is None:
         columns = _with_differences(shared, rows, places[sound], len(sets))
-        solved = _ridge(free, own_free.shape[1], shared, columns, values, folds, settings)
+        moved = _moved(len(rows), settings) if target.kind == "level" else _moved(0, settings)
+        slopes = np.zeros((len(moved), columns.shape[1]))
+        if len(moved) and settings.level_slopes > 0:
+            slopes[:, : shared.columns.shape[1]] = settings.level_slopes * random_slopes(
+                of.environments,
+                shared.whiteners,
+                of.descriptor,
+                [of.frames[i] for i in rows[moved]],
+                settings.seed,
+            )
+        solved = _ridge(
+            _Rows(free, columns, values, folds),
+            _Rows(
+                np.zeros((len(moved), free.shape[1])),
+                slopes,
+                np.zeros((len(moved), values.shape[1])),
+                (folds[0][moved], folds[1][moved]),
+            ),
+            own_free.shape[1],
+            shared,
+            settings,
+        )
     else:
         solved = _dipoles(labels.base[sound], values[:, 0], of, rows, folds, settings)
     # The same variance for all outputs: what is known of a structure does not depend on them.
@@ -266,28 +291,34 @@ def fit_head(
     return FittedHead(head, rows, errors, group_errors, stds, group_stds)
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of equations: free columns, others, targets, and folds of groups and random ones."""
+
+    free: FloatArray
+    columns: FloatArray
+    values: FloatArray
+    folds: tuple[IntArray, IntArray]
+
+
 def _ridge(
-    free: FloatArray,
-    n_free: int,
-    shared: HeadColumns,
-    columns: FloatArray,
-    values: FloatArray,
-    folds: tuple[IntArray, IntArray],
-    settings: HeadSettings,
+    labels: _Rows, slopes: _Rows, n_free: int, shared: HeadColumns, settings: HeadSettings
 ) -> _Solved:
-    """Numbers that are linear in the columns; folds of groups, and random ones.
+    """Numbers that are linear in the columns, with slopes that are to be small.
 
     Of the free columns the first ``n_free`` are kept, of the others those that are shared: what is
     beside them says what further sources differ by.
     """
-    back = None
+    n, back = len(labels.values), None
+    free, columns, values = (
+        np.vstack([getattr(labels, name), getattr(slopes, name)])
+        for name in ("free", "columns", "values")
+    )
+    groups, random = (np.concatenate(of) for of in zip(labels.folds, slopes.folds, strict=True))
     if len(columns) < columns.shape[1]:
         columns, back = _spanned(columns)
-    problem = TargetProblem(free, columns, values, folds[0])
-    penalty, group_errors = best_penalty(problem.left_out, settings.penalties)
-    fit = problem.solve(penalty)
-    del problem
-    errors = TargetProblem(free, columns, values, folds[1]).left_out(penalty)
+    penalty, group_errors, fit = _best(TargetProblem(free, columns, values, groups), n, settings)
+    errors = TargetProblem(free, columns, values, random).left_out(penalty)[:n]
     coefficients = fit.coefficients if back is None else back @ fit.coefficients
     return _Solved(
         penalty,
@@ -297,6 +328,19 @@ def _ridge(
         errors,
         group_errors,
     )
+
+
+def _best(
+    problem: TargetProblem, n: int, settings: HeadSettings
+) -> tuple[float, FloatArray, TargetFit]:
+    """Penalty, errors of the first n rows left out with their groups, and the fit to all."""
+    penalty, errors = best_penalty(lambda p: problem.left_out(p)[:n], settings.penalties)
+    return penalty, errors, problem.solve(penalty)
+
+
+def _moved(n: int, settings: HeadSettings) -> IntArray:
+    """Which of n structures have their atoms moved."""
+    return np.random.default_rng(settings.seed).permutation(n)[:_MOVED]
 
 
 def _with_differences(
@@ -335,7 +379,7 @@ def _dipoles(
     few = of.environments.first(counts)
     columns = dipole_columns(few, whiteners, of.batch.select(rows), [a.positions for a in frames])
     slopes = np.zeros(columns.shape)
-    moved = np.random.default_rng(settings.seed).permutation(len(rows))[:_MOVED]
+    moved = _moved(len(rows), settings)
     if settings.slopes > 0:
         slopes[moved] = settings.slopes * charge_slopes(
             few, whiteners, of.descriptor, [frames[i] for i in moved], settings.seed

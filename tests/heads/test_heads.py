@@ -8,9 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import molecule
 from helpers.factories import (
     labelled_with_properties,
     pair_energy,
+    rigid_waters,
     water_clusters,
     with_properties,
 )
@@ -293,6 +295,27 @@ def test_sources_differ_by_more_than_offsets(headed_model, water_frames, monkeyp
     known = error()
     monkeypatch.setattr(head_fit, "_BETWEEN", 1e-12)
     assert known < 0.7 * error()
+
+
+def test_a_level_has_small_forces_where_labels_say_nothing_of_them(headed_model) -> None:
+    """Rigid waters that induce each other: the energies of a level must not depend on bonds."""
+    frames = rigid_waters(60, seed=4)
+    for atoms in frames:
+        gaps = atoms[atoms.numbers == 8].get_all_distances()
+        atoms.info["cc_energy"] = atoms.info["reference_energy"] + 0.1 * np.exp(-gaps).sum()
+    stretched = molecule("H2O")
+    stretched.set_distance(0, 1, 1.0, fix=0)
+
+    def largest(weight: float) -> float:
+        settings = HeadSettings(environments=30, variance_environments=15, level_slopes=weight)
+        model = add_properties(headed_model, frames, ["level:cc=cc_energy"], settings=settings,
+                               n_jobs=1)  # fmt: skip
+        structure = stretched.numbers, stretched.positions, 0
+        step = level_correction("cc", model.heads, model.descriptor, structure, forces=True)
+        assert {h.name: h for h in model.heads}["cc"].details["errors"]["cc"]["mae"] < 0.02
+        return float(np.abs(step.forces).max())
+
+    assert largest(0.01) < min(0.5 * largest(0.0), 0.1)
 
 
 def test_few_structures_are_solved_in_the_space_they_span() -> None:

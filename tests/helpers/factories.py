@@ -47,6 +47,21 @@ def water_clusters(n: int, seed: int = 0, largest: int = 4) -> list[Atoms]:
     return frames
 
 
+def rigid_waters(n: int, seed: int) -> list[Atoms]:
+    """Clusters of two waters and more that do not differ in their bonds."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for atoms in water_clusters(n, seed):
+        rigid = Atoms(info=atoms.info)
+        for oxygen in atoms.positions[atoms.numbers == 8]:
+            water = molecule("H2O")
+            water.positions = oxygen + Rotation.random(random_state=rng).apply(water.positions)
+            rigid += water
+        if len(rigid) > 3:
+            found.append(rigid)
+    return found
+
+
 def tiny(frames: list[Atoms], **options) -> KNNModel:
     """A small model without baseline."""
     defaults = {"trend": "linear", "n_components": 5, "metric_iterations": 20, "k": 5}
