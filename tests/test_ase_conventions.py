@@ -370,6 +370,7 @@ def test_thresholds_can_be_set_and_switched_off(tiny_model, trimer) -> None:
         run(novelty_threshold=None, std_threshold=1e-4)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", DeprecationWarning)  # of ASE, with numpy 2.5
         run(on_novelty="raise", novelty_threshold=None)
         run(std_threshold=1e-4, **QUIET)
     with pytest.raises(SettingsError, match="std_threshold must be above 0 or None"):

@@ -129,7 +129,7 @@ def test_novelty_warns_once_raises_or_is_ignored(tiny_model, trimer) -> None:
     quiet = KNNCalculator(tiny_model, on_novelty="ignore")
     strange.calc = quiet
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         strange.get_potential_energy()
     assert quiet.results["novelty"] > 1
     strange.calc = KNNCalculator(tiny_model)
@@ -137,7 +137,7 @@ def test_novelty_warns_once_raises_or_is_ignored(tiny_model, trimer) -> None:
         strange.get_potential_energy()
     strange.positions[0, 0] += 0.1
     with warnings.catch_warnings():
-        warnings.simplefilter("error")
+        warnings.simplefilter("error", UserWarning)
         strange.get_potential_energy()
     strange.calc = KNNCalculator(tiny_model, on_novelty="raise")
     with pytest.raises(NoveltyError, match="novelty"):

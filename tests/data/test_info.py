@@ -185,6 +185,7 @@ def test_ordinary_info_is_written_without_a_word(tmp_path: Path) -> None:
     for suffix in (*FORMATS, ".csv"):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
+            warnings.simplefilter("ignore", DeprecationWarning)  # of ASE, with numpy 2.5
             atoms = molecule("H2O")
             atoms.info = LABELS | {"citation": "A = (b)", "note": None, "empty": "", 3: 1.5}
             write_frames(tmp_path / f"a{suffix}", [atoms])

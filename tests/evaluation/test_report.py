@@ -183,6 +183,7 @@ def test_data_that_the_model_was_trained_on_are_told(tiny_model, water_frames, t
     assert sum("in the model's training data" in text for text in report.refused) == 5
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", DeprecationWarning)  # of ASE, with numpy 2.5
         write_report(tmp_path / "a.html", tiny_model, data=fresh, n_jobs=1)
 
 

@@ -164,6 +164,7 @@ def test_forces_of_a_model_that_saw_none_come_with_a_warning(smooth_model, clust
     atoms.calc = KNNCalculator(cluster_model, novelty_threshold=1e9)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", DeprecationWarning)  # of ASE, with numpy 2.5
         atoms.get_forces()
 
 

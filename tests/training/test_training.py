@@ -322,6 +322,7 @@ class TestSmallestCases:
             a.info["multiplicity"] = 2 if len(a) == 1 else 1
         with warnings.catch_warnings():
             warnings.simplefilter("error")
+            warnings.simplefilter("ignore", DeprecationWarning)  # of ASE, with numpy 2.5
             model = tiny(frames, k=3)
         assert np.isfinite(model.predict(frames).energy).all()
 
