@@ -124,7 +124,6 @@ class TrainingSettings(Settings):
         """
         found: dict[str, Any] = {
             "length_scale": 4.0,
-            "metric_exponent": 0.5,
             "penalties": (3e-4,),
             "force_weights": (0.03,),
             "force_rows": 60,
