@@ -27,11 +27,11 @@ from ase.outputs import Properties, all_outputs
 
 from ase_knncalc._lib.arguments import Positive, checked, instance
 from ase_knncalc._lib.arrays import FloatArray
-from ase_knncalc.baselines import Baseline
+from ase_knncalc.baselines import Baseline, SinglePoint
 from ase_knncalc.charges import stated_copy
 from ase_knncalc.errors import NoveltyError, SettingsError, StructureError
-from ase_knncalc.heads.dipole import dipole_correction, has_dipole
-from ase_knncalc.heads.levels import LevelCorrection, level_correction, require_level
+from ase_knncalc.heads.dipole import has_dipole
+from ase_knncalc.heads.levels import require_level
 from ase_knncalc.model import KNNModel
 from ase_knncalc.prediction import OTHER_NAMES, Results
 from ase_knncalc.sameness import changes
@@ -127,6 +127,9 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
     implemented_properties = ["energy", "free_energy"]  # noqa: RUF012 - ASE's convention
     ignored_changes: ClassVar[set[str]] = set()
     nolabel = True
+    # What the baseline gave for the structure, and whether its forces_std was asked for.
+    _point: SinglePoint | None = None
+    _std_asked = False
 
     default_parameters: ClassVar[dict[str, Any]] = {
         "model": DEFAULT_MODEL,
@@ -265,6 +268,7 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
         self.parameters.update(changed)
         if changed:
             self.reset()
+            self._point = None
         return changed
 
     def _is_new(self, key: str, value: Any) -> bool:
@@ -301,16 +305,23 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
     ) -> None:
         # Called by hand, too: what fails must not leave the results of another structure.
         self.results: dict[str, Any] = {}
+        point, self._point, with_std = self._point, None, "forces_std" in properties
+        if atoms is None or self.check_state(atoms):
+            # Another structure: who asked for forces_std of the last one will ask again.
+            point, with_std = None, with_std or self._std_asked
+            self._std_asked = "forces_std" in properties
         if atoms is not None:
             self.atoms = stated_copy(atoms)
         p = self.parameters
         # Who asked for forces once is in dynamics or a relaxation and will ask again after the
         # energy: the baseline then runs once a step, not twice. So it is with dipoles.
-        with_std = "forces_std" in properties
         asked = {*properties, *(("forces",) if with_std else ())}
         if "forces" in asked and "forces" not in self._wanted:
             self._warn_of_slopes()
         self._wanted |= asked & {"forces", "charges", "dipole"}
+        if any(getattr(point, name, None) is None for name in self._wanted):
+            point = None
+        learned = p["dipole"] == "learned" and has_dipole(self.model.heads)
         prediction = self._asked.predict_one(
             self.atoms,
             charge=p["charge"],
@@ -318,12 +329,12 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
             forces="forces" in self._wanted,
             forces_std=with_std,
             properties=self._wanted - {"forces"},
+            point=point,
+            level=p["level"],
+            dipole=learned and "dipole" in self._wanted,
         )
-        step, dipole = self._learned(prediction.dipole)
-        if step is not None:
-            prediction = prediction.at_level(step)
         self._report_thresholds(prediction.novelty, prediction.energy_std)
-        energy = prediction.energy
+        energy, moment = prediction.energy, prediction.dipole_correction
         found: dict[str, Any] = {
             "energy": energy,
             "free_energy": marked_free_energy(energy),
@@ -335,30 +346,15 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
             "forces": prediction.forces,
             "forces_std": prediction.forces_std,
             "charges": prediction.baseline_charges,
-            "level_correction": step,
-            **dipole,
+            "level_correction": prediction.level,
+            # Learned ones are made where they are wanted.
+            "dipole": None if learned and moment is None else prediction.dipole,
+            "dipole_std": None if moment is None else moment.std,
         }
         if p["coverage"] is not None:
             found["energy_interval"] = prediction.energy_interval(p["coverage"])
         self.results = Results({k: v for k, v in found.items() if v is not None})
-
-    def _learned(
-        self, of_baseline: FloatArray | None
-    ) -> tuple[LevelCorrection | None, dict[str, Any]]:
-        """What the level adds, and the dipole, if asked for corrected by models that can."""
-        model, p, step = self.model, self.parameters, None
-        if model.heads is None:
-            return None, {"dipole": of_baseline}
-        charge = resolve_charge(self.atoms, p["charge"], p["multiplicity"])[0]
-        of = model.heads, model.descriptor, (self.atoms.numbers, self.atoms.positions, charge)
-        if p["level"] is not None:
-            step = level_correction(p["level"], *of, forces="forces" in self._wanted)
-        if of_baseline is None or p["dipole"] == "baseline" or not has_dipole(model.heads):
-            return step, {"dipole": of_baseline}
-        if "dipole" not in self._wanted:
-            return step, {}
-        found = dipole_correction(*of)
-        return step, {"dipole": of_baseline + found.value, "dipole_std": found.std}
+        self._point = prediction.point
 
     def _warn_of_slopes(self) -> None:
         if not self.model.trained_on_forces and self.parameters["on_novelty"] != "ignore":
@@ -418,6 +414,7 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
             own = OTHER_NAMES.get(name, name)
             if own == "forces_std" and self.model.force_calibration is None:
                 raise PropertyNotImplementedError(f"{name}: not of a model without forces")
+            self._std_asked |= own == "forces_std"
             needed = own if own == "forces_std" else "energy"
             if self.calculation_required(structure, [needed]):
                 if not allow_calculation:

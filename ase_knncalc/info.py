@@ -7,9 +7,13 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
+from ase import Atoms
+from ase.data import chemical_symbols
+from ase.formula import Formula
 
 from ase_knncalc._lib.arrays import BoolArray, FloatArray, IntArray
-from ase_knncalc.errors import ChargeError, SettingsError
+from ase_knncalc.errors import ChargeError, FormulaError, SettingsError
+from ase_knncalc.structure import structure_label
 
 
 @dataclass(frozen=True)
@@ -259,6 +263,39 @@ class HeldOutErrors:
             return rows
         _, sizes, directions = np.linalg.svd(rows, full_matrices=False)
         return np.asarray(directions[sizes > 1e-9 * max(float(sizes[0]), 1.0)])
+
+    def require_formula(
+        self, atoms: Atoms, charge: int, elements: Sequence[int], span: FloatArray
+    ) -> None:
+        """Refuse formulas for which the trend's offsets of elements and charges say nothing.
+
+        Parameters
+        ----------
+        atoms, charge
+            The structure, and its total charge.
+        elements, span
+            Those of the model, and its :meth:`span`.
+
+        Raises
+        ------
+        FormulaError
+            If the formula is no combination of those of the training.
+        """
+        counts = [np.count_nonzero(atoms.numbers == z) for z in elements]
+        column = np.array([*counts, charge, abs(charge)], dtype=np.float64)
+        rest = column - (column @ span.T) @ span
+        if np.abs(rest).max() <= 1e-6 * np.abs(column).max():
+            return
+        small = self.counts[np.argmin(self.sizes), :-2]
+        example = Formula.from_dict(
+            {chemical_symbols[z]: int(n) for z, n in zip(elements, small, strict=True) if n}
+        ).format("hill")
+        raise FormulaError(
+            f"{structure_label(atoms)}: {atoms.get_chemical_formula()} (charge {charge:+d}) is no "
+            f"combination of the formulas that the model was trained on (the smallest: {example}), "
+            "so that nothing determines what its elements and charge add to the energy; train "
+            "with structures that hold them in other ratios"
+        )
 
     def join(self, other: HeldOutErrors) -> HeldOutErrors:
         """These structures and then the others."""

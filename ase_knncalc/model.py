@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from ase import Atoms
-from ase.data import chemical_symbols
-from ase.formula import Formula
 
 from ase_knncalc._lib.arguments import finite_numbers, instance
 from ase_knncalc._lib.arrays import AnyArray, FloatArray, IntArray
@@ -36,9 +34,10 @@ from ase_knncalc.descriptors import (
     require_atoms,
     require_elements,
 )
-from ase_knncalc.errors import BaselineError, FormulaError, SettingsError
+from ase_knncalc.errors import BaselineError, SettingsError
 from ase_knncalc.heads import Gas, Heads, PropertyPrediction, properties_of, require_heads
-from ase_knncalc.heads.dipole import Dipole, dipole_of
+from ase_knncalc.heads.dipole import Dipole, dipole_corrections, dipole_of
+from ase_knncalc.heads.levels import level_correction
 from ase_knncalc.info import HeldOutErrors, ModelInfo
 from ase_knncalc.knn.metrics import Metric
 from ase_knncalc.knn.term import KNNEstimate, KNNTerm
@@ -47,7 +46,6 @@ from ase_knncalc.structure import (
     check_structure,
     lowest_multiplicity,
     resolve_charge,
-    structure_label,
 )
 from ase_knncalc.trend.base import ForceVariance, Trend, TrendEstimate
 from ase_knncalc.uncertainty import Calibration, ForceCalibration, Signals
@@ -192,29 +190,9 @@ class KNNModel:
         require_elements(atoms.numbers, self.elements)
         total, spin = resolve_charge(atoms, charge, multiplicity)
         self.info.require_state(total, spin, lowest_multiplicity(atoms, total))
-        self._require_formula(atoms, total)
+        if self.held_out is not None:  # None in files of old
+            self.held_out.require_formula(atoms, total, self.elements, self._span)
         return total, spin
-
-    def _require_formula(self, atoms: Atoms, charge: int) -> None:
-        """Refuse formulas for which the trend's offsets of elements and charges say nothing."""
-        if self.held_out is None:  # a file of old
-            return
-        counts = [np.count_nonzero(atoms.numbers == z) for z in self.elements]
-        column = np.array([*counts, charge, abs(charge)], dtype=np.float64)
-        rest = column - (column @ self._span.T) @ self._span
-        if np.abs(rest).max() <= 1e-6 * np.abs(column).max():
-            return
-        sizes = self.held_out.counts.sum(axis=1)
-        small = self.held_out.counts[np.argsort(sizes, kind="stable")[:1], :-2][0]
-        example = Formula.from_dict(
-            {chemical_symbols[z]: int(n) for z, n in zip(self.elements, small, strict=True) if n}
-        ).format("hill")
-        raise FormulaError(
-            f"{structure_label(atoms)}: {atoms.get_chemical_formula()} (charge {charge:+d}) is no "
-            f"combination of the formulas that the model was trained on (the smallest: {example}), "
-            "so that nothing determines what its elements and charge add to the energy; train "
-            "with structures that hold them in other ratios"
-        )
 
     @cached_property
     def _span(self) -> FloatArray:
@@ -326,17 +304,25 @@ class KNNModel:
         forces: bool = False,
         forces_std: bool = False,
         properties: Collection[str] = (),
+        point: SinglePoint | None = None,
+        **learned: Any,
     ) -> Prediction:
-        """:meth:`predict` of one structure; ``properties`` are those of the baseline to add."""
+        """:meth:`predict` of one structure; ``properties`` are those of the baseline to add.
+
+        Where ``point``, what the baseline gives, is known, it is not run. ``learned`` are ``level``
+        and ``dipole`` of :meth:`correct`.
+        """
         forces = forces or forces_std
         total, spin = self.state(atoms, charge, multiplicity)
-        point = SinglePoint(np.nan)
-        if self.baseline is not None and (baseline_energy is None or forces or properties):
-            wanted = {*properties, *(("forces",) if forces else ())}
-            point = self.baseline.single_point(atoms, total, spin, wanted)
-            baseline_energy = point.energy if baseline_energy is None else baseline_energy
+        if point is None:
+            point = SinglePoint(np.nan if baseline_energy is None else baseline_energy)
+            if self.baseline is not None and (baseline_energy is None or forces or properties):
+                wanted = {*properties, *(("forces",) if forces else ())}
+                point = self.baseline.single_point(atoms, total, spin, wanted)
+        if baseline_energy is None and self.baseline is not None:
+            baseline_energy = point.energy
         correction = self.correct(
-            atoms.numbers, atoms.positions, total, forces=forces, forces_std=forces_std
+            atoms.numbers, atoms.positions, total, forces=forces, forces_std=forces_std, **learned
         )
         return replace(
             correction,
@@ -354,31 +340,40 @@ class KNNModel:
         *,
         forces: bool = False,
         forces_std: bool = False,
+        level: str | None = None,
+        dipole: bool = False,
     ) -> Prediction:
         """Correction of one structure that is known to be covered; no baseline is run.
 
+        It is described once, and its kernels are computed once, whatever is asked for.
+
         Parameters
         ----------
-        numbers, positions
-            Shapes (n_atoms,) and (n_atoms, 3), Å.
-        charge
-            Total charge.
-        forces
-            Whether to add the negative gradient of the correction.
-        forces_std
-            Whether to add the gradient and its standard deviation.
+        numbers, positions, charge
+            Shapes (n_atoms,) and (n_atoms, 3), Å; total charge.
+        forces, forces_std
+            Whether to add the negative gradient of the correction; and its standard deviation.
+        level, dipole
+            Level of theory beside the reference that the correction is to reach; whether to add
+            what corrects the baseline's dipole.
         """
         numbers, positions = require_atoms(numbers, positions, self.elements)
+        moving = None
         with one_blas_thread():
-            return self._correct(numbers, positions, charge, forces, forces_std)
+            if forces or forces_std:
+                self._require_smooth()
+                moving = self.descriptor.moving(numbers, positions)
+            rows = self.descriptor.local(numbers, positions) if moving is None else moving.rows
+            batch = FeatureBatch.of_one(self.descriptor, numbers, rows, charge)
+            found = self._correct(batch, moving, forces_std)
+            if level is not None:
+                found = found.at_level(level_correction(level, self.heads, batch, moving))
+            if dipole:
+                (added,) = dipole_corrections(self.heads, batch, [positions])
+                found = replace(found, dipole_correction=added)
+        return found
 
-    def _correct(
-        self, numbers: IntArray, positions: FloatArray, charge: int, forces: bool, forces_std: bool
-    ) -> Prediction:
-        if not (forces or forces_std):
-            return self.correct_features(
-                featurize(self.descriptor, [(numbers, positions, charge)])
-            )[0]
+    def _require_smooth(self) -> None:
         if not self.smooth:
             metric = "" if self.metric.differentiable else " and the kernel-induced distance"
             raise SettingsError(
@@ -386,17 +381,20 @@ class KNNModel:
                 "no forces (1/d and rank weights jump where neighbours change); train with "
                 "weights='kernel', fchl19 and a linear metric"
             )
-        # Rows, kernels and neighbours are computed once, for the energy and for its slopes.
-        moving = self.descriptor.moving(numbers, positions)
-        batch = FeatureBatch.of_one(self.descriptor, numbers, moving.rows, charge)
-        terms = self._terms(batch, gradient=True)
+
+    def _correct(self, batch: FeatureBatch, moving: MovingRows | None, std: bool) -> Prediction:
+        """Of one structure, with forces where its rows can move."""
+        terms = self._terms(batch, gradient=moving is not None)
+        found = self._predictions(*terms)[0]
+        if moving is None:
+            return found
         slope, of_place = terms[0].gradient, terms[1][0].gradient
         assert slope is not None
         assert of_place is not None
         return replace(
-            self._predictions(*terms)[0],
-            delta_forces=-moving.pull(slope + self.metric.pull(numbers, of_place)),
-            forces_std=self._forces_std(numbers, moving) if forces_std else None,
+            found,
+            delta_forces=-moving.pull(slope + self.metric.pull(batch.numbers, of_place)),
+            forces_std=self._forces_std(batch.numbers, moving) if std else None,
         )
 
     def _forces_std(self, numbers: IntArray, moving: MovingRows) -> FloatArray:
@@ -468,7 +466,7 @@ class KNNModel:
         total, spin = self.state(atoms, charge, multiplicity)
         with one_blas_thread():
             batch = featurize(self.descriptor, [(atoms.numbers, atoms.positions, total)])
-            return properties_of(heads, batch, atoms, spin, conditions)
+            return properties_of(heads, batch, [(atoms, spin)], conditions)[0]
 
     def predict_dipole(
         self, atoms: Atoms, *, charge: int | None = None, multiplicity: int | None = None

@@ -11,8 +11,11 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from ase_knncalc._lib.arrays import AnyArray, BoolArray, FloatArray
+from ase_knncalc.baselines import SinglePoint
 from ase_knncalc.errors import BaselineError
+from ase_knncalc.heads.dipole import Dipole
 from ase_knncalc.heads.levels import LevelCorrection
+from ase_knncalc.heads.result import PropertyPrediction
 from ase_knncalc.knn.term import KNNEstimate
 from ase_knncalc.uncertainty import Calibration
 
@@ -87,6 +90,12 @@ class Prediction:
         The baseline's partial charges, e, where it was run and gave them.
     baseline_dipole : ndarray, shape (3,), or None
         The baseline's dipole, e Å, likewise.
+    level : LevelCorrection or None
+        What a further level of theory has added to the correction, when asked for.
+    dipole_correction : Dipole or None
+        What was learned to be added to the baseline's dipole, when asked for.
+    properties : PropertyPrediction or None
+        Of the structure beside its energy, when asked for.
     """
 
     delta: float
@@ -103,6 +112,9 @@ class Prediction:
     # They follow from the structure as its energy does, and arrays do not compare as numbers do.
     baseline_charges: FloatArray | None = field(default=None, compare=False)
     baseline_dipole: FloatArray | None = field(default=None, compare=False)
+    level: LevelCorrection | None = field(default=None, compare=False)
+    dipole_correction: Dipole | None = field(default=None, compare=False)
+    properties: PropertyPrediction | None = field(default=None, compare=False)
 
     @property
     def energy(self) -> float:
@@ -129,11 +141,21 @@ class Prediction:
 
     @property
     def dipole(self) -> FloatArray | None:
-        """Dipole in e Å, shape (3,): the baseline's; None if unknown.
+        """Dipole in e Å, shape (3,), corrected where that was asked for; None if unknown.
 
-        Models that have learned dipoles correct it: :meth:`KNNModel.predict_dipole`.
+        :meth:`KNNModel.predict_dipole` gives that of a model that has learned dipoles.
         """
-        return self.baseline_dipole
+        if self.baseline_dipole is None or self.dipole_correction is None:
+            return self.baseline_dipole
+        return self.baseline_dipole + self.dipole_correction.value
+
+    @property
+    def point(self) -> SinglePoint | None:
+        """What is known of the baseline; None where it was not at hand."""
+        if self.baseline_energy is None:
+            return None
+        of_atoms = self.baseline_forces, self.baseline_charges, self.baseline_dipole
+        return SinglePoint(self.baseline_energy, *of_atoms)
 
     def at_level(self, step: LevelCorrection) -> Prediction:
         """With the difference to a further level of theory; errors of both are independent."""
@@ -144,6 +166,7 @@ class Prediction:
             energy_std=math.hypot(self.energy_std, step.std),
             novelty=max(self.novelty, step.novelty),
             delta_forces=None if forces is None or step.forces is None else forces + step.forces,
+            level=step,
         )
 
     def energy_interval(self, coverage: float = 0.9) -> tuple[float, float]:
@@ -171,6 +194,7 @@ class Predictions:
         eV; None where no baseline was at hand.
     delta_forces, baseline_forces, forces_std, baseline_charges, baseline_dipole : list, or None
         One array a structure, as of a :class:`Prediction`.
+    properties : list of PropertyPrediction, or None
     """
 
     delta: FloatArray
@@ -186,6 +210,7 @@ class Predictions:
     forces_std: list[FloatArray] | None = None
     baseline_charges: list[FloatArray] | None = None
     baseline_dipole: list[FloatArray] | None = None
+    properties: list[PropertyPrediction] | None = None
 
     @property
     def outside(self) -> BoolArray:
@@ -287,6 +312,7 @@ _COLUMNS = (
     *_NUMBERS,
     "neighbors",
     *("delta_forces", "baseline_forces", "forces_std", "baseline_charges", "baseline_dipole"),
+    "properties",
 )
 
 _Energy = TypeVar("_Energy", float, FloatArray)

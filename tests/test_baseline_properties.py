@@ -129,6 +129,37 @@ def test_calculator_passes_them_on_with_one_calculation(water, monkeypatch) -> N
     assert len(calls) == 1, "who asked once is expected to ask again"
 
 
+def test_errors_of_forces_are_of_the_steps_own_calculation(water, monkeypatch) -> None:
+    points, corrections = [], []
+    model = water.calc.model
+    kind, run, correct = (
+        type(model.baseline),
+        type(model.baseline).single_point,
+        type(model).correct,
+    )
+    monkeypatch.setattr(kind, "single_point", lambda *a: (points.append(1), run(*a))[1])
+    monkeypatch.setattr(
+        type(model), "correct", lambda *a, **k: (corrections.append(k), correct(*a, **k))[1]
+    )
+    forces = water.get_forces()
+    std = water.calc.get_property("forces_std", water)
+    assert len(points) == 1, "the structure is the same, and so is its baseline"
+    np.testing.assert_array_equal(water.get_forces(), forces)
+    water.rattle(0.01, seed=2)
+    del points[:], corrections[:]
+    water.get_forces()
+    assert np.any(water.calc.get_property("forces_std", water) != std)
+    assert (len(points), len(corrections)) == (1, 1), "who asked for it is expected to ask again"
+    for asked in (True, False):
+        water.rattle(0.01, seed=3)
+        water.get_forces()
+        assert ("forces_std" in water.calc.results) is asked, "and not for ever"
+    water.calc.set(charge=0)
+    del points[:]
+    water.get_forces()
+    assert len(points) == 1
+
+
 def test_none_of_a_model_without_such_a_baseline(tiny_model, water) -> None:
     calculator = KNNCalculator(tiny_model, **QUIET)
     assert not {"charges", "dipole"} & set(calculator.implemented_properties)

@@ -19,11 +19,13 @@ from ase_knncalc.charges import stated_copy
 from ase_knncalc.data import KeyMap, Omission
 from ase_knncalc.descriptors import featurize
 from ase_knncalc.errors import BaselineError, KNNCalcError
-from ase_knncalc.heads.levels import level_correction
+from ase_knncalc.heads import Gas, properties_of, require_heads
+from ase_knncalc.heads.dipole import has_dipole, require_dipoles
+from ase_knncalc.heads.levels import level_of
 from ase_knncalc.labels.baseline import baseline_labels, brought_energy
 from ase_knncalc.model import KNNModel
 from ase_knncalc.prediction import Predictions
-from ase_knncalc.structure import structure_label
+from ase_knncalc.structure import resolve_charge, structure_label
 
 # Structures that are corrected at a time.
 _BLOCK = 256
@@ -102,6 +104,7 @@ def predict_usable(
     *,
     charge: int | None = None,
     keys: KeyMap | None = None,
+    gas: Gas | None = None,
     n_jobs: int = -1,
     progress: bool = False,
 ) -> tuple[Predictions, list[int], list[Omission]]:
@@ -113,6 +116,9 @@ def predict_usable(
         As there.
     frames
         As :func:`~ase_knncalc.data.read_structures` gives them.
+    gas
+        Of the thermochemistry, where properties beside the energy are wanted, too: of the same
+        baseline calculations and descriptors.
 
     Returns
     -------
@@ -125,10 +131,14 @@ def predict_usable(
     Raises
     ------
     BaselineError
-        If the model has no baseline.
+        If the model has no baseline, or one without the dipoles that properties need.
     """
     if model.baseline is None:
         raise BaselineError("the model has no baseline attached: load_model(..., baseline='auto')")
+    with_dipoles = gas is not None and has_dipole(model.heads)
+    if with_dipoles:
+        require_dipoles(model.baseline)
+    dipoles: dict[int, FloatArray | None] = {}
     omitted: list[Omission] = []
 
     def leave_out(i: int, reason: str, category: str) -> None:
@@ -151,17 +161,22 @@ def predict_usable(
     missing = [i for i in charged if i not in energies]
     if missing:
         labels = baseline_labels(
-            [charged[i] for i in missing], model.baseline, n_jobs=n_jobs, progress=progress
+            [charged[i] for i in missing],
+            model.baseline,
+            dipoles=with_dipoles,
+            n_jobs=n_jobs,
+            progress=progress,
         )
-        for i, energy, problem in zip(missing, labels.energies, labels.errors, strict=True):
-            if problem:
-                leave_out(i, problem, "baseline")
+        for place, i in enumerate(missing):
+            if labels.errors[place]:
+                leave_out(i, labels.errors[place], "baseline")
             else:
-                energies[i] = float(energy)
+                energies[i], dipoles[i] = float(labels.energies[place]), labels.dipoles[place]
     places = sorted(energies)
     if not places:
         return model.with_baseline(None).predict([]), [], omitted
-    found = _corrections(model, [charged[i] for i in places], n_jobs, progress)
+    known = [dipoles.get(i) for i in places]
+    found = _corrections(model, [charged[i] for i in places], n_jobs, progress, gas, known)
     warn_of_novelty([charged[i] for i in places], found)
     return replace(found, baseline_energy=np.array([energies[i] for i in places])), places, omitted
 
@@ -195,7 +210,7 @@ def predictions_at_level(
         If nothing determines what a formula adds at that level.
     """
     steps = (
-        level_correction(
+        level_of(
             level,
             model.heads,
             model.descriptor,
@@ -232,13 +247,18 @@ def warn_of_novelty(frames: Sequence[Atoms], found: Predictions, *, stacklevel: 
 
 
 def _corrections(
-    model: KNNModel, charged: Sequence[Atoms], n_jobs: int, progress: bool
+    model: KNNModel,
+    charged: Sequence[Atoms],
+    n_jobs: int,
+    progress: bool,
+    gas: Gas | None = None,
+    dipoles: Sequence[FloatArray | None] = (),
 ) -> Predictions:
     bare = model.with_baseline(None)
-    blocks = [charged[i : i + _BLOCK] for i in range(0, len(charged), _BLOCK)]
+    blocks = [slice(i, i + _BLOCK) for i in range(0, len(charged), _BLOCK)]
     parts = run(
         correct_frames,
-        ((bare, block) for block in blocks),
+        ((bare, charged[block], gas, dipoles[block]) for block in blocks),
         total=len(blocks),
         n_jobs=n_jobs if len(blocks) > 1 else 1,
     )
@@ -272,12 +292,25 @@ def baseline_of(
     return labels.energies
 
 
-def correct_frames(model: KNNModel, frames: Sequence[Atoms]) -> Predictions:
-    """Corrections of structures with their charges in ``info``, all at once; no baseline is run."""
+def correct_frames(
+    model: KNNModel,
+    frames: Sequence[Atoms],
+    gas: Gas | None = None,
+    dipoles: Sequence[FloatArray | None] = (),
+) -> Predictions:
+    """Corrections of structures with their charges in ``info``, all at once; no baseline is run.
+
+    With ``gas``, properties beside the energy, too; ``dipoles`` are the baseline's, e Å.
+    """
     with one_blas_thread():
-        return model.correct_features(
-            featurize(
-                model.descriptor,
-                [(a.numbers, a.positions, int(a.info["charge"])) for a in frames],
-            )
+        batch = featurize(
+            model.descriptor, [(a.numbers, a.positions, int(a.info["charge"])) for a in frames]
         )
+        if gas is None:
+            return model.correct_features(batch)
+        batch = replace(batch, kernels=[])
+        found = model.correct_features(batch)
+        states = [(atoms, resolve_charge(atoms)[1]) for atoms in frames]
+        moments = [dipole for dipole in dipoles if dipole is not None]
+        properties = properties_of(require_heads(model.heads), batch, states, gas, moments or None)
+        return replace(found, properties=properties)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from ase_knncalc.data import KeyMap
+    from ase_knncalc.heads import Gas
     from ase_knncalc.model import KNNModel
     from ase_knncalc.prediction import Predictions
 
@@ -94,12 +95,13 @@ def predict(
     )
     loaded = load_model(model, baseline=baseline, allow_other_baseline=allow_other_baseline)
     loaded.calibration.multiple(coverage)  # raises before the baseline is run
-    if properties:
-        heads, gas = require_heads(loaded.heads), Gas(temperature=temperature)
+    gas = Gas(temperature=temperature) if properties else None
+    if gas is not None:
+        heads = require_heads(loaded.heads)
         if any(head.kind == "thermochemistry" for head in heads):
             require_temperature(gas.temperature)
     keys = KeyMap(baseline_energy=baseline_key, ignore_cell=ignore_cell)
-    frames, found = _predicted(loaded, structures, charge, keys, jobs, quiet, strict)
+    frames, found = _predicted(loaded, structures, charge, keys, jobs, quiet, strict, gas=gas)
     low, high = found.energy_interval(coverage)
     columns = [
         "name",
@@ -125,7 +127,7 @@ def predict(
         for i, atoms in enumerate(frames)
     ]
     shown = len(columns)
-    known = [property_row(loaded, a, charge, temperature) for a in frames] if properties else []
+    known = [property_row(one) for one in found.properties or ()]
     names = list(dict.fromkeys(name for row in known for name in row))
     columns += names
     for row, own in zip(rows, known, strict=properties):
@@ -237,6 +239,7 @@ def _predicted(
     quiet: bool,
     strict: bool,
     check: Callable[[list[Atoms], int | None], object] | None = None,
+    gas: Gas | None = None,
 ) -> tuple[list[Atoms], Predictions]:
     """Structures that can be predicted, and their predictions; the others are told.
 
@@ -256,6 +259,7 @@ def _predicted(
         frames,
         charge=charge,
         keys=keys,
+        gas=gas,
         n_jobs=jobs,
         progress=not quiet,
     )

@@ -22,8 +22,7 @@ from ase_knncalc.cli.outputs import check_outputs, model_place
 from ase_knncalc.cli.printing import print_json, print_table
 
 if TYPE_CHECKING:
-    from ase import Atoms
-
+    from ase_knncalc.heads import PropertyPrediction
     from ase_knncalc.model import KNNModel
 
 
@@ -83,11 +82,8 @@ def show_heads(model: KNNModel) -> None:
         print_table("Properties; errors of what was left out", list(rows[0]), cells)
 
 
-def property_row(
-    model: KNNModel, atoms: Atoms, charge: int | None, temperature: float
-) -> dict[str, Any]:
+def property_row(found: PropertyPrediction) -> dict[str, Any]:
     """Columns of a table for what is known of a structure beside its energy."""
-    found = model.predict_properties(atoms, charge=charge, temperature=temperature)
     row: dict[str, Any] = {}
     thermal = found.thermochemistry
     if thermal is not None:
@@ -108,11 +104,10 @@ def property_row(
     for name, one in found.scalars.items():
         row[name], row[f"{name}_std"] = one.value, one.std
     novelty = list(found.novelty.values())
-    if any(head.kind == "dipole" for head in model.heads or ()):
-        dipole = model.predict_dipole(atoms, charge=charge)
-        row["dipole_debye"] = dipole.magnitude / DEBYE
-        row["dipole_std_debye"] = dipole.std / DEBYE
-        novelty.append(dipole.novelty)
+    if found.dipole is not None:
+        row["dipole_debye"] = found.dipole.magnitude / DEBYE
+        row["dipole_std_debye"] = found.dipole.std / DEBYE
+        novelty.append(found.dipole.novelty)
     row["property_novelty"] = max(novelty, default=None)
     return row
 

@@ -39,8 +39,8 @@ class FeatureBatch:
     charges: IntArray
     by_element: tuple[int, ...] = ()
     _summed: list[FloatArray] = field(default_factory=list, repr=False, compare=False)
-    kernels: list[Any] = field(default_factory=list, repr=False, compare=False)
-    """Kernels of one structure that are known, see :meth:`.trend.environments.Environments`."""
+    kernels: list[Any] | None = field(default=None, repr=False, compare=False)
+    """Kernels that are known, where they are kept: :meth:`.trend.environments.Environments`."""
 
     def __len__(self) -> int:
         return len(self.charges)
@@ -101,6 +101,7 @@ class FeatureBatch:
             np.array([0, len(local)]),
             np.array([charge], dtype=np.intp),
             descriptor.elements if descriptor.by_element else (),
+            kernels=[],
         )
 
     @staticmethod

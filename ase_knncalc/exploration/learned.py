@@ -17,7 +17,7 @@ from ase_knncalc.charges import stated_copy
 from ase_knncalc.data.own import PREDICTED
 from ase_knncalc.exploration.thermo import GibbsTable
 from ase_knncalc.heads.dipole import has_dipole
-from ase_knncalc.heads.levels import level_correction, require_level
+from ase_knncalc.heads.levels import level_of, require_level
 from ase_knncalc.heads.prediction import require_thermochemistry
 from ase_knncalc.model import KNNModel
 
@@ -159,7 +159,7 @@ def at_level(table: GibbsTable, model: KNNModel, level: str) -> GibbsTable:
 
 def _at_level(minimum: Minimum, model: KNNModel, level: str) -> Minimum:
     atoms = stated_copy(minimum.atoms)
-    step = level_correction(
+    step = level_of(
         level, model.heads, model.descriptor, (atoms.numbers, atoms.positions, minimum.charge)
     )
     energy, std = minimum.energy + step.energy, math.hypot(minimum.energy_std, step.std)

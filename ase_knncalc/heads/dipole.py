@@ -10,12 +10,13 @@ solved in steps, each along the direction that the step before has found.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from ase import Atoms, units
 
-from ase_knncalc._lib.arrays import FloatArray, IntArray
+from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc._lib.threads import one_blas_thread
 from ase_knncalc.baselines import Baseline
 from ase_knncalc.descriptors import Descriptor, FeatureBatch, featurize
@@ -115,15 +116,25 @@ def baseline_dipole(
     BaselineError
         If there is none, or it knows no dipoles, or fails.
     """
+    found = require_dipoles(baseline).single_point(atoms, charge, multiplicity, ("dipole",)).dipole
+    assert found is not None
+    return about_nuclei(found, atoms, charge)
+
+
+def require_dipoles(baseline: Baseline | None) -> Baseline:
+    """The baseline; raises :class:`BaselineError` if there is none, or it knows no dipoles."""
     if baseline is None or "dipole" not in baseline.properties:
         raise BaselineError(
             f"the baseline {'none' if baseline is None else baseline.method} knows no dipoles; "
             "GFN1-xTB and GFN2-xTB do: load_model(…, baseline='auto')"
         )
-    found = baseline.single_point(atoms, charge, multiplicity, ("dipole",)).dipole
-    assert found is not None
+    return baseline
+
+
+def about_nuclei(dipole: FloatArray, atoms: Atoms, charge: int) -> FloatArray:
+    """A dipole (e Å) about the centre of nuclear charge in place of the origin, shape (3,)."""
     centre = atoms.numbers @ atoms.positions / atoms.numbers.sum()
-    return np.asarray(found - charge * centre)
+    return np.asarray(dipole - charge * centre)
 
 
 def has_dipole(heads: Heads | None) -> bool:
@@ -142,15 +153,17 @@ def require_dipole(heads: Heads | None) -> Head:
     )
 
 
-def dipole_correction(
-    heads: Heads | None, descriptor: Descriptor, structure: tuple[IntArray, FloatArray, int]
-) -> Dipole:
-    """What is added to the dipole of the baseline, whatever its origin.
+def dipole_corrections(
+    heads: Heads | None, batch: FeatureBatch, positions: Sequence[FloatArray]
+) -> list[Dipole]:
+    """What is added to dipoles of the baseline, whatever their origin.
 
     Parameters
     ----------
-    structure
-        Numbers (n_atoms,), positions (n_atoms, 3) in Å and total charge.
+    batch
+        Of the structures; kernels that it keeps are not computed again.
+    positions
+        Of the atoms of each, shape (n_atoms, 3), Å.
 
     Raises
     ------
@@ -159,13 +172,14 @@ def dipole_correction(
     """
     head = require_dipole(heads)
     assert heads is not None
-    with one_blas_thread():
-        batch = featurize(descriptor, [structure])
-        own, few = heads.alone(head.name)
-        estimate = own.evaluate(batch)[head.name]
-        added = correction(head, few, batch, arms(structure[1]))[0]
+    own, few = heads.alone(head.name)
+    said = own.evaluate(batch)[head.name]
+    added = correction(head, few, batch, np.concatenate([arms(p) for p in positions]))
     multiple = head.calibrations[0].multiple(0.9)
-    return Dipole(added, float(estimate.stds[0, 0]), float(estimate.novelty[0]), multiple)
+    return [
+        Dipole(value, float(std), float(novelty), multiple)
+        for value, std, novelty in zip(added, said.stds[:, 0], said.novelty, strict=True)
+    ]
 
 
 def dipole_of(
@@ -185,7 +199,9 @@ def dipole_of(
     BaselineError
         If the baseline has no dipole.
     """
-    found = dipole_correction(heads, descriptor, (atoms.numbers, atoms.positions, charge))
+    with one_blas_thread():
+        batch = featurize(descriptor, [(atoms.numbers, atoms.positions, charge)])
+        (found,) = dipole_corrections(heads, batch, [atoms.positions])
     base = baseline_dipole(baseline, atoms, charge, multiplicity)
     return replace(found, value=base + found.value)
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from ase_knncalc._lib.arguments import similar
 from ase_knncalc._lib.arrays import FloatArray, IntArray
-from ase_knncalc.descriptors import Descriptor, FeatureBatch
+from ase_knncalc._lib.threads import one_blas_thread
+from ase_knncalc.descriptors import Descriptor, FeatureBatch, MovingRows, featurize
 from ase_knncalc.errors import FormulaError, SettingsError
 from ase_knncalc.heads.head import Head, Heads
 from ase_knncalc.trend.base import composition_columns
@@ -53,19 +52,16 @@ def require_level(heads: Heads | None, name: str) -> Head:
 
 
 def level_correction(
-    name: str,
-    heads: Heads | None,
-    descriptor: Descriptor,
-    structure: tuple[IntArray, FloatArray, int],
-    *,
-    forces: bool = False,
+    name: str, heads: Heads | None, batch: FeatureBatch, moving: MovingRows | None = None
 ) -> LevelCorrection:
     """What a level differs from the reference by at one structure.
 
     Parameters
     ----------
-    structure
-        Numbers (n_atoms,), positions (n_atoms, 3) in Å and total charge.
+    batch
+        Of the structure alone; kernels that it keeps are not computed again.
+    moving
+        Its rows and what moves them, where forces are wanted.
 
     Raises
     ------
@@ -76,9 +72,6 @@ def level_correction(
     """
     head = require_level(heads, name)
     assert heads is not None
-    numbers, positions, charge = structure
-    moving = descriptor.moving(np.asarray(numbers), positions)
-    batch = FeatureBatch.of_one(descriptor, numbers, moving.rows, charge)
     if not head.determines(composition_columns(batch, heads.environments.elements)[0]):
         raise FormulaError(
             f"the formula is no combination of those with {name} energies, so that nothing "
@@ -87,9 +80,20 @@ def level_correction(
     own, few = heads.alone(name)
     found = own.evaluate(batch)[name]
     pulled = None
-    if forces:
-        slopes = few.gradient(numbers, moving.rows, head.coefficients[:, 0])
+    if moving is not None:
+        slopes = few.pulled(next(few.kernels(batch)), head.coefficients[:, 0])
         pulled = -moving.pull(slopes)
     return LevelCorrection(
         float(found.values[0, 0]), float(found.stds[0, 0]), float(found.novelty[0]), pulled
     )
+
+
+def level_of(
+    name: str,
+    heads: Heads | None,
+    descriptor: Descriptor,
+    structure: tuple[IntArray, FloatArray, int],
+) -> LevelCorrection:
+    """:func:`level_correction` of numbers, positions (Å) and total charge; no forces."""
+    with one_blas_thread():
+        return level_correction(name, heads, featurize(descriptor, [structure]))

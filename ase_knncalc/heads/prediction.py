@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from ase_knncalc._lib.arguments import Count, OneOf, Positive, checked
 from ase_knncalc._lib.arrays import FloatArray
 from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.errors import SettingsError
+from ase_knncalc.heads.dipole import Dipole, about_nuclei, dipole_corrections, has_dipole
 from ase_knncalc.heads.head import Head, HeadEstimate, Heads
 from ase_knncalc.heads.result import PropertyPrediction, Quantity, Thermal
 from ase_knncalc.heads.thermal import require_temperature, thermal_values
@@ -67,18 +69,58 @@ def require_thermochemistry(heads: Heads | None) -> None:
 
 
 def properties_of(
-    heads: Heads, batch: FeatureBatch, atoms: Atoms, multiplicity: int, gas: Gas
-) -> PropertyPrediction:
-    """Properties of one structure whose descriptors are known.
+    heads: Heads,
+    batch: FeatureBatch,
+    structures: Sequence[tuple[Atoms, int]],
+    gas: Gas,
+    dipoles: Sequence[FloatArray] | None = None,
+) -> list[PropertyPrediction]:
+    """Properties of structures whose descriptors are known.
+
+    Parameters
+    ----------
+    heads, gas
+        Those of the model, and the state of the gas.
+    batch
+        Of the structures; kernels that it keeps are not computed again.
+    structures
+        Each with its multiplicity.
+    dipoles
+        The baseline's, e Å, where they are wanted and were learned.
 
     Raises
     ------
     SettingsError
         If there is thermochemistry, and the temperature is not between 200 and 400 K.
     """
-    free = composition_columns(batch, heads.environments.elements)[0]
-    found: dict[str, Any] = {"levels": {}, "scalars": {}, "novelty": {}, "undetermined": []}
+    free = composition_columns(batch, heads.environments.elements)
     estimates = heads.evaluate(batch)
+    moments: Sequence[Dipole | None] = [None] * len(structures)
+    if dipoles is not None and has_dipole(heads):
+        added = dipole_corrections(heads, batch, [atoms.positions for atoms, _ in structures])
+        moments = [
+            replace(own, value=about_nuclei(dipole, atoms, int(charge)) + own.value)
+            for own, dipole, (atoms, _), charge in zip(
+                added, dipoles, structures, batch.charges, strict=True
+            )
+        ]
+    return [
+        _properties(heads, estimates, i, free[i], atoms, multiplicity, gas, moments[i])
+        for i, (atoms, multiplicity) in enumerate(structures)
+    ]
+
+
+def _properties(
+    heads: Heads,
+    estimates: dict[str, HeadEstimate],
+    i: int,
+    free: FloatArray,
+    atoms: Atoms,
+    multiplicity: int,
+    gas: Gas,
+    dipole: Dipole | None,
+) -> PropertyPrediction:
+    found: dict[str, Any] = {"levels": {}, "scalars": {}, "novelty": {}, "undetermined": []}
     for head in heads:
         if not head.determines(free):
             found["undetermined"].append(head.name)
@@ -86,16 +128,17 @@ def properties_of(
         estimate = estimates[head.name]
         if head.kind == "dipole":  # it needs the baseline
             continue
-        found["novelty"][head.name] = float(estimate.novelty[0])
+        found["novelty"][head.name] = float(estimate.novelty[i])
         if head.kind == "thermochemistry":
-            found["thermochemistry"] = _thermal(head, estimate, atoms, multiplicity, gas)
+            of = estimate.values[i], estimate.stds[i]
+            found["thermochemistry"] = _thermal(head, *of, atoms, multiplicity, gas)
             continue
-        one = Quantity(float(estimate.values[0, 0]), float(estimate.stds[0, 0]), _multiple(head, 0))
+        one = Quantity(float(estimate.values[i, 0]), float(estimate.stds[i, 0]), _multiple(head, 0))
         if head.name == "polarizability":
             found["polarizability"] = one
         else:
             found["levels" if head.kind == "level" else "scalars"][head.name] = one
-    return PropertyPrediction(**found)
+    return PropertyPrediction(**found, dipole=dipole)
 
 
 def _multiple(head: Head, output: int) -> float:
@@ -103,15 +146,18 @@ def _multiple(head: Head, output: int) -> float:
 
 
 def _thermal(
-    head: Head, estimate: HeadEstimate, atoms: Atoms, multiplicity: int, gas: Gas
+    head: Head,
+    values: FloatArray,
+    stds: FloatArray,
+    atoms: Atoms,
+    multiplicity: int,
+    gas: Gas,
 ) -> Thermal:
     require_temperature(gas.temperature)
     t = gas.temperature
     symmetry = symmetry_number(atoms) if gas.symmetry is None else gas.symmetry
     multiples: FloatArray = np.array([_multiple(head, k) for k in range(len(head.outputs))])
-    of = thermal_values(
-        estimate.values[0], estimate.stds[0], multiples, t, gas.treatment, atoms=len(atoms)
-    )
+    of = thermal_values(values, stds, multiples, t, gas.treatment, atoms=len(atoms))
     enthalpy, entropy = rigid_body(
         atoms.get_masses(), atoms.positions, t, gas.pressure,
         symmetry=symmetry, multiplicity=multiplicity,

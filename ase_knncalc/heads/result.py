@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ase_knncalc.heads.dipole import Dipole
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ class Thermal:
 
 @dataclass(frozen=True)
 class PropertyPrediction:
-    """Properties of one structure beside its energy, but for dipoles: these need a baseline.
+    """Properties of one structure beside its energy.
 
     Attributes
     ----------
@@ -84,6 +88,8 @@ class PropertyPrediction:
         little is known.
     undetermined : list of str
         Heads that say nothing, since the formula is no combination of those they learned from.
+    dipole : Dipole or None
+        Where the baseline's was at hand.
     """
 
     thermochemistry: Thermal | None = None
@@ -92,3 +98,4 @@ class PropertyPrediction:
     scalars: dict[str, Quantity] = field(default_factory=dict)
     novelty: dict[str, float] = field(default_factory=dict)
     undetermined: list[str] = field(default_factory=list)
+    dipole: Dipole | None = None

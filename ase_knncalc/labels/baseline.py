@@ -32,6 +32,8 @@ class BaselineLabels:
         eV, NaN where the calculation failed.
     forces : list of ndarray or None
         eV/Å, where they were asked for.
+    dipoles : list of ndarray or None
+        e Å, likewise.
     errors : list of str
         Empty where the calculation succeeded.
     computed : int
@@ -40,6 +42,7 @@ class BaselineLabels:
 
     energies: FloatArray
     forces: list[FloatArray | None]
+    dipoles: list[FloatArray | None]
     errors: list[str]
     computed: int
 
@@ -49,6 +52,7 @@ def baseline_labels(
     baseline: Baseline,
     *,
     forces: Sequence[bool] | None = None,
+    dipoles: bool = False,
     cache: str | os.PathLike[str] | None = None,
     n_jobs: int = -1,
     progress: bool = False,
@@ -63,6 +67,8 @@ def baseline_labels(
         The method. An ASE calculator runs in this process; xTB runs in ``n_jobs`` processes.
     forces
         For each frame, whether forces are wanted too.
+    dipoles
+        Whether dipoles are wanted too; no cache keeps them.
     cache
         SQLite file of finished labels; an interrupted run goes on where it was.
     n_jobs
@@ -75,7 +81,9 @@ def baseline_labels(
     BaselineError
         If an ASE calculator gives another energy than the cache holds for it.
     """
-    wanted = [False] * len(frames) if forces is None else list(forces)
+    moments = ("dipole",) if dipoles else ()
+    with_forces = [False] * len(frames) if forces is None else forces
+    wanted = [(*(("forces",) if f else ()), *moments) for f in with_forces]
     spec = baseline.spec()
     states = [resolve_charge(atoms) for atoms in frames]
     keys = [label_key(a, *state, spec) for a, state in zip(frames, states, strict=True)]
@@ -86,7 +94,7 @@ def baseline_labels(
         missing: dict[str, int] = {}
         for i, key in enumerate(keys):
             found = known.get(key)
-            short = found is None or (wanted[i] and found.forces is None)
+            short = any(getattr(found, name, None) is None for name in ("energy", *wanted[i]))
             if short and (key not in missing or wanted[i]):
                 missing[key] = i
         jobs = [(key, frames[i].copy(), *states[i], wanted[i]) for key, i in missing.items()]
@@ -103,6 +111,7 @@ def baseline_labels(
     return BaselineLabels(
         np.array([np.nan if x is None else x.energy for x in labels], dtype=np.float64),
         [None if x is None else x.forces for x in labels],
+        [None if x is None else x.dipole for x in labels],
         [failed.get(key, "") for key in keys],
         len(jobs),
     )
@@ -136,7 +145,8 @@ def _check_cached(
             )
 
 
-_Job = tuple[str, Atoms, int, int, bool]
+# Key, structure, charge, multiplicity, and what is wanted beside the energy.
+_Job = tuple[str, Atoms, int, int, tuple[str, ...]]
 
 
 def brought_energy(
@@ -199,9 +209,12 @@ def _worker(spec: dict[str, str], job: _Job) -> tuple[str, CachedLabel | str]:
 
 
 def _single_point(baseline: Baseline, job: _Job) -> CachedLabel | str:
-    _, atoms, charge, multiplicity, with_forces = job
+    _, atoms, charge, multiplicity, wanted = job
     try:
-        if with_forces:
+        if "dipole" in wanted:
+            point = baseline.single_point(atoms, charge, multiplicity, wanted)
+            return CachedLabel(point.energy, point.forces, point.dipole)
+        if wanted:
             return CachedLabel(*baseline.energy_and_forces(atoms, charge, multiplicity))
         return CachedLabel(baseline.energy(atoms, charge, multiplicity))
     except BaselineError as e:

@@ -32,10 +32,14 @@ _TABLE = "energies (key TEXT PRIMARY KEY, energy REAL, forces BLOB, checksum INT
 
 @dataclass(frozen=True)
 class CachedLabel:
-    """Result of one calculation: an energy (eV), and maybe forces (eV/Å)."""
+    """Result of one calculation: an energy (eV), and maybe forces (eV/Å) and a dipole (e Å).
+
+    Files do not keep dipoles.
+    """
 
     energy: float
     forces: FloatArray | None = None
+    dipole: FloatArray | None = None
 
 
 def label_key(atoms: Atoms, charge: int, multiplicity: int, method: dict[str, Any]) -> str:

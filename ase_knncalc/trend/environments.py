@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from ase_knncalc._lib.arguments import Length, checked
-from ase_knncalc._lib.arrays import AnyArray, FloatArray, IntArray
+from ase_knncalc._lib.arrays import AnyArray, FloatArray, IntArray, runs
 from ase_knncalc._lib.rowstore import Rows, allocate, folder_of
 from ase_knncalc.descriptors import FeatureBatch, MovingRows
 from ase_knncalc.errors import SettingsError
@@ -119,17 +119,17 @@ class Environments:
     def kernels(self, batch: FeatureBatch) -> Iterator[KernelBlock]:
         """Kernels of atoms with the points of their element, block by block.
 
-        The batch of one structure keeps them for whoever uses the same points, or the first of
-        them: energy and properties of a step are of one pass.
+        A batch that keeps kernels computes them once for all that use the same points, or the
+        first of them: for the energy and properties of a structure.
         """
-        if len(batch) != 1:
+        if batch.kernels is None:
             return kernel_blocks(batch, self.elements, self.project, self.raised)
-        for maps, kept in batch.kernels:
-            if maps is self._maps and np.all([k.shape[1] for k in kept.kernels] >= self.counts):
-                return iter([kept.first(self.counts)])
-        (block,) = kernel_blocks(batch, self.elements, self.project, self.raised)
-        batch.kernels[:] = [(self._maps, block)]
-        return iter([block])
+        for maps, blocks, counts in batch.kernels:
+            if maps is self._maps and np.all(counts >= self.counts):
+                return (block.first(self.counts) for block in blocks)
+        blocks = list(kernel_blocks(batch, self.elements, self.project, self.raised))
+        batch.kernels[:] = [(self._maps, blocks, self.counts)]
+        return iter(blocks)
 
     def sums(self, batch: FeatureBatch) -> FloatArray:
         """Kernels summed over the atoms of each structure, shape (n_structures, m)."""
@@ -244,24 +244,30 @@ class Environments:
 
     def single_slopes(self, numbers: IntArray, moving: MovingRows) -> FloatArray:
         """:meth:`slopes` in single precision throughout: for variances, not for forces."""
-        n, local, derivatives = len(numbers), moving.rows, moving.derivatives("float32")
-        out = np.zeros((n, 3, len(self.points)), dtype=np.float32)
-        starts = np.searchsorted(derivatives.centers, np.arange(n + 1))
+        numbers, local = np.asarray(numbers), moving.rows
+        derivatives = moving.derivatives("float32")
+        out = np.zeros((len(numbers), 3, len(self.points)), dtype=np.float32)
         for e, number in enumerate(self.elements):
-            atoms = np.flatnonzero(np.asarray(numbers) == number)
-            if not len(atoms) or not len(self.scaled[e]):
+            own = np.flatnonzero(numbers[derivatives.centers] == number)
+            if not len(own) or not len(self.scaled[e]):
                 continue
-            z = self.project(e, local[atoms])
+            centers, moved = derivatives.centers[own], derivatives.moved[own]
+            begins, order = runs(centers), np.argsort(moved, kind="stable")
+            z = self.project(e, local[centers[begins]])
             kernel = gaussian_of(z, self.raised[e]).astype(np.float32)
-            pulled, part = self._pulled_points[e], out[:, :, self.blocks[e]]
-            for i, (atom, place) in enumerate(zip(atoms, z @ self._maps[e].T, strict=True)):
-                own = slice(starts[atom], starts[atom + 1])
-                # d k(z_i, p)/d row = k (p − z_i) P; the row moves with its neighbours.
-                of_row = (pulled - place.astype(np.float32)) * kernel[i, :, None]
-                change = derivatives.values[own] @ of_row.T
-                part[derivatives.moved[own]] += change
-                part[atom] -= change.sum(axis=0)
-        return out.reshape(3 * n, -1)
+            places = (z @ self._maps[e].T).astype(np.float32)
+            # d k(z_i, p)/d row = k (p − z_i) P; the row moves with its neighbours.
+            atoms = np.repeat(np.arange(len(z)), np.diff(np.append(begins, len(own))))
+            values = derivatives.values[own]
+            change = values.reshape(-1, values.shape[2]) @ self._pulled_points[e].T
+            change = change.reshape(len(own), 3, -1)
+            change -= np.einsum("pcf,pf->pc", values, places[atoms])[:, :, None]
+            change *= kernel[atoms][:, None, :]
+            part = out[:, :, self.blocks[e]]
+            part[centers[begins]] -= np.add.reduceat(change, begins, axis=0)
+            begins = runs(moved[order])
+            part[moved[order][begins]] += np.add.reduceat(change[order], begins, axis=0)
+        return out.reshape(3 * len(numbers), -1)
 
     def slopes_along(
         self, numbers: IntArray, moving: MovingRows, displacements: FloatArray, dtype: str

@@ -14,13 +14,16 @@ from scipy.spatial.transform import Rotation
 from ase_knncalc import KNNCalculator, load_model, save_model
 from ase_knncalc._lib.constants import KCAL_PER_MOL
 from ase_knncalc.analysis.learned import LearnedMinimum
+from ase_knncalc.analysis.ranking import predict_usable
 from ase_knncalc.baselines import NoBaseline, SinglePoint, make_baseline
 from ase_knncalc.errors import BaselineError, SettingsError
 from ase_knncalc.exploration import Conditions, GibbsTable
 from ase_knncalc.exploration.acdc import acdc_dipoles_text
+from ase_knncalc.heads import Gas
 from ase_knncalc.heads.dipole import DEBYE, arms, baseline_dipole
 from ase_knncalc.thermochemistry import Minimum
 from ase_knncalc.training import HeadSettings, add_properties
+from ase_knncalc.trend import environments
 
 CHARGES = {1: 0.35, 8: -0.7}
 
@@ -101,6 +104,62 @@ def test_calculators_give_dipoles(dipole_model, tmp_path) -> None:
     assert dipole.tolist() == said.value.tolist()
     assert atoms.calc.results["dipole_std"] == said.std > 0
     assert "energy" in atoms.calc.results
+
+
+@pytest.fixture
+def counted(dipole_model, monkeypatch) -> dict[str, int]:
+    """How often structures are described, and kernels and the baseline computed."""
+    counts = {"descriptor": 0, "kernels": 0, "baseline": 0}
+
+    def count(where, function: str, name: str) -> None:
+        original = getattr(where, function)
+
+        def call(*arguments, **options):
+            counts[name] += 1
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(where, function, call)
+
+    count(type(dipole_model.descriptor), "local", "descriptor")
+    count(environments, "kernel_blocks", "kernels")
+    count(Rough, "single_point", "baseline")
+    return counts
+
+
+def test_a_step_with_all_that_was_learned_is_one_description(dipole_model, counted) -> None:
+    atoms = bare(water_clusters(2, seed=9)[1])
+    calculator = KNNCalculator(dipole_model, level="cc", on_novelty="ignore")
+    calculator.calculate(atoms, ["energy", "forces", "dipole"])
+    assert set(counted.values()) == {1}, counted
+    found = dict(calculator.results)
+    said = dipole_model.predict_dipole(atoms)
+    np.testing.assert_allclose(found["dipole"], said.value, atol=1e-9)
+    step = dipole_model.predict_properties(atoms).levels["cc"]
+    assert found["level_correction"].energy == pytest.approx(step.value, abs=1e-9)
+    plain = dipole_model.predict(atoms, forces=True)
+    assert found["energy"] == pytest.approx(plain.energy + step.value, abs=1e-9)
+    np.testing.assert_allclose(
+        found["forces"], plain.forces + found["level_correction"].forces, atol=1e-9
+    )
+
+
+def test_properties_of_many_are_of_one_description(dipole_model, counted) -> None:
+    frames = [bare(a) for a in water_clusters(5, seed=8, largest=3)]
+    frames.insert(2, Atoms("OH", [[0, 0, 0], [0, 0, 1.0]]))  # not covered
+    found, places, omitted = predict_usable(dipole_model, frames, gas=Gas(300.0), n_jobs=1)
+    assert counted == {"descriptor": 5, "kernels": 1, "baseline": 5}
+    assert (places, [o.index for o in omitted]) == ([0, 1, 3, 4, 5], [2])
+    for place, one in zip(places, found, strict=True):
+        alone = dipole_model.predict_properties(frames[place], temperature=300.0)
+        assert one.properties.polarizability.value == pytest.approx(alone.polarizability.value)
+        gibbs = alone.thermochemistry.gibbs_correction
+        assert one.properties.thermochemistry.gibbs_correction.std == pytest.approx(gibbs.std)
+        dipole = dipole_model.predict_dipole(frames[place])
+        np.testing.assert_allclose(one.properties.dipole.value, dipole.value, atol=1e-9)
+        assert one.properties.dipole.std == pytest.approx(dipole.std)
+    blind = dipole_model.with_baseline(NoBaseline())
+    with pytest.raises(BaselineError, match="knows no dipoles"):
+        predict_usable(blind, frames, gas=Gas(300.0), n_jobs=1)
 
 
 def test_models_without_dipoles_say_so(headed_model, water_frames) -> None:

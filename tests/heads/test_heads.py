@@ -29,7 +29,7 @@ from ase_knncalc.errors import (
     UnknownElementError,
 )
 from ase_knncalc.heads import Heads, PropertyTarget
-from ase_knncalc.heads.levels import level_correction
+from ase_knncalc.heads.levels import level_of
 from ase_knncalc.heads.targets import property_targets
 from ase_knncalc.store.container import read_container, write_container
 from ase_knncalc.training import HeadSettings, add_properties, head_fit
@@ -337,7 +337,7 @@ def test_a_level_that_nothing_determines(headed_model, water_frames) -> None:
     heads = Heads.on(headed_model.trend.environments, [blind])
     atoms = water_frames[0]
     with pytest.raises(FormulaError, match="no combination"):
-        level_correction("cc", heads, headed_model.descriptor, (atoms.numbers, atoms.positions, 0))
+        level_of("cc", heads, headed_model.descriptor, (atoms.numbers, atoms.positions, 0))
 
 
 def test_names_of_properties() -> None:
