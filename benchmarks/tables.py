@@ -108,6 +108,17 @@ def steps() -> str:
     )
 
 
+def batches() -> str:
+    """Processor time of many predictions, beside GFN1-xTB's alone."""
+    return table(
+        "structures | GFN1-xTB alone, ms each | `predict_frames`, ms each | ratio",
+        (
+            f"{r['structures']:,} | {r['gfn1_ms']:.1f} | {r['predict_ms']:.1f} | {r['ratio']:.2f}"
+            for r in results("batches")
+        ),
+    )
+
+
 def dynamics() -> str:
     """Forces, relaxations and dynamics."""
     found = results("dynamics")
@@ -333,9 +344,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     for f in (
         numbers, accuracy, general_model, general_model_relaxed,
         general_model_from_baseline, general_dynamics, off_equilibrium, small_clusters,
-        dynamics, steps, exploration, distances, composition_prior, speed, correction, large,
-        robustness, active_learning, labels, density_fitting, property_heads, infrared, rivals,
-        rivals_cost,
+        dynamics, steps, batches, exploration, distances, composition_prior, speed, correction,
+        large, robustness, active_learning, labels, density_fitting, property_heads, infrared,
+        rivals, rivals_cost,
     )
 }  # fmt: skip
 # A blank line on both sides: Markdown would take a table and the comment for one paragraph.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from ase_knncalc._lib.arguments import similar
 from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc._lib.threads import one_blas_thread
-from ase_knncalc.descriptors import Descriptor, FeatureBatch, MovingRows, featurize
+from ase_knncalc.descriptors import Descriptor, FeatureBatch, MovingRows
 from ase_knncalc.errors import FormulaError, SettingsError
 from ase_knncalc.heads.head import Head, Heads
 from ase_knncalc.trend.base import composition_columns
@@ -93,7 +95,12 @@ def level_of(
     heads: Heads | None,
     descriptor: Descriptor,
     structure: tuple[IntArray, FloatArray, int],
+    *,
+    forces: bool = False,
 ) -> LevelCorrection:
-    """:func:`level_correction` of numbers, positions (Å) and total charge; no forces."""
+    """:func:`level_correction` of numbers (n_atoms,), positions (n_atoms, 3) in Å and charge."""
+    numbers, positions, charge = structure
     with one_blas_thread():
-        return level_correction(name, heads, featurize(descriptor, [structure]))
+        moving = descriptor.moving(np.asarray(numbers), positions)
+        batch = FeatureBatch.of_one(descriptor, numbers, moving.rows, charge)
+        return level_correction(name, heads, batch, moving if forces else None)

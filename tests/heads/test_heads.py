@@ -311,7 +311,7 @@ def test_a_level_has_small_forces_where_labels_say_nothing_of_them(headed_model)
         model = add_properties(headed_model, frames, ["level:cc=cc_energy"], settings=settings,
                                n_jobs=1)  # fmt: skip
         structure = stretched.numbers, stretched.positions, 0
-        step = level_correction("cc", model.heads, model.descriptor, structure, forces=True)
+        step = level_of("cc", model.heads, model.descriptor, structure, forces=True)
         assert {h.name: h for h in model.heads}["cc"].details["errors"]["cc"]["mae"] < 0.02
         return float(np.abs(step.forces).max())
 
