@@ -50,8 +50,8 @@ class HeadSettings(Settings):
     ----------
     environments
         Most inducing environments of an element, of those that the trend has.
-    variance_environments
-        Those that the posterior variance, and dipoles, use.
+    variance_environments, dipole_environments
+        Those that the posterior variance uses, and dipoles.
     penalties
         Tried on compositions left out.
     folds
@@ -68,6 +68,7 @@ class HeadSettings(Settings):
 
     environments: Count = 600
     variance_environments: Count = 80
+    dipole_environments: Count = 160
     penalties: Several[Positive] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
     folds: Annotated[Count, Ge(2)] = 5
     dipoles: Count = 2500
@@ -373,10 +374,9 @@ def _dipoles(
     settings: HeadSettings,
 ) -> _Solved:
     """Dipoles, of which magnitudes are known (e Å)."""
-    whiteners = of.columns.variance_whiteners
-    counts = np.array([len(w) for w in whiteners])
+    few = of.environments.first(np.minimum(of.environments.counts, settings.dipole_environments))
+    whiteners = few.whiteners(FORCES_FLOOR)
     frames = [of.frames[i] for i in rows]
-    few = of.environments.first(counts)
     columns = dipole_columns(few, whiteners, of.batch.select(rows), [a.positions for a in frames])
     slopes = np.zeros(columns.shape)
     moved = _moved(len(rows), settings)
@@ -396,7 +396,7 @@ def _dipoles(
         penalty,
         offsets,
         unwhitened(whiteners, found[n:, None]),
-        counts,
+        few.counts,
         problem.left_out(penalty, folds[1])[:, None],
         group_errors,
     )
