@@ -28,7 +28,7 @@ def main() -> None:
     cluster = sulfuric_acid()
     water = molecule("H2O")
     water.rotate(180, "x")
-    water.translate([2.6, 1.2, 1.4])
+    water.translate([2.8, -2.0, 0.7])  # its oxygen before a hydrogen of the acid
     cluster += water
     cluster.calc = KNNCalculator(warm_start=True)
     print(f"start      {cluster.get_potential_energy():.4f} eV")
