@@ -53,6 +53,8 @@ def check_model(model: KNNModel) -> None:
     held = model.held_out
     if held is not None and (np.any(held.counts[:, :-2] < 0) or np.any(held.stds < 0)):
         raise SettingsError("held_out: counts of atoms, or standard deviations, are negative")
+    if held is not None and not held.fair.any():
+        raise SettingsError("held_out: of no structure anything fair is known")
     check_info(model.info)
 
 

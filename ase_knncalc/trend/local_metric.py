@@ -93,17 +93,17 @@ def pilot_sample(
     most: int,
     seed: int,
 ) -> IntArray:
-    """Structures among ``seen`` that the first trend is fitted to.
+    """Structures among ``seen`` that the first trend is fitted to, at most ``most``.
 
-    All that are labelled, and of the rest one of each group after the other, small ones first.
+    Those that are labelled, then the rest: of each kind one of each group after the other, small
+    ones first.
     """
-    always = np.flatnonzero(seen & labelled)
-    others = np.random.default_rng(seed).permutation(np.flatnonzero(seen & ~labelled))
-    others = others[np.argsort(sizes[others], kind="stable")]
-    taken: Counter[str] = Counter()
-    turns = np.empty(len(others), dtype=np.intp)
-    for place, i in enumerate(others):
-        turns[place] = taken[groups[i]]
-        taken[groups[i]] += 1
-    chosen = others[np.argsort(turns, kind="stable")][: max(0, most - len(always))]
-    return np.sort(np.concatenate([always, chosen]))
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(seen))
+    order = order[np.lexsort((sizes[order], ~labelled[order]))]
+    taken: Counter[tuple[str, bool]] = Counter()
+    turns = np.empty(len(order), dtype=np.intp)
+    for place, i in enumerate(order):
+        kind = groups[i], bool(labelled[i])
+        turns[place] = taken[kind]
+        taken[kind] += 1
+    return np.sort(order[np.lexsort((turns, ~labelled[order]))][:most])

@@ -201,17 +201,19 @@ def learned_roots(
     """Root of the metric of each element, from a small trend of a part of the structures.
 
     What is left out in the first fold is not among ``seen``: a metric knows the structures that it
-    comes from so well that their errors, left out later, are a third too small.
+    comes from so well that their errors, left out later, are far too small. Of elements that only
+    others have it knows nothing.
     """
     named = [str(i) for i in range(len(batch))] if groups is None else groups
     labelled = np.zeros(len(batch), dtype=bool) if forces is None else forces.computed(len(batch))
     sample = pilot_sample(named, batch.sizes, seen, labelled, _PILOT_FRAMES, options["seed"])
     part = batch.select(sample)
     few = min(settings.environments, _PILOT_ENVIRONMENTS)
+    present = tuple(z for z in elements if np.any(part.numbers == z))
     pilot = fit_sparse(
         part,
         delta[sample],
-        elements,
+        present,
         groups=[named[i] for i in sample],
         weights=None if weights is None else weights[sample],
         settings=replace(settings, environments=few, metric_exponent=0.0),
@@ -223,8 +225,11 @@ def learned_roots(
     asked = np.flatnonzero(labelled[sample])
     if len(asked) >= _ENOUGH_LABELS:
         part = part.select(asked)
-    products = slope_products(pilot.environments, pilot.coefficients, part)
-    return [metric_root(of_element, settings.metric_exponent) for of_element in products]
+    products = dict(
+        zip(present, slope_products(pilot.environments, pilot.coefficients, part), strict=True)
+    )
+    nothing = np.zeros((part.local.shape[1],) * 2)
+    return [metric_root(products.get(z, nothing), settings.metric_exponent) for z in elements]
 
 
 def _spacings(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from ase_knncalc import load_model, save_model
 from ase_knncalc.descriptors import FeatureBatch
+from ase_knncalc.errors import ModelFileError
 from ase_knncalc.evaluation.report.judged import judge_held_out
 from ase_knncalc.trend import sparse_fit
 from ase_knncalc.trend.choice import choose_environments
@@ -75,6 +76,24 @@ def test_structures_of_the_first_fold_teach_it_nothing(task, monkeypatch) -> Non
     moved = fitted((batch, np.where(first.fair, delta, delta**2)), LEARNED, monkeypatch)
     a, b = (f.trend.environments.projections for f in (first, moved))
     assert not np.allclose(a, b)
+
+
+def test_an_element_of_the_unseen_fold_alone(task, monkeypatch) -> None:
+    """The first trend cannot know it: its metric is that of the descriptor as it is."""
+    batch, delta = task
+    unseen = fitted(task, LEARNED, monkeypatch).fair
+    numbers = batch.numbers.copy()
+    numbers[np.repeat(unseen, ATOMS) & (np.arange(len(numbers)) % ATOMS == 0)] = 16
+    mixed = FeatureBatch(numbers, batch.local, batch.starts, batch.charges)
+    groups = [str(i // 4) for i in range(N)]
+    fit = sparse_fit.fit_sparse(
+        mixed, delta, (8, 16), groups=groups, weights=None, settings=LEARNED, seed=0
+    )
+    np.testing.assert_array_equal(fit.fair, unseen)
+    assert np.isfinite(fit.leave_group_out).all()
+    learned, plain = (np.linalg.norm(p, axis=0) for p in fit.trend.environments.projections)
+    assert learned.max() > 2 * np.median(learned)
+    np.testing.assert_allclose(plain, plain[0], rtol=1e-3)
 
 
 def test_one_group_gets_no_metric(task, monkeypatch) -> None:
@@ -155,6 +174,9 @@ def test_the_first_trend_sees_labels_and_every_group() -> None:
     assert {"a", "b"} == {groups[i] for i in found}
     # One of each group in turn, the smallest first.
     assert {0, 50} <= set(found.tolist())
+    # Of very many labels, the first of each group.
+    few = pilot_sample(groups, sizes, seen, np.ones_like(seen), 2, seed=0)
+    assert few.tolist() == [0, 50]
 
 
 def test_a_model_says_what_nothing_fair_is_known_of(water_model, monkeypatch, tmp_path) -> None:
@@ -169,3 +191,7 @@ def test_a_model_says_what_nothing_fair_is_known_of(water_model, monkeypatch, tm
     save_model(model, tmp_path / "model.h5")
     again = load_model(tmp_path / "model.h5", baseline=None)
     np.testing.assert_array_equal(again.held_out.fair, fair)
+    none = replace(model, held_out=replace(model.held_out, fair=np.zeros_like(fair)))
+    save_model(none, tmp_path / "none.h5")
+    with pytest.raises(ModelFileError, match="of no structure anything fair is known"):
+        load_model(tmp_path / "none.h5", baseline=None)
