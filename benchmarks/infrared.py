@@ -17,6 +17,7 @@ from typing import Annotated, Any, Optional
 import numpy as np
 import typer
 from ase import Atoms, units
+from ase.vibrations import VibrationsData
 
 from ase_knncalc import KNNCalculator, KNNModel, load_model
 from ase_knncalc._lib.arrays import FloatArray
@@ -68,13 +69,9 @@ def reference(atoms: Atoms) -> Callable[[FloatArray], FloatArray]:
 
 def modes(atoms: Atoms, calculator: KNNCalculator) -> tuple[FloatArray, FloatArray]:
     """Wavenumbers (cm⁻¹) of vibrations, and displacements, Å for an amu, (3 n_atoms, n_modes)."""
-    masses = np.repeat(atoms.get_masses(), 3)
-    hessian = calculator.get_hessian(atoms).reshape(len(masses), -1)
-    values, vectors = np.linalg.eigh(
-        0.5 * (hessian + hessian.T) / np.sqrt(np.outer(masses, masses))
-    )
-    scale = units._hbar * 1e10 / np.sqrt(units._e * units._amu) / units.invcm
-    return scale * np.sqrt(np.abs(values[6:])), (vectors / np.sqrt(masses)[:, None])[:, 6:]
+    hessian = calculator.get_hessian(atoms).reshape(atoms.positions.size, -1)
+    energies, vectors = VibrationsData.from_2d(atoms, hessian).get_energies_and_modes()
+    return np.abs(energies[6:]) / units.invcm, vectors[6:].reshape(-1, atoms.positions.size).T
 
 
 def intensities(of: FloatArray, displacements: FloatArray) -> FloatArray:

@@ -278,7 +278,8 @@ def main(
         )
         keep(what, options, found, labels=int(known.sum()))
     for exponent in METRIC_EXPONENTS:
-        problem = problem_of(prepared.data, strata, settings, exponent)
+        if exponent:  # the rows above are those of 0
+            problem = problem_of(prepared.data, strata, settings, exponent)
         equations = problem.equations(
             usual["minima_weight"], usual["size_exponent"], problem.labelled
         )

@@ -27,7 +27,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from ase import units
 from general_model import left_out
 
 from ase_knncalc import load_model, save_model
@@ -36,6 +35,7 @@ from ase_knncalc._lib.constants import KCAL_PER_MOL
 from ase_knncalc.data import KeyMap, iter_frames, read_dataset
 from ase_knncalc.data.properties import add_columns
 from ase_knncalc.heads import Head
+from ase_knncalc.heads.summary import SHOWN
 from ase_knncalc.heads.targets import property_targets
 from ase_knncalc.labels.training_data import compute_features
 from ase_knncalc.training import HeadSettings, add_properties
@@ -45,7 +45,6 @@ from ase_knncalc.uncertainty import Calibration
 
 HERE = Path(__file__).resolve().parent
 PROPERTIES = ("thermochemistry", "polarizability", "dipole", "dlpno")
-SHOWN = {"eV": ("kcal/mol", KCAL_PER_MOL), "e Å": ("D", 1.0 / units.Debye)}
 
 app = typer.Typer(add_completion=False)
 

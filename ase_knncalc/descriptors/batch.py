@@ -40,7 +40,7 @@ class FeatureBatch:
     by_element: tuple[int, ...] = ()
     _summed: list[FloatArray] = field(default_factory=list, repr=False, compare=False)
     kernels: list[Any] | None = field(default=None, repr=False, compare=False)
-    """Kernels that are known, where they are kept: :meth:`.trend.environments.Environments`."""
+    """Kernels that are known, where :mod:`ase_knncalc.trend.environments` is to keep them."""
 
     def __len__(self) -> int:
         return len(self.charges)

@@ -15,7 +15,8 @@ COLUMNS = (
 )  # fmt: skip
 """Of :func:`head_rows`."""
 
-_SHOWN = {"eV": ("kcal/mol", KCAL_PER_MOL), "e Å": ("D", 1.0 / units.Debye)}
+SHOWN = {"eV": ("kcal/mol", KCAL_PER_MOL), "e Å": ("D", 1.0 / units.Debye)}
+"""Units that people read, and factors, by the units of heads."""
 
 
 def head_rows(heads: Heads | None) -> list[dict[str, Any]]:
@@ -31,7 +32,7 @@ def _rows(head: Head) -> list[dict[str, Any]]:
             output.startswith("truhlar/") and output.endswith(("zero_point", "/300.0"))
         ):
             continue
-        unit, factor = _SHOWN.get(head.unit, (head.unit, 1.0))
+        unit, factor = SHOWN.get(head.unit, (head.unit, 1.0))
         values = (
             output if head.kind == "thermochemistry" else head.name,
             unit,

@@ -212,9 +212,10 @@ def fit_head(
     )
     if labels.base is None:
         columns = _with_differences(shared, rows, places[sound], len(sets))
-        moved = _moved(len(rows), settings) if target.kind == "level" else _moved(0, settings)
+        with_slopes = target.kind == "level" and settings.level_slopes > 0
+        moved = _moved(len(rows) if with_slopes else 0, settings)
         slopes = np.zeros((len(moved), columns.shape[1]), dtype=columns.dtype)
-        if len(moved) and settings.level_slopes > 0:
+        if with_slopes:
             slopes[:, : shared.columns.shape[1]] = settings.level_slopes * random_slopes(
                 of.environments,
                 shared.whiteners,
