@@ -27,7 +27,7 @@ from ase_knncalc.knn.term import KNNEstimate
 
 SIGNAL_NAMES = ("trend", "spread", "distance", "size")
 
-# Limits of what a calibration can come to: exponents are fitted between 0 and 2, and what is below
+# Limits of what a calibration can come to: exponents are fitted between -1 and 2, and what is below
 # the second number overflows in a quotient.
 _STEEPEST, _TINY = 4.0, 1e-150
 # Where all held-out structures are at distance zero (duplicates, one point), any distance is news.
@@ -266,8 +266,13 @@ def calibrate(
 
     start = np.zeros(1 + logs.shape[1])
     start[0] = np.log(np.mean(weights * size))
-    # An error that falls with distance or spread would be an artefact of small data.
-    bounds = [(None, None)] + [(0.0, 2.0) if v else (0.0, 0.0) for v in varying]
+    # An error that falls with distance or spread would be an artefact of small data. With size it
+    # may at a given variance: that of many atoms holds what they have in common many times over,
+    # errors of atoms partly cancel.
+    lowest = [-1.0 if name == "size" else 0.0 for name in SIGNAL_NAMES]
+    bounds = [(None, None)] + [
+        (low, 2.0) if v else (0.0, 0.0) for low, v in zip(lowest, varying, strict=True)
+    ]
     parameters = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
     z = size / np.exp(parameters[0] + logs @ parameters[1:])
     spread = float(np.sqrt(np.mean(weights * np.minimum(z, np.quantile(z, 0.995)) ** 2)))

@@ -77,6 +77,24 @@ def test_strata_count_however_few_structures_they_have() -> None:
     assert np.average(held["fair"], weights=[1, 1, 4]) == pytest.approx(0.9, abs=0.02)
 
 
+def test_intervals_hold_for_every_size_where_errors_of_atoms_cancel() -> None:
+    """The variance of a sum over atoms grows with the square of their number, the error slower."""
+
+    def clusters(seed: int) -> tuple[Signals, np.ndarray]:
+        rng = np.random.default_rng(seed)
+        n_atoms = rng.integers(3, 100, 4000).astype(float)
+        each = rng.lognormal(sigma=1.0, size=4000)
+        nothing = np.ones(4000)
+        signals = Signals((each * n_atoms) ** 2, nothing, nothing, n_atoms, nothing)
+        return signals, 0.01 * each * np.sqrt(n_atoms) * rng.normal(size=4000)
+
+    calibration = calibrate(*clusters(0))
+    signals, errors = clusters(1)
+    inside = np.abs(errors) <= calibration.multiple(0.9) * calibration.std(signals)
+    for part in np.array_split(np.argsort(signals.n_atoms), 4):
+        assert 0.87 < inside[part].mean() < 0.93
+
+
 def test_std_grows_with_every_signal() -> None:
     calibration = calibrate(*made_up(500, 0), *made_up(500, 1, stretch=4.0))
     base = Signals(*(np.array([1.0]) for _ in range(5)))
