@@ -119,11 +119,13 @@ class TrainingSettings(Settings):
     def for_forces(cls, **sparse: Any) -> TrainingSettings:
         """What validation on left-out compositions off equilibrium found best.
 
-        For data with forces, or minima without: the power spectrum, a smooth kernel and strong
-        regularisation. ``sparse`` are fields of :class:`SparseSettings` that differ.
+        For data with forces, or minima without: the power spectrum, a smooth kernel with some of a
+        sharper one, and strong regularisation. ``sparse`` are fields of :class:`SparseSettings`
+        that differ.
         """
         found: dict[str, Any] = {
             "length_scale": 4.0,
+            "sharp_share": 0.05,
             "penalties": (3e-4,),
             "force_weights": (0.03,),
             "force_rows": 60,

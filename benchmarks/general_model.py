@@ -103,7 +103,7 @@ def train_model(
     folder: Path,
     output: Annotated[Path, typer.Option("-o", "--output")],
     leave_out: bool = False,
-    environments: int = 1500,
+    environments: int = 1800,
     minima_rows: int = 8,
     minima_weight: float = 0.2,
     curvature_frames: int = 600,

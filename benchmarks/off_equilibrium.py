@@ -6,8 +6,9 @@
 Rows of energies and forces are made once; every line of the table is then five solutions of the
 normal equations, each without a fifth of the compositions, judged on those. ``--data`` is the
 folder of ``general_model.py``. The learning curve takes compositions of the labels in a random
-order, so that a point of it knows nothing at all of the others. Metrics of environments are judged
-on the one fold that they have not seen, and the first of them, of exponent 0, is none.
+order, so that a point of it knows nothing at all of the others. Shares of the sharper Gaussian in
+the kernel change the rows, which are made anew. Metrics of environments are judged on the one fold
+that they have not seen, and the first of them, of exponent 0, is none.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ WEIGHTS = (0.01, 0.03, 0.1, 0.3)
 PENALTIES = (1e-4, 3e-4, 1e-3)
 MINIMA_WEIGHTS = (1.0, 0.3, 0.1, 0.03)
 SIZE_EXPONENTS = (0.0, 0.5, 1.0, 1.5, 2.0)
+SHARP_SHARES = (0.0, 0.03, 0.1, 0.3)
 METRIC_EXPONENTS = (0.0, 0.25, 0.5, 1.0)
 JUDGED_MINIMA = 250
 # By whether they have more atoms than this.
@@ -277,16 +279,23 @@ def main(
             made[1], options["force_weight"], options["penalty"], np.arange(FOLDS)
         )
         keep(what, options, found, labels=int(known.sum()))
-    for exponent in METRIC_EXPONENTS:
-        if exponent:  # the rows above are those of 0
-            problem = problem_of(prepared.data, strata, settings, exponent)
+
+    def keep_of(problem: Problem, folds: int, what: str, **more: float) -> None:
         equations = problem.equations(
             usual["minima_weight"], usual["size_exponent"], problem.labelled
         )
         found = problem.evaluate(
-            equations, usual["force_weight"], usual["penalty"], np.zeros(1, dtype=np.intp)
+            equations, usual["force_weight"], usual["penalty"], np.arange(folds)
         )
-        keep("metric exponent", usual, found, metric_exponent=exponent)
+        keep(what, usual, found, **more)
+
+    for share in SHARP_SHARES:
+        sharp = replace(settings, sparse=replace(settings.sparse, sharp_share=share))
+        keep_of(problem_of(prepared.data, strata, sharp), FOLDS, "sharp share", sharp_share=share)
+    for exponent in METRIC_EXPONENTS:
+        if exponent:  # the rows above are those of 0
+            problem = problem_of(prepared.data, strata, settings, exponent)
+        keep_of(problem, 1, "metric exponent", metric_exponent=exponent)
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ def choose_environments(
         projections=np.array(projections),
         points=np.concatenate(chosen),
         counts=np.array([len(c) for c in chosen]),
+        sharp_share=np.array(settings.sharp_share),
     )
 
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from ase_knncalc._lib.arguments import Length, checked
+from ase_knncalc._lib.arguments import Length, NotNegative, checked
 from ase_knncalc._lib.arrays import AnyArray, FloatArray, IntArray, runs
 from ase_knncalc._lib.rowstore import Rows, allocate, folder_of
 from ase_knncalc.descriptors import FeatureBatch, MovingRows
@@ -20,6 +20,7 @@ from ase_knncalc.trend.kernels import (
     KernelBlock,
     gaussian_of,
     kernel_blocks,
+    mixed_slope,
     raised,
     whitened,
     whitener,
@@ -30,8 +31,9 @@ from ase_knncalc.trend.kernels import (
 class Environments:
     """Points z_m in the projected descriptor space of their element.
 
-    Atom i has the kernel exp(−|P(x_i − μ) − z_m|² / 2σ²) with each point of its element, x_i its
-    descriptor row; sums of kernels over the atoms of a structure are what a trend is linear in.
+    Atom i has a kernel with each point of its element (:mod:`ase_knncalc.trend.kernels`), at the
+    place P(x_i − μ) / σ for its descriptor row x_i; sums of kernels over the atoms of a structure
+    are what a trend is linear in.
 
     Parameters
     ----------
@@ -47,6 +49,8 @@ class Environments:
         All z, shape (m, rank), those of an element together.
     counts
         How many of them each element has, shape (n_elements,).
+    sharp_share
+        s of the kernel, shape ().
 
     Attributes
     ----------
@@ -60,7 +64,7 @@ class Environments:
     Raises
     ------
     SettingsError
-        If σ or the counts have the wrong shape, or σ is no positive number.
+        If σ, s or the counts have the wrong shape, σ is no positive number, or s a negative one.
     """
 
     elements: tuple[int, ...]
@@ -69,21 +73,26 @@ class Environments:
     projections: FloatArray
     points: FloatArray
     counts: IntArray
+    sharp_share: FloatArray
     blocks: list[slice] = field(init=False, repr=False, compare=False)
     scaled: list[FloatArray] = field(init=False, repr=False, compare=False)
     raised: list[FloatArray] = field(init=False, repr=False, compare=False)
     _maps: list[FloatArray] = field(init=False, repr=False, compare=False)
+    _share: float = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         require_shape("length_scale", self.length_scale, ())
         require_shape("counts", self.counts, (len(self.elements),))
+        require_shape("sharp_share", self.sharp_share, ())
         sigma = checked("trend: length_scale", self.length_scale, Length)
+        share = float(checked("trend: sharp_share", self.sharp_share, NotNegative))
         starts = np.concatenate([[0], np.cumsum(self.counts)])
         blocks = [slice(int(a), int(b)) for a, b in pairwise(starts)]
         # In float64 from here on: single precision is amplified by the whitening.
         scaled = self.points.astype(np.float64) / sigma
         set_ = object.__setattr__
         set_(self, "blocks", blocks)
+        set_(self, "_share", share)
         set_(self, "raised", [raised(scaled[b]) for b in blocks])
         set_(self, "scaled", [own[:, :-2] for own in self.raised])
         set_(self, "_maps", [p.astype(np.float64).T / sigma for p in self.projections])
@@ -91,12 +100,15 @@ class Environments:
     @classmethod
     def from_arrays(cls, elements: tuple[int, ...], arrays: Mapping[str, AnyArray]) -> Environments:
         """From what :meth:`arrays` gives."""
-        names = ("length_scale", "means", "projections", "environments", "counts")
-        return cls(elements, *(arrays[name] for name in names))
+        names = ("length_scale", "means", "projections", "environments", "counts", "sharp_share")
+        # Files of before have no second Gaussian.
+        given = {"sharp_share": np.zeros(()), **arrays}
+        return cls(elements, *(given[name] for name in names))
 
     def arrays(self) -> dict[str, AnyArray]:
-        """What a model file keeps."""
-        return {
+        """What a model file keeps; no share of the sharp Gaussian where there is none."""
+        share = {"sharp_share": self.sharp_share} if self._share else {}
+        return share | {
             "length_scale": self.length_scale,
             "means": self.means,
             "projections": self.projections,
@@ -123,11 +135,11 @@ class Environments:
         first of them: for the energy and properties of a structure.
         """
         if batch.kernels is None:
-            return kernel_blocks(batch, self.elements, self.project, self.raised)
+            return kernel_blocks(batch, self.elements, self.project, self.raised, self._share)
         for maps, blocks, counts in batch.kernels:
             if maps is self._maps and np.all(counts >= self.counts):
                 return (block.first(self.counts) for block in blocks)
-        blocks = list(kernel_blocks(batch, self.elements, self.project, self.raised))
+        blocks = list(kernel_blocks(batch, self.elements, self.project, self.raised, self._share))
         batch.kernels[:] = [(self._maps, blocks, self.counts)]
         return iter(blocks)
 
@@ -143,7 +155,7 @@ class Environments:
 
         Their columns have no fixed sign: nothing that depends on them may outlive a fit.
         """
-        return [whitener(points, floor) for points in self.scaled]
+        return [whitener(points, floor, self._share) for points in self.scaled]
 
     def columns(self, batch: FeatureBatch, *bases: Sequence[FloatArray]) -> list[Rows]:
         """Sums of kernels in each of several bases, from one pass over the descriptors.
@@ -190,13 +202,18 @@ class Environments:
     def pulled(self, block: KernelBlock, coefficients: FloatArray) -> FloatArray:
         """:meth:`gradient` of the structures of a block, whose kernels are known."""
         slope = np.zeros(block.part.local.shape)
-        for e, (mask, kernel, z) in enumerate(
-            zip(block.masks, block.kernels, block.places, strict=True)
+        for e, (mask, near, z) in enumerate(
+            zip(block.masks, block.gaussians, block.places, strict=True)
         ):
-            if kernel.size:
+            if near.size:
+                kernel = mixed_slope(near, self._share)
                 pull = (kernel * coefficients[self.blocks[e]]) @ self.raised[e]
                 slope[mask] = (pull[:, :-2] - pull[:, -2:-1] * z) @ self._maps[e].T
         return slope
+
+    def _slope(self, element: int, z: FloatArray) -> FloatArray:
+        """Slopes of kernels of places z by their exponents, shape (len(z), n_points)."""
+        return mixed_slope(gaussian_of(z, self.raised[element]), self._share)
 
     def slopes(self, numbers: IntArray, moving: MovingRows, dtype: str = "float64") -> FloatArray:
         """Derivatives of the sums of kernels by the positions of one structure, in Å⁻¹.
@@ -223,12 +240,12 @@ class Environments:
             if not len(atoms) or not len(points):
                 continue
             z = self.project(e, local[atoms])
-            kernel = gaussian_of(z, self.raised[e]).astype(dtype, copy=False)
+            kernel = self._slope(e, z).astype(dtype, copy=False)
             z, points = z.astype(dtype, copy=False), points.astype(dtype, copy=False)
             for i, atom in enumerate(atoms):
                 own = slice(starts[atom], starts[atom + 1])
                 shifts = (derivatives.values[own] @ self._maps[e]).astype(dtype, copy=False)
-                # d k(z_i, p)/dR = k (p − z_i) · dz_i/dR
+                # d k(z_i, p)/dR = k' (p − z_i) · dz_i/dR
                 change = (shifts @ points.T - (shifts @ z[i])[..., None]) * kernel[i]
                 part[derivatives.moved[own]] += change
                 part[atom] -= change.sum(axis=0)
@@ -254,9 +271,9 @@ class Environments:
             centers, moved = derivatives.centers[own], derivatives.moved[own]
             begins, order = runs(centers), np.argsort(moved, kind="stable")
             z = self.project(e, local[centers[begins]])
-            kernel = gaussian_of(z, self.raised[e]).astype(np.float32)
+            kernel = self._slope(e, z).astype(np.float32)
             places = (z @ self._maps[e].T).astype(np.float32)
-            # d k(z_i, p)/d row = k (p − z_i) P; the row moves with its neighbours.
+            # d k(z_i, p)/d row = k' (p − z_i) P; the row moves with its neighbours.
             atoms = np.repeat(np.arange(len(z)), np.diff(np.append(begins, len(own))))
             values = derivatives.values[own]
             change = values.reshape(-1, values.shape[2]) @ self._pulled_points[e].T
@@ -294,11 +311,11 @@ class Environments:
             if not len(atoms) or not len(points):
                 continue
             z = self.project(e, local[atoms])
-            kernel = gaussian_of(z, self.raised[e]).astype(dtype, copy=False)
+            kernel = self._slope(e, z).astype(dtype, copy=False)
             shifts = changes[:, atoms] @ self._maps[e]
             inner = np.einsum("kar,ar->ka", shifts, z).astype(dtype, copy=False)
             cross = shifts.astype(dtype, copy=False) @ points.T.astype(dtype, copy=False)
-            # d k(z_i, p) = k (p − z_i) · dz_i, summed over the atoms
+            # d k(z_i, p) = k' (p − z_i) · dz_i, summed over the atoms
             cross *= kernel
             out[:, self.blocks[e]] = cross.sum(axis=1) - inner @ kernel
         return out

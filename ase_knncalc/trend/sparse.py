@@ -50,6 +50,8 @@ class SparseSettings(Settings):
         Most inducing environments of an element.
     length_scale
         σ of the Gaussian kernel, in units of the projected descriptor.
+    sharp_share
+        Share of a second Gaussian, of half that length, in the kernel against 1 for the first.
     rank
         Principal components kept for each element.
     whitening
@@ -86,6 +88,7 @@ class SparseSettings(Settings):
 
     environments: Count = 1000
     length_scale: Length = 5.0
+    sharp_share: NotNegative = 0.0
     rank: Count = 150
     whitening: NotNegative = 0.2
     metric_exponent: NotNegative = 0.0
@@ -191,8 +194,8 @@ class SparseTrend:
         out = np.zeros((len(block.part), self.factor.shape[1]))
         starts = np.cumsum(self.variance_counts) - self.variance_counts
         sums = block.sums(self.variance_counts)
-        for own, kernel, start in zip(sums, block.kernels, starts, strict=True):
-            if len(kernel):
+        for own, near, start in zip(sums, block.gaussians, starts, strict=True):
+            if len(near):
                 out += own @ self.factor[start : start + own.shape[1]]
         return out
 

@@ -11,11 +11,13 @@ from ase_knncalc.descriptors import featurize
 from ase_knncalc.trend.sparse import SparseSettings
 
 
-@pytest.fixture(scope="module", params=["sparse", "linear", "none"])
+@pytest.fixture(scope="module", params=["sparse", "sharp", "linear", "none"])
 def model(request, water_model):
     # Fewer environments for the variance than for the trend; and so few that whitening them does
     # not amplify the rounding of the kernels.
     few = SparseSettings(environments=60, variance_environments=20)
+    if request.param == "sharp":
+        return water_model(trend="sparse", sparse=replace(few, sharp_share=0.3))
     return water_model(trend=request.param, sparse=few)
 
 
