@@ -21,6 +21,13 @@ def _cell(value: float | None, text: str) -> str:
     return "–" if value is None else format(value, text)
 
 
+def _without(row: dict[str, Any]) -> str:
+    """How many structures a row is without, and why."""
+    why = (("failed", "failed"), ("left_out", "not covered"))
+    said = [f"{row[key]} {word}" for key, word in why if row.get(key)]
+    return f" ({', '.join(said)})" if said else ""
+
+
 def _of(some: int, n: int) -> str:
     return f" ({some})" if 0 < some < n else ""
 
@@ -34,7 +41,7 @@ def rivals() -> str:
                 [
                     r["stratum"],
                     r["method"],
-                    str(r["n"]) + (f" ({r['failed']} failed)" if r["failed"] else ""),
+                    str(r["n"]) + _without(r),
                     _cell(r["energy_mae"], ".2f") + _of(r["n_energies"], r["n"]),
                     _cell(r["force_mae"], ".3f") + _of(r["n_forces"], r["n"]),
                     _cell(r["spearman"], ".2f"),
@@ -52,20 +59,17 @@ def rivals_cost() -> str:
     costs = _rows("cost")
     relaxed = {r["method"]: f"{r['rmsd_median']:.2f} ({r['n']})" for r in _rows("relaxed")}
     sizes = [s["atoms"] for s in costs[0]["steps"]]
-    yard = _yard()
     heads = " | ".join(f"{n} atoms" for n in sizes)
     return table(
-        f"method | licence | MB | {heads} | 1,000 steps, s | RMSD of minima (n), Å",
+        f"method | covers | licence | MB | {heads} | 1,000 steps, s | RMSD of minima (n), Å",
         (
             " | ".join(
                 [
                     c["method"],
+                    c["coverage"],
                     c["licence"],
                     _cell(c["megabytes"], ".0f"),
-                    *(
-                        f"{s['step_seconds'] / y:.1f}"
-                        for s, y in zip(c["steps"], yard, strict=True)
-                    ),
+                    *(f"{multiple:.1f}" for multiple in _multiples(c)),
                     f"{1000 * c['steps'][-1]['step_seconds']:.0f}",
                     relaxed.get(c["method"], "–"),
                 ]
@@ -75,16 +79,18 @@ def rivals_cost() -> str:
     )
 
 
-def _yard() -> list[float]:
+def _multiples(cost: dict[str, Any]) -> list[float]:
+    """Seconds of a step over GFN1-xTB's of the same run, by size."""
     (gfn1,) = (c for c in _rows("cost") if c["method"] == "GFN1-xTB")
-    return [s["step_seconds"] for s in gfn1["steps"]]
+    yard = cost.get("gfn1_step_seconds") or [s["step_seconds"] for s in gfn1["steps"]]
+    return [s["step_seconds"] / y for s, y in zip(cost["steps"], yard, strict=True)]
 
 
 def rival_points() -> list[tuple[str, float, float]]:
     """Method, cost of a step of the largest structure (GFN1-xTB is 1), error of forces in eV/Å."""
     errors = {r["method"]: r["force_mae"] for r in _rows("errors") if r["stratum"] == DRAWN}
     return [
-        (c["method"], c["steps"][-1]["step_seconds"] / _yard()[-1], errors[c["method"]])
+        (c["method"], _multiples(c)[-1], errors[c["method"]])
         for c in _rows("cost")
         if errors.get(c["method"])
     ]

@@ -4,14 +4,14 @@
     python benchmarks/rivals.py DATA --amc param_gfn1-xtb.txt --most 20
 
 ``DATA`` is the folder of ``general_model.py``. A rival is skipped with a word where it is not
-installed:
+installed: ``rival_methods.py`` says which there are, and how each is installed. Where their
+packages do not go together, ``--only NAME`` runs one of them: its rows take the place of its
+earlier ones in ``--output``, and those of the others stay. Structures are those of ``--output``
+where it is there, so that all are judged on the same ones whatever labels came since (``--relax``
+must be theirs). KRR with the local kernel and the published
+k-NN are of this package, trained here (``--trained``).
 
-- GFN1-xTB, GFN2-xTB: tblite, which comes with this package;
-- AMC-xTB: ``--amc``, the published ``param_gfn1-xtb.txt`` (``"tblite:amc-xtb"`` says where it is);
-- AIMNet2: ``pip install torch`` and ``pip install --no-deps auto3d==2.3.1``, which has it;
-- MACE-OFF and others fetch their weights from the network: not offline, so not here;
-- KRR with the local kernel and the published k-NN: of this package, trained here (``--trained``).
-
+Structures that a rival does not cover (elements, charges) are left out of its row, and counted.
 Rivals are of other reference methods, so that energies are compared **within a composition**: the
 mean error of each composition is taken off, for everybody. Of ``multibase-wb97xd`` no number is of
 a structure that it was trained on: energies of its training structures are those of the folds
@@ -24,129 +24,54 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.util import find_spec
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 from ase import Atoms, units
-from ase.calculators.calculator import Calculator, all_changes
 from ase.md.verlet import VelocityVerlet
 from ase.optimize import BFGS
 from general_model import KCAL_PER_MOL, labels, minima, unseen_size
+from rival_methods import Rival, rivals, xtb
 from scipy.stats import spearmanr
 
-from ase_knncalc import KNNCalculator, load_model
 from ase_knncalc.analysis.membership import find_in_training
-from ase_knncalc.baselines import TBLiteBaseline, make_baseline
 from ase_knncalc.data.frames import iter_frames
 from ase_knncalc.errors import KNNCalcError
-from ase_knncalc.model import KNNModel
-from ase_knncalc.sampling.engines import BaselineCalculator
-from ase_knncalc.store import find_model
 
-MODEL = "multibase-wb97xd"
 # A composition with fewer structures says nothing of their order.
 RANKED = 5
-
-
-class AIMNet2(Calculator):  # type: ignore[misc]
-    """The ensemble of AIMNet2 that auto3d 2.3.1 ships, as it is called there."""
-
-    implemented_properties = ("energy", "forces")
-
-    def __init__(self) -> None:
-        import torch
-
-        super().__init__()
-        spec = find_spec("Auto3D")
-        assert spec is not None
-        assert spec.origin is not None
-        path = Path(spec.origin).parent / "models" / "aimnet2_wb97m_ens_f.jpt"
-        self.path, self.torch = path, torch
-        torch.set_num_threads(1)
-        self.net = torch.jit.load(str(path), map_location="cpu")
-
-    def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes) -> None:
-        super().calculate(atoms, properties, system_changes)
-        torch = self.torch
-        places = torch.tensor(self.atoms.positions, dtype=torch.float32).unsqueeze(0)
-        charge = float(self.atoms.info.get("charge", 0))
-        found = self.net(
-            {
-                "coord": places,
-                "numbers": torch.tensor(self.atoms.numbers).unsqueeze(0),
-                "charge": torch.tensor([charge]),
-            }
-        )
-        self.results = {
-            "energy": float(found["energy"]),
-            "forces": found["forces"].detach()[0].numpy().astype(float),
-        }
-
-
-@dataclass(frozen=True)
-class Rival:
-    """A method: what makes its calculator, and what there is to say of it."""
-
-    name: str
-    make: Callable[[], Calculator]
-    megabytes: Callable[[], float | None]
-    licence: str
-    own: KNNModel | None = None
-
-
-def rivals(amc: Path | None) -> tuple[list[Rival], dict[str, str]]:
-    """Those that are installed, and why the others are not."""
-
-    def xtb(name: str, spec: str) -> Rival:
-        baseline = make_baseline(spec)
-        assert isinstance(baseline, TBLiteBaseline)
-        # Warm starts, as tblite's own ASE calculator has them.
-        return Rival(
-            name, lambda: BaselineCalculator(baseline.following()), lambda: None, "LGPL-3.0"
-        )
-
-    model = load_model(MODEL)
-    found = [
-        Rival(
-            MODEL,
-            lambda: KNNCalculator(model, on_novelty="ignore", warm_start=True),
-            lambda: find_model(MODEL).stat().st_size / 1e6,
-            "MIT",
-            model,
-        ),
-        xtb("GFN1-xTB", "tblite:GFN1-xTB"),
-        xtb("GFN2-xTB", "tblite:GFN2-xTB"),
-    ]
-    absent = {
-        "MACE-OFF": "its weights are fetched from the network at the first call",
-        "ANI-2xt": "needs torchani beside auto3d; knows no ions",
-        "g-xTB": "no package index has it",
-    }
-    if amc is None:
-        absent["AMC-xTB"] = "no --amc: the parameters are published, not shipped"
-    else:
-        found.append(xtb("AMC-xTB", f"tblite:{amc}"))
-    try:
-        calculator = AIMNet2()
-        found.append(
-            Rival("AIMNet2 (auto3d 2.3.1)", lambda: calculator,
-                  lambda: calculator.path.stat().st_size / 1e6, "MIT")
-        )  # fmt: skip
-    except (ImportError, AssertionError, ValueError, RuntimeError) as e:
-        absent["AIMNet2"] = f"torch and auto3d==2.3.1 are not installed ({type(e).__name__}: {e})"
-    return found, absent
 
 
 # ------------------------------------------------------------------------------------ structures
 
 
-def strata(folder: Path, most: int, most_atoms: int) -> dict[str, list[Atoms]]:
-    """Structures with reference energies (and forces), by where they are from."""
+def fingerprint(atoms: Atoms) -> str:
+    """What a structure is known by: names are not unique, and their order changes."""
+    places = np.round(atoms.positions, 4) + 0.0  # no negative zeros
+    return sha256(
+        atoms.numbers.astype("<i8").tobytes() + places.astype("<f8").tobytes()
+    ).hexdigest()[:16]
+
+
+def again(frames: list[Atoms], known: list[str]) -> list[Atoms]:
+    """The frames with these fingerprints, in their order."""
+    of = {fingerprint(atoms): atoms for atoms in frames}
+    if missing := set(known) - set(of):
+        raise typer.BadParameter(f"{len(missing)} structures of --output are in no data any more")
+    return [of[f] for f in known]
+
+
+def strata(
+    folder: Path, most: int, most_atoms: int, known: dict[str, list[str]] | None = None
+) -> dict[str, list[Atoms]]:
+    """Structures with reference energies (and forces), by where they are from.
+
+    Those with the fingerprints in ``known``, where it is given, whatever labels there are by now.
+    """
     rng = np.random.default_rng(0)
     found: dict[str, list[Atoms]] = defaultdict(list)
     for atoms in labels():
@@ -161,11 +86,13 @@ def strata(folder: Path, most: int, most_atoms: int) -> dict[str, list[Atoms]]:
             found["up to 400 K" if temperature <= 400 else "above 400 K"].append(atoms)
     by_composition: dict[str, list[Atoms]] = defaultdict(list)
     for atoms in minima(folder):
-        known = atoms.info.get("frequencies_cm1")
-        if len(atoms) <= most_atoms and known is not None and known.min() > 0:
+        modes = atoms.info.get("frequencies_cm1")
+        if len(atoms) <= most_atoms and modes is not None and modes.min() > 0:
             by_composition[str(atoms.info["composition"])].append(atoms)
+    if known:
+        found["minima"] = [atoms for of in by_composition.values() for atoms in of]
     large = [c for c, of in sorted(by_composition.items()) if len(of) >= 2 * RANKED]
-    for i in rng.permutation(len(large))[: max(1, most // RANKED)]:
+    for i in rng.permutation(len(large))[: 0 if known else max(1, most // RANKED)]:
         of = by_composition[large[i]]
         found["minima"] += [of[j] for j in rng.permutation(len(of))[: 2 * RANKED]]
     found["4sa5w, minima"] = list(iter_frames(folder / "saw_4sa5w_equilibrium.extxyz.gz"))
@@ -175,6 +102,8 @@ def strata(folder: Path, most: int, most_atoms: int) -> dict[str, list[Atoms]]:
     for name in ("minima", "4sa5w, minima"):
         for atoms in found[name]:
             atoms.arrays["reference_forces"] = np.zeros((len(atoms), 3))
+    if known:
+        return {name: again(found[name], of) for name, of in known.items()}
     chosen = {}
     for name, frames in found.items():
         order = rng.permutation(len(frames))[:most] if name != "minima" else range(len(frames))
@@ -202,6 +131,7 @@ class Said:
     force: list[float] = field(default_factory=list)
     inside: list[bool] = field(default_factory=list)
     failed: int = 0
+    left_out: int = 0
 
     def row(self) -> dict[str, Any]:
         """Errors within compositions, kcal/mol and eV/Å, and the order of their structures."""
@@ -219,6 +149,7 @@ class Said:
         return {
             "n": len(self.energy),
             "failed": self.failed,
+            "left_out": self.left_out,
             "energy_mae": _mean(KCAL_PER_MOL * np.abs(errors)),
             "force_mae": _mean(self.force),
             "n_forces": len(self.force),
@@ -238,6 +169,9 @@ def judged(rival: Rival, frames: list[Atoms]) -> Said:
     said, calculator = Said(), rival.make()
     place = {} if rival.own is None else {n.decode(): i for i, n in enumerate(rival.own.names)}
     for atoms in frames:
+        if not rival.covers(atoms):
+            said.left_out += 1
+            continue
         # By the structure itself: names are not unique among sources.
         known = None if rival.own is None else find_in_training(rival.own, bare(atoms)).structure
         i = None if known is None else place[known]
@@ -274,7 +208,7 @@ def relaxed(rival: Rival, frames: list[Atoms]) -> dict[str, Any]:
     from ase.build import minimize_rotation_and_translation
 
     distances = []
-    for atoms in frames:
+    for atoms in filter(rival.covers, frames):
         moved, start = bare(atoms), bare(atoms)
         moved.calc = rival.make()
         try:
@@ -336,6 +270,22 @@ def trained(folder: Path, frames: list[Atoms]) -> dict[str, dict[str, Any]]:
     return rows
 
 
+def placed(rows: list[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows with a new one: in place of the method's own, or after the last of its like."""
+
+    def like(row: dict[str, Any]) -> tuple[Any, Any]:
+        return row["kind"], row.get("stratum")
+
+    rows = list(rows)
+    for i, row in enumerate(rows):
+        if like(row) == like(new) and row["method"] == new["method"]:
+            rows[i] = new
+            return rows
+    last = [i for i, row in enumerate(rows) if like(row) == like(new)] or [len(rows) - 1]
+    rows.insert(last[-1] + 1, new)
+    return rows
+
+
 def main(
     folder: Path,
     amc: Annotated[Path | None, typer.Option(help="AMC-xTB's param_gfn1-xtb.txt.")] = None,
@@ -348,21 +298,33 @@ def main(
     output: Path | None = None,
 ) -> None:
     """Judge all rivals on all strata."""
-    found, absent = rivals(amc)
-    found = [rival for rival in found if only in rival.name]
-    frames = strata(folder, most, most_atoms)
-    table: list[dict[str, Any]] = []
+    found, absent = rivals(amc, only)
+    for name, why in absent.items():
+        print(f"{name} is left out: {why}")
+    known = json.loads(output.read_text()) if output is not None and output.exists() else {}
+    frames = strata(folder, most, most_atoms, known.get("structures"))
+    structures = {name: [fingerprint(atoms) for atoms in of] for name, of in frames.items()}
+    table: list[dict[str, Any]] = known.get("rows", [])
 
     def keep(**row: Any) -> None:
-        table.append(row)
+        nonlocal table
+        table = placed(table, row)
         print(json.dumps(row), flush=True)
         if output is not None:
-            output.write_text(json.dumps({"rows": table, "absent": absent}, indent=1) + "\n")
+            there = {r["method"].split(" (")[0] for r in table}
+            missing = {
+                n: w for n, w in (known.get("absent", {}) | absent).items() if n not in there
+            }
+            found_all = {"rows": table, "absent": missing, "structures": structures}
+            output.write_text(json.dumps(found_all, indent=1) + "\n")
 
     sizes = [*timed(), frames["4sa5w, minima"][0]]
+    # Beside the run's own GFN1-xTB, as another run is on another machine, or a busier one.
+    yard = [row["step_seconds"] for row in cost(xtb("GFN1-xTB", "tblite:GFN1-xTB"), sizes, steps)]
     for rival in found:
-        keep(kind="cost", method=rival.name, licence=rival.licence, megabytes=rival.megabytes(),
-             steps=cost(rival, sizes, steps))  # fmt: skip
+        keep(kind="cost", method=rival.name, licence=rival.licence, megabytes=rival.megabytes,
+             coverage=rival.coverage, steps=cost(rival, sizes, steps),
+             gfn1_step_seconds=yard)  # fmt: skip
     for name, of in frames.items():
         for rival in found:
             keep(kind="errors", stratum=name, method=rival.name, **judged(rival, of).row())
