@@ -32,7 +32,7 @@ from ase_knncalc.store import find_model
 MODEL = "multibase-wb97xd"
 # What cannot be had offline, with what was looked at.
 NOT_OFFLINE = {
-    "MACE-OFF": "fetched at the first call; the wheels of mace-torch 0.3.10 and 0.3.16 have no weights",
+    "MACE-OFF": "fetched at the first call: mace-torch 0.3.10 and 0.3.16 ship no weights",
     "ANI-2x": "torchani 2.2.4 has ANI-1x and ANI-1ccx alone, which know no sulfur",
     "g-xTB": "tblite 0.8.0 does not have it, and no package is of that name",
 }
