@@ -33,21 +33,24 @@ from ase_knncalc.errors import NoveltyError, SettingsError, StructureError
 from ase_knncalc.heads.dipole import has_dipole
 from ase_knncalc.heads.levels import require_level
 from ase_knncalc.model import KNNModel
-from ase_knncalc.prediction import OTHER_NAMES, Results
+from ase_knncalc.prediction import OTHER_NAMES, Prediction
 from ase_knncalc.sameness import changes
 from ase_knncalc.settings import DEFAULT_MODEL
+from ase_knncalc.stepping import can_step, step
 from ase_knncalc.store import find_model
 from ase_knncalc.store.container import stated_checksum
 from ase_knncalc.store.given import model_for_calculator
-from ase_knncalc.structure import marked_free_energy, resolve_charge, structure_label
+from ase_knncalc.structure import resolve_charge, structure_label
 
 OnNovelty = Literal["warn", "raise", "ignore"]
 DipoleOf = Literal["learned", "baseline"]
+Uncertainty = Literal["always", "asked"]
 
 # Results beside those in ``implemented_properties``: they do not add up, and ASE's mixing
 # calculators add up, with weights that may be negative, whatever their calculators list in common.
 _EXTRAS = ("energy_std", "forces_std", "novelty", "baseline_energy", "delta", "neighbors",
            "energy_interval", "level_correction", "dipole_std", *OTHER_NAMES)  # fmt: skip
+_JUDGED = ("energy_std", "novelty", "neighbors")
 
 
 class KNNCalculator(Calculator):  # type: ignore[misc]
@@ -112,6 +115,10 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
         depend on the path; False, the default, gives the same bits whatever came before.
     atoms
         Structure to attach to.
+    uncertainty
+        ``"asked"``: calculations of forces leave ``energy_std``, ``novelty`` and ``neighbors`` out
+        of ``results`` where no threshold asks for them, and :meth:`get_property` makes them: steps
+        of dynamics cost less.
 
     Raises
     ------
@@ -144,6 +151,7 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
         "allow_other_baseline": False,
         "level": None,
         "warm_start": False,
+        "uncertainty": "always",
     }
 
     def __init__(
@@ -161,6 +169,7 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
         allow_other_baseline: bool = False,
         level: str | None = None,
         warm_start: bool = False,
+        uncertainty: Uncertainty = "always",
         atoms: Atoms | None = None,
     ) -> None:
         if atoms is not None:
@@ -184,6 +193,7 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
             allow_other_baseline=allow_other_baseline,
             level=level,
             warm_start=warm_start,
+            uncertainty=uncertainty,
         )
 
     def __copy__(self) -> KNNCalculator:
@@ -232,6 +242,7 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
         wanted = {**self.parameters, **given}
         checked("on_novelty", wanted["on_novelty"], OnNovelty)
         checked("dipole", wanted["dipole"], DipoleOf)
+        checked("uncertainty", wanted["uncertainty"], Uncertainty)
         checked("allow_other_baseline", wanted["allow_other_baseline"], bool)
         checked("warm_start", wanted["warm_start"], bool)
         for name in ("novelty_threshold", "std_threshold"):
@@ -322,38 +333,27 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
         if any(getattr(point, name, None) is None for name in self._wanted):
             point = None
         learned = p["dipole"] == "learned" and has_dipole(self.model.heads)
-        prediction = self._asked.predict_one(
-            self.atoms,
-            charge=p["charge"],
-            multiplicity=p["multiplicity"],
-            forces="forces" in self._wanted,
-            forces_std=with_std,
-            properties=self._wanted - {"forces"},
-            point=point,
-            level=p["level"],
-            dipole=learned and "dipole" in self._wanted,
-        )
-        self._report_thresholds(prediction.novelty, prediction.energy_std)
-        energy, moment = prediction.energy, prediction.dipole_correction
-        found: dict[str, Any] = {
-            "energy": energy,
-            "free_energy": marked_free_energy(energy),
-            "energy_std": prediction.energy_std,
-            "novelty": prediction.novelty,
-            "baseline_energy": prediction.baseline_energy,
-            "delta": prediction.delta,
-            "neighbors": prediction.neighbors,
-            "forces": prediction.forces,
-            "forces_std": prediction.forces_std,
-            "charges": prediction.baseline_charges,
-            "level_correction": prediction.level,
-            # Learned ones are made where they are wanted.
-            "dipole": None if learned and moment is None else prediction.dipole,
-            "dipole_std": None if moment is None else moment.std,
-        }
+        with_dipole = learned and "dipole" in self._wanted
+        state = {"charge": p["charge"], "multiplicity": p["multiplicity"]}
+        alone = point is None and self._is_step(properties) and not (with_std or with_dipole)
+        if alone:
+            prediction = step(self._asked, self.atoms, **state, properties=self._wanted)
+        else:
+            prediction = self._asked.predict_one(
+                self.atoms,
+                **state,
+                forces="forces" in self._wanted,
+                forces_std=with_std,
+                properties=self._wanted - {"forces"},
+                point=point,
+                level=p["level"],
+                dipole=with_dipole,
+            )
+            self._report_thresholds(prediction)
+        found = prediction.results(learned=learned)
         if p["coverage"] is not None:
             found["energy_interval"] = prediction.energy_interval(p["coverage"])
-        self.results = Results({k: v for k, v in found.items() if v is not None})
+        self.results = found
         self._point = prediction.point
 
     def _warn_of_slopes(self) -> None:
@@ -366,27 +366,28 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
                 stacklevel=2,
             )
 
-    def _report_thresholds(self, novelty: float, std: float) -> None:
+    @property
+    def _watches(self) -> bool:
+        """Whether thresholds are looked at."""
+        action = self.parameters["on_novelty"]
+        return action == "raise" or (action == "warn" and not self._warned)
+
+    def _is_step(self, properties: Sequence[str]) -> bool:
+        """Whether energy and forces are all that anyone asks for."""
         p = self.parameters
-        action = p["on_novelty"]
-        if action == "ignore" or (action == "warn" and self._warned):
+        told = self._watches or p["coverage"] is not None or p["level"] is not None
+        asked = p["uncertainty"] == "always" or set(properties) & set(_EXTRAS)
+        return not (told or asked) and "forces" in self._wanted and can_step(self._asked)
+
+    def _report_thresholds(self, prediction: Prediction) -> None:
+        if not self._watches:
             return
-        found = []
-        if p["novelty_threshold"] is not None and novelty > p["novelty_threshold"]:
-            found.append(
-                f"{structure_label(self.atoms)} is far from the training data: novelty "
-                f"{novelty:.2f} exceeds {p['novelty_threshold']:g} (1 is the 99th percentile of "
-                "held-out training structures)"
-            )
-        if p["std_threshold"] is not None and std > p["std_threshold"]:
-            found.append(
-                f"the energy of {structure_label(self.atoms)} is uncertain: energy_std {std:.3f} "
-                f"eV exceeds std_threshold {p['std_threshold']:g} eV"
-            )
-        if not found:
+        p = self.parameters
+        thresholds = p["novelty_threshold"], p["std_threshold"]
+        text = prediction.beyond(*thresholds, structure_label(self.atoms))
+        if not text:
             return
-        text = "; ".join(found)
-        if action == "raise":
+        if p["on_novelty"] == "raise":
             self.results = {}
             raise NoveltyError(f"{text}; add such structures to the training data")
         self._warned = True
@@ -415,7 +416,8 @@ class KNNCalculator(Calculator):  # type: ignore[misc]
             if own == "forces_std" and self.model.force_calibration is None:
                 raise PropertyNotImplementedError(f"{name}: not of a model without forces")
             self._std_asked |= own == "forces_std"
-            needed = own if own == "forces_std" else "energy"
+            late = self.parameters["uncertainty"] == "asked" and own in _JUDGED
+            needed = own if late or own == "forces_std" else "energy"
             if self.calculation_required(structure, [needed]):
                 if not allow_calculation:
                     return None

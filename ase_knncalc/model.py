@@ -27,6 +27,7 @@ from ase_knncalc.baselines import (
     baseline_difference,
 )
 from ase_knncalc.descriptors import (
+    Compressed,
     Descriptor,
     FeatureBatch,
     MovingRows,
@@ -48,6 +49,7 @@ from ase_knncalc.structure import (
     resolve_charge,
 )
 from ase_knncalc.trend.base import ForceVariance, Trend, TrendEstimate
+from ase_knncalc.trend.sparse import SparseTrend
 from ase_knncalc.uncertainty import Calibration, ForceCalibration, Signals
 
 if TYPE_CHECKING:
@@ -146,10 +148,16 @@ class KNNModel:
         return replace(self, baseline=baseline)
 
     def following(self) -> KNNModel:
-        """The same model with a baseline that follows a trajectory, if it has one that can."""
-        if not isinstance(self.baseline, TBLiteBaseline):
-            return self
-        return replace(self, baseline=self.baseline.following())
+        """The same for a trajectory: its baseline follows if it can, loops are numba's if there."""
+        descriptor, trend = self.descriptor, self.trend
+        if isinstance(descriptor, Compressed):
+            descriptor = descriptor.compiled()
+        if isinstance(trend, SparseTrend):
+            trend = trend.compiled()
+        baseline = self.baseline
+        if isinstance(baseline, TBLiteBaseline):
+            baseline = baseline.following()
+        return replace(self, descriptor=descriptor, trend=trend, baseline=baseline)
 
     def append(self, data: Any, **options: Any) -> KNNModel:
         """The model with further labelled structures; metric and trend stay as they are.

@@ -17,6 +17,7 @@ from ase_knncalc.heads.dipole import Dipole
 from ase_knncalc.heads.levels import LevelCorrection
 from ase_knncalc.heads.result import PropertyPrediction
 from ase_knncalc.knn.term import KNNEstimate
+from ase_knncalc.structure import marked_free_energy
 from ase_knncalc.uncertainty import Calibration
 
 
@@ -168,6 +169,48 @@ class Prediction:
             delta_forces=None if forces is None or step.forces is None else forces + step.forces,
             level=step,
         )
+
+    def beyond(self, novelty: float | None, std: float | None, label: str) -> str:
+        """What thresholds (``std`` in eV; None is none) are exceeded by, empty where none is."""
+        found = []
+        if novelty is not None and self.novelty > novelty:
+            found.append(
+                f"{label} is far from the training data: novelty {self.novelty:.2f} exceeds "
+                f"{novelty:g} (1 is the 99th percentile of held-out training structures)"
+            )
+        if std is not None and self.energy_std > std:
+            found.append(
+                f"the energy of {label} is uncertain: energy_std {self.energy_std:.3f} eV exceeds "
+                f"std_threshold {std:g} eV"
+            )
+        return "; ".join(found)
+
+    def results(self, *, learned: bool) -> Results:
+        """What a calculator has of it.
+
+        Parameters
+        ----------
+        learned
+            Whether dipoles are the learned ones, which are made where they are wanted, or the
+            baseline's.
+        """
+        moment, judged = self.dipole_correction, not math.isnan(self.energy_std)
+        found: dict[str, Any] = {
+            "energy": self.energy,
+            "free_energy": marked_free_energy(self.energy),
+            "energy_std": self.energy_std if judged else None,
+            "novelty": self.novelty if judged else None,
+            "baseline_energy": self.baseline_energy,
+            "delta": self.delta,
+            "neighbors": self.neighbors if judged else None,
+            "forces": self.forces,
+            "forces_std": self.forces_std,
+            "charges": self.baseline_charges,
+            "level_correction": self.level,
+            "dipole": None if learned and moment is None else self.dipole,
+            "dipole_std": None if moment is None else moment.std,
+        }
+        return Results({k: v for k, v in found.items() if v is not None})
 
     def energy_interval(self, coverage: float = 0.9) -> tuple[float, float]:
         """Lower and upper bound (eV) that hold the reference energy with the given probability.

@@ -18,12 +18,33 @@ _COUNT_LOCK = threading.Lock()
 _ALONE = threading.RLock()
 
 
+# Pools that had more threads than one, with their number.
+_Limits = list[tuple[Any, int]]
+
+
+def _limit(pools: Any) -> _Limits:
+    """One thread for each pool.
+
+    As threadpoolctl's own limits, which look all of a pool up at each turn: a twentieth of a step.
+    """
+    before = [(pool, pool.get_num_threads()) for pool in pools.lib_controllers]
+    changed = [(pool, n) for pool, n in before if n != 1]
+    for pool, _ in changed:
+        pool.set_num_threads(1)
+    return changed
+
+
+def _restore(changed: _Limits) -> None:
+    for pool, n in changed:
+        pool.set_num_threads(n)
+
+
 class _SharedLimit:
     """The limit of numpy's and scipy's BLAS, set by the first and taken back by the last."""
 
     def __init__(self) -> None:
         self._holders = 0
-        self._limiters: list[Any] = []
+        self._limiters: list[_Limits] = []
         self._limited: Any = None
 
     @contextmanager
@@ -31,7 +52,7 @@ class _SharedLimit:
         with _COUNT_LOCK:
             pools = _shared_pools()
             if pools is not self._limited:  # none is held, or scipy has come since
-                self._limiters.append(pools.limit(limits=1))
+                self._limiters.append(_limit(pools))
                 self._limited = pools
             self._holders += 1
         try:
@@ -41,7 +62,7 @@ class _SharedLimit:
                 self._holders -= 1
                 if not self._holders:
                     while self._limiters:
-                        self._limiters.pop().restore_original_limits()
+                        _restore(self._limiters.pop())
                     self._limited = None
 
 
@@ -99,5 +120,9 @@ def one_blas_thread() -> Iterator[None]:
 @contextmanager
 def alone_on_one_thread(module: str) -> Iterator[None]:
     """Run alone in the process, BLAS and OpenMP on one thread, with a library of that module."""
-    with _ALONE, _BLAS.hold(), _other_pools(module).limit(limits=1):
-        yield
+    with _ALONE, _BLAS.hold():
+        changed = _limit(_other_pools(module))
+        try:
+            yield
+        finally:
+            _restore(changed)

@@ -28,7 +28,6 @@ def _calculator(model: str, baseline: str, on_novelty: str, std: float | None, *
         baseline=baseline,
         on_novelty=on_novelty,  # type: ignore[arg-type]  # it checks
         std_threshold=std,
-        warm_start=True,
         **more,
     )
 
@@ -79,7 +78,10 @@ def serve(
     """
     from ase_knncalc.hosts.serving import serve as listen
 
-    _served(listen(socket, _calculator(model, baseline, on_novelty, std_threshold)), as_json)
+    _served(
+        listen(socket, _calculator(model, baseline, on_novelty, std_threshold, warm_start=True)),
+        as_json,
+    )
 
 
 def drive(
@@ -113,7 +115,9 @@ def drive(
     frames = read_structures([structure])
     if len(frames) != 1:
         raise DataError(f"{structure} holds {len(frames)} structures; expected one")
-    calculator = _calculator(model, baseline, on_novelty, std_threshold, charge=charge)
+    calculator = _calculator(
+        model, baseline, on_novelty, std_threshold, charge=charge, warm_start=True
+    )
     where: dict[str, Any] = {"unixsocket": unix, "host": host, "port": port}
     _served(connect(frames[0], calculator, wait=wait, keep=keep, **where), as_json)
 

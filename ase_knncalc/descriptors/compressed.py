@@ -12,7 +12,7 @@ import numpy as np
 
 from ase_knncalc._lib.arrays import AnyArray, FloatArray, IntArray
 from ase_knncalc.descriptors.base import require_atoms
-from ase_knncalc.descriptors.moving import Derivatives
+from ase_knncalc.descriptors.moving import Derivatives, MovingRows
 from ase_knncalc.descriptors.power_spectrum import Expansion, PowerSpectrum
 from ase_knncalc.errors import SettingsError
 
@@ -54,13 +54,28 @@ class Compressed:
         return int(self.axes.shape[1])
 
     @cached_property
-    def _parts(self) -> dict[tuple[int, ...], _Part]:
+    def _parts(self) -> dict[tuple[int, ...], Part]:
         return {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_parts"}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_parts", "_compiled")}
 
-    def _of(self, elements: tuple[int, ...]) -> _Part:
+    def compiled(self) -> Compressed:
+        """The same by compiled loops, where numba is installed; rows differ by rounding."""
+        return self._compiled
+
+    @cached_property
+    def _compiled(self) -> Compressed:
+        # Their matrices are in the precision of the axes.
+        if self.axes.dtype != np.float32:
+            return self
+        try:
+            from ase_knncalc.descriptors.compiled import CompiledDescriptor
+        except ImportError:
+            return self
+        return CompiledDescriptor(self.base, self.means, self.axes)
+
+    def part(self, elements: tuple[int, ...]) -> Part:
         """What a structure of these elements needs, kept for the next one."""
         part = self._parts.get(elements)
         if part is None:
@@ -74,10 +89,10 @@ class Compressed:
         """Rows of all atoms, shape (n_atoms, n_features); see :meth:`PowerSpectrum.local`."""
         return self.moving(numbers, positions).rows
 
-    def moving(self, numbers: IntArray, positions: FloatArray) -> CompressedRows:
+    def moving(self, numbers: IntArray, positions: FloatArray) -> MovingRows:
         """Rows as from :meth:`local`, and what moves them."""
         numbers, positions = require_atoms(numbers, positions, self.elements)
-        part = self._of(_elements_of(numbers) or self.elements)
+        part = self.part(elements_of(numbers) or self.elements)
         kinds = np.searchsorted(part.base.elements, numbers)
         return CompressedRows(part, kinds, part.base.moving(numbers, positions))
 
@@ -89,11 +104,11 @@ class Compressed:
         numbers, positions = require_atoms(numbers, positions, self.elements)
         groups: dict[tuple[int, ...], list[IntArray]] = {}
         for a, b in pairwise(starts.tolist()):
-            elements = _elements_of(numbers[a:b]) or self.elements
+            elements = elements_of(numbers[a:b]) or self.elements
             groups.setdefault(elements, []).append(np.arange(a, b))
         out = np.empty((len(numbers), self.n_features))
         for elements, members in groups.items():
-            part, atoms = self._of(elements), np.concatenate(members)
+            part, atoms = self.part(elements), np.concatenate(members)
             kinds = np.searchsorted(part.base.elements, numbers[atoms])
             own = np.cumsum([0, *map(len, members)])
             expansion = Expansion(part.base, numbers[atoms], positions[atoms], own)
@@ -131,7 +146,8 @@ class Compressed:
         return cls(base, means, axes)
 
 
-def _elements_of(numbers: IntArray) -> tuple[int, ...]:
+def elements_of(numbers: IntArray) -> tuple[int, ...]:
+    """Elements that some atoms have, ascending."""
     return tuple(sorted(set(numbers.tolist())))
 
 
@@ -140,7 +156,7 @@ _KEPT_PARTS = 8
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
     """The part of a compressed descriptor that structures of some elements need.
 
     What the other elements add to a row is zero before it is compressed, and a constant after.
@@ -165,19 +181,24 @@ class _Part:
         return self.maps.astype(np.float32)
 
     @cached_property
+    def single_columns(self) -> FloatArray:
+        """The single maps the other way round, (n_elements, n_features of the base, rank)."""
+        return np.ascontiguousarray(self.single_maps.transpose(0, 2, 1))
+
+    @cached_property
     def single_products(self) -> list[list[FloatArray]]:
         """The maps of each element by the products of coefficients, of each degree."""
         return [self.base.by_products(maps) for maps in self.single_maps]
 
 
-def _part(whole: Compressed, elements: tuple[int, ...]) -> _Part:
+def _part(whole: Compressed, elements: tuple[int, ...]) -> Part:
     places = np.searchsorted(whole.elements, elements)
     own = whole.base.features_of(places)
     means = whole.means[places]
     rest = means.copy()
     rest[:, own] = 0.0
     axes = whole.axes[places].astype(np.float64)
-    return _Part(
+    return Part(
         replace(whole.base, elements=elements),
         means[:, own],
         np.ascontiguousarray(axes[:, :, own]),
@@ -189,7 +210,7 @@ def _part(whole: Compressed, elements: tuple[int, ...]) -> _Part:
 class CompressedRows:
     """Rows of one structure, see :class:`MovingRows`."""
 
-    part: _Part
+    part: Part
     kinds: IntArray
     expansion: Expansion
 
@@ -205,9 +226,7 @@ class CompressedRows:
 
     @cached_property
     def _elements(self) -> list[tuple[int, IntArray]]:
-        """Each element that the structure has, by its place, with its atoms."""
-        atoms = [np.flatnonzero(self.kinds == e) for e in range(len(self.part.maps))]
-        return [(e, of) for e, of in enumerate(atoms) if len(of)]
+        return atoms_by_element(self.kinds, len(self.part.maps))
 
     def derivatives(self, dtype: str = "float64") -> Derivatives:
         """All derivatives of the rows."""
@@ -233,6 +252,12 @@ class CompressedRows:
         for e, atoms in self._elements:
             full[atoms] = slopes[atoms] @ self.part.maps[e]
         return self.expansion.pull(full)
+
+
+def atoms_by_element(kinds: IntArray, n_elements: int) -> list[tuple[int, IntArray]]:
+    """Each element that a structure has, by its place, with its atoms."""
+    atoms = [np.flatnonzero(kinds == e) for e in range(n_elements)]
+    return [(e, of) for e, of in enumerate(atoms) if len(of)]
 
 
 def compress(

@@ -95,6 +95,11 @@ def _table(l_max: int) -> _Table:
     )
 
 
+def harmonic_norms(l_max: int) -> FloatArray:
+    """N_lm of each harmonic, shape ((l_max + 1)²,)."""
+    return _table(l_max).norms[:, 0]
+
+
 def _legendre(z: FloatArray, l_max: int) -> FloatArray:
     """Derivatives d^m P_l / dz^m, shape (l_max + 1, l_max + 2, n); zero for m > l."""
     out = np.zeros((l_max + 1, l_max + 2, len(z)))

@@ -181,7 +181,7 @@ class _Radial:
     def __init__(self, settings: PowerSpectrum, distances: FloatArray, n: int, cutoff: float):
         self._r = r = distances[:, None]
         self._cutoff, self._decay = cutoff, settings.decay
-        centers, self._width = _centers(settings.r_min, settings.width, n, cutoff)
+        centers, self._width = radial_centers(settings.r_min, settings.width, n, cutoff)
         self._offset = (np.log(r) - centers) / self._width
         self._angle = np.pi * np.minimum(r / cutoff, 1.0)
         self._power = np.where(r < cutoff, r**-self._decay, 0.0)
@@ -199,8 +199,8 @@ class _Radial:
 
 
 @cache
-def _centers(r_min: float, width: float, n: int, cutoff: float) -> tuple[FloatArray, float]:
-    """Centres of the Gaussians in ln r, and their width."""
+def radial_centers(r_min: float, width: float, n: int, cutoff: float) -> tuple[FloatArray, float]:
+    """Centres of the n Gaussians in ln r, and their width."""
     centers = np.linspace(np.log(r_min), np.log(cutoff), n + 1)[:n]
     return centers, float(width * (np.log(cutoff) - np.log(r_min)) / n)
 
@@ -344,7 +344,8 @@ class Expansion:
         )
         densities = slope[:, None, :, None] * (along * angular[:, None, :])[:, :, None, :]
         densities += value[:, None, :, None] * across[:, :, None, :]
-        return densities.reshape(n, 3, -1), along * of_pairs[:, None, :]
+        width = value.shape[1] * angular.shape[1]
+        return densities.reshape(n, 3, width), along * of_pairs[:, None, :]
 
     def derivatives(self, dtype: str = "float64") -> Derivatives:
         """All derivatives of the rows."""

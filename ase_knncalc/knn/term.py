@@ -82,6 +82,11 @@ class KNNTerm:
         z = np.asarray(z, dtype=np.float64)
         return self._evaluate(z, self.index.approximate_squares(z), exclude)
 
+    def smooth_mean(self, z: FloatArray) -> tuple[float, FloatArray]:
+        """Mean and gradient of :meth:`evaluate` alone, of ``weights="kernel"``."""
+        found = self._kernel_mean(z, self.index.approximate_squares(z), np.zeros(0), None)
+        return found[0], found[2]
+
     def evaluate_many(self, z: FloatArray) -> list[KNNEstimate]:
         """Bit for bit what :meth:`evaluate` gives for each of several structures (m, …)."""
         z = np.asarray(z, dtype=np.float64)

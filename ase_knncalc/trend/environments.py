@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,13 +20,25 @@ from ase_knncalc.trend.base import require_shape
 from ase_knncalc.trend.kernels import (
     EIGENVALUE_FLOOR,
     KernelBlock,
+    Product,
     gaussian_of,
     kernel_blocks,
+    mixed,
     mixed_slope,
+    product,
     raised,
     whitened,
     whitener,
 )
+
+
+class _Matrices(NamedTuple):
+    """What products of an element are with: raised points, projection, and both transposed."""
+
+    to_points: Any
+    points_to: Any
+    to_place: Any
+    place_to: Any
 
 
 @dataclass(frozen=True)
@@ -60,6 +74,8 @@ class Environments:
         The points of each element in units of σ.
     raised : list of ndarray, shape (n_points, rank + 2)
         The same for :func:`~ase_knncalc.trend.kernels.gaussian_of`.
+    product : callable
+        What multiplies rows with points and projections.
 
     Raises
     ------
@@ -74,6 +90,7 @@ class Environments:
     points: FloatArray
     counts: IntArray
     sharp_share: FloatArray
+    product: Product = field(init=False, repr=False, compare=False)
     blocks: list[slice] = field(init=False, repr=False, compare=False)
     scaled: list[FloatArray] = field(init=False, repr=False, compare=False)
     raised: list[FloatArray] = field(init=False, repr=False, compare=False)
@@ -91,6 +108,7 @@ class Environments:
         # In float64 from here on: single precision is amplified by the whitening.
         scaled = self.points.astype(np.float64) / sigma
         set_ = object.__setattr__
+        set_(self, "product", product)
         set_(self, "blocks", blocks)
         set_(self, "_share", share)
         set_(self, "raised", [raised(scaled[b]) for b in blocks])
@@ -123,10 +141,31 @@ class Environments:
         object.__setattr__(few, "_maps", self._maps)
         return few
 
+    def multiplied_by(self, product: Product, held: Callable[[FloatArray], Any]) -> Environments:
+        """The same with another product, of matrices as ``held`` gives them."""
+        other = copy(self)
+        set_ = object.__setattr__
+        set_(other, "product", product)
+        # Of a pull the sum of squares is not asked for.
+        set_(
+            other,
+            "_matrices",
+            [
+                _Matrices(
+                    held(own.to_points),
+                    held(own.points_to[:-1]),
+                    held(own.to_place),
+                    held(own.place_to),
+                )
+                for own in self._matrices
+            ],
+        )
+        return other
+
     def project(self, element: int, rows: FloatArray) -> FloatArray:
         """Descriptor rows of one element (by its place) in units of σ, shape (n, rank)."""
         centred = np.subtract(rows, self.means[element], dtype=np.float64)
-        return np.asarray(centred @ self._maps[element])
+        return self.product(centred, self._matrices[element].to_place)
 
     def kernels(self, batch: FeatureBatch) -> Iterator[KernelBlock]:
         """Kernels of atoms with the points of their element, block by block.
@@ -135,13 +174,24 @@ class Environments:
         first of them: for the energy and properties of a structure.
         """
         if batch.kernels is None:
-            return kernel_blocks(batch, self.elements, self.project, self.raised, self._share)
+            return self._blocks(batch)
         for maps, blocks, counts in batch.kernels:
             if maps is self._maps and np.all(counts >= self.counts):
                 return (block.first(self.counts) for block in blocks)
-        blocks = list(kernel_blocks(batch, self.elements, self.project, self.raised, self._share))
+        blocks = list(self._blocks(batch))
         batch.kernels[:] = [(self._maps, blocks, self.counts)]
         return iter(blocks)
+
+    def _blocks(self, batch: FeatureBatch) -> Iterator[KernelBlock]:
+        points = [own.to_points for own in self._matrices]
+        return kernel_blocks(batch, self.elements, self.project, points, self._share, self.product)
+
+    @cached_property
+    def _matrices(self) -> list[_Matrices]:
+        return [
+            _Matrices(points, points.T, map_.T, map_)
+            for points, map_ in zip(self.raised, self._maps, strict=True)
+        ]
 
     def sums(self, batch: FeatureBatch) -> FloatArray:
         """Kernels summed over the atoms of each structure, shape (n_structures, m)."""
@@ -206,10 +256,32 @@ class Environments:
             zip(block.masks, block.gaussians, block.places, strict=True)
         ):
             if near.size:
-                kernel = mixed_slope(near, self._share)
-                pull = (kernel * coefficients[self.blocks[e]]) @ self.raised[e]
-                slope[mask] = (pull[:, :-2] - pull[:, -2:-1] * z) @ self._maps[e].T
+                slope[mask] = self._pulled(e, z, near, coefficients[self.blocks[e]])
         return slope
+
+    def _pulled(
+        self, element: int, z: FloatArray, near: FloatArray, weights: FloatArray
+    ) -> FloatArray:
+        """Slopes of Σ w k along the rows of one element's atoms, whose Gaussians are known."""
+        own, rank = self._matrices[element], z.shape[1]
+        pull = self.product(mixed_slope(near, self._share) * weights, own.points_to)
+        return self.product(pull[:, :rank] - pull[:, rank : rank + 1] * z, own.place_to)
+
+    def value_and_gradient(
+        self, numbers: IntArray, rows: FloatArray, coefficients: FloatArray
+    ) -> tuple[float, FloatArray]:
+        """Σ_m w_m k_m of one structure and :meth:`gradient`, with nothing beside them."""
+        value, slope = 0.0, np.empty(rows.shape)
+        for e, number in enumerate(self.elements):
+            atoms = np.flatnonzero(numbers == number)
+            if not len(atoms):
+                continue
+            z = self.project(e, rows[atoms])
+            near = gaussian_of(z, self._matrices[e].to_points, self.product)
+            own = coefficients[self.blocks[e]]
+            value += float((mixed(near, self._share) @ own).sum())
+            slope[atoms] = self._pulled(e, z, near, own)
+        return value, slope
 
     def _slope(self, element: int, z: FloatArray) -> FloatArray:
         """Slopes of kernels of places z by their exponents, shape (len(z), n_points)."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -42,13 +43,21 @@ def raised(points: FloatArray) -> FloatArray:
     return np.column_stack([points, np.ones(len(points)), -half_squares(points)])
 
 
-def gaussian_of(z: FloatArray, points: FloatArray) -> FloatArray:
+Product = Callable[[FloatArray, Any], FloatArray]
+
+
+def product(rows: FloatArray, matrix: FloatArray) -> FloatArray:
+    """Product rows @ matrix.T, which everything here is made of."""
+    return np.asarray(rows @ matrix.T)
+
+
+def gaussian_of(z: FloatArray, points: FloatArray, product: Product = product) -> FloatArray:
     """Gaussian kernel of places z in units of the length scale with :func:`raised` points."""
     own = np.empty((len(z), points.shape[1]))
     own[:, :-2] = z
     np.negative(half_squares(z), out=own[:, -2])
     own[:, -1] = 1.0
-    half: FloatArray = own @ points.T
+    half = product(own, points)
     np.minimum(half, 0.0, out=half)
     np.exp(half, out=half)
     return half
@@ -184,6 +193,7 @@ def kernel_blocks(
     project: Project,
     points: Sequence[FloatArray],
     share: float = 0.0,
+    product: Product = product,
 ) -> Iterator[KernelBlock]:
     """Kernels of atoms with points of their element, block by block; each row is read once.
 
@@ -200,6 +210,8 @@ def kernel_blocks(
         Of each element, :func:`raised`, shape (m, rank + 2).
     share
         Of the sharp Gaussian.
+    product
+        What multiplies: :func:`product`, or what does the same.
     """
     for rows, part in batch.batches(_BLOCK_ATOMS):
         masks, places, gaussians = [], [], []
@@ -208,7 +220,7 @@ def kernel_blocks(
             masks.append(mask)
             if mask.any():
                 places.append(project(e, part.local[mask]))
-                gaussians.append(gaussian_of(places[-1], own))
+                gaussians.append(gaussian_of(places[-1], own, product))
             else:
                 places.append(np.zeros((0, own.shape[1] - 2)))
                 gaussians.append(np.zeros((0, len(own))))

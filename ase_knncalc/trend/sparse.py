@@ -16,7 +16,7 @@ J. Quiñonero-Candela, C. E. Rasmussen, J. Mach. Learn. Res. 6, 1939 (2005): spa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import ClassVar, Literal
 
@@ -153,6 +153,18 @@ class SparseTrend:
     def _of_variance(self) -> Environments:
         return self.environments.first(self.variance_counts)
 
+    def compiled(self) -> SparseTrend:
+        """The same by compiled products, where numba is installed; sums differ by rounding."""
+        return self._compiled
+
+    @cached_property
+    def _compiled(self) -> SparseTrend:
+        try:
+            from ase_knncalc._lib.compiled import held, product
+        except ImportError:
+            return self
+        return replace(self, environments=self.environments.multiplied_by(product, held))
+
     def predict(self, batch: FeatureBatch) -> FloatArray:
         """Trend of each structure in eV, shape (n_structures,)."""
         local = np.empty(len(batch))
@@ -182,6 +194,13 @@ class SparseTrend:
             slopes,
         )
 
+    def of_one(self, numbers: IntArray, rows: FloatArray, charge: int) -> tuple[float, FloatArray]:
+        """Trend of one structure in eV and its gradient by the rows, and nothing else."""
+        value, slope = self.environments.value_and_gradient(numbers, rows, self.coefficients)
+        counts = [np.count_nonzero(numbers == z) for z in self.elements]
+        free = np.array([*counts, charge, abs(charge)], dtype=np.float64)
+        return value + float(free @ self.offsets), slope
+
     def atom_remoteness(self, batch: FeatureBatch) -> FloatArray:
         """Distance of each atom to the nearest inducing environment, (n_atoms_total,).
 
@@ -192,12 +211,22 @@ class SparseTrend:
     def _products(self, block: KernelBlock) -> FloatArray:
         """Kernel sums of the variance times its factor, read for elements that are there alone."""
         out = np.zeros((len(block.part), self.factor.shape[1]))
-        starts = np.cumsum(self.variance_counts) - self.variance_counts
         sums = block.sums(self.variance_counts)
-        for own, near, start in zip(sums, block.gaussians, starts, strict=True):
+        for own, near, (columns, factor) in zip(sums, block.gaussians, self._factors, strict=True):
             if len(near):
-                out += own @ self.factor[start : start + own.shape[1]]
+                out[:, columns] += own @ factor
         return out
+
+    @cached_property
+    def _factors(self) -> list[tuple[slice, FloatArray]]:
+        """Of each element the columns of the factor that are not zero, and these."""
+        found = []
+        for block in self._of_variance.blocks:
+            own = self.factor[block]
+            used = np.flatnonzero(own.any(axis=0))
+            columns = slice(used[0], used[-1] + 1) if len(used) else slice(0)
+            found.append((columns, own[:, columns]))
+        return found
 
     @cached_property
     def _weights(self) -> list[FloatArray]:
