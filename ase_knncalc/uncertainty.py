@@ -25,9 +25,11 @@ from ase_knncalc._lib.arrays import BoolArray, FloatArray, IntArray
 from ase_knncalc.errors import SettingsError, TrainingError
 from ase_knncalc.knn.term import KNNEstimate
 
-SIGNAL_NAMES = ("trend", "spread", "distance", "size")
+SIGNAL_NAMES = ("trend", "spread", "distance", "size", "remoteness")
+# Those that files of before have exponents for.
+_FIRST_SIGNALS = 4
 
-# Limits of what a calibration can come to: exponents are fitted between -1 and 2, and what is below
+# Limits of what a calibration can come to: exponents are fitted between 0 and 2, and what is below
 # the second number overflows in a quotient.
 _STEEPEST, _TINY = 4.0, 1e-150
 # Where all held-out structures are at distance zero (duplicates, one point), any distance is news.
@@ -66,7 +68,13 @@ class Signals:
     def columns(self) -> FloatArray:
         """Positive quantities whose powers make the standard deviation, (n, n_signals)."""
         return np.column_stack(
-            [np.sqrt(self.leverage), self.spread, self.distance, np.sqrt(self.n_atoms)]
+            [
+                np.sqrt(self.leverage),
+                self.spread,
+                self.distance,
+                np.sqrt(self.n_atoms),
+                self.remoteness,
+            ]
         )
 
     @staticmethod
@@ -109,7 +117,8 @@ class Calibration:
     scale : float
         Standard deviation where all signals have their reference value, eV.
     exponents, references, floors : ndarray, shape (n_signals,)
-        std = scale · Π (max(signal, floor) / reference) ** exponent.
+        std = scale · Π (max(signal, floor) / reference) ** exponent; of files of before, without
+        the last signal.
     coverages, quantiles : ndarray, shape (n_coverages,)
         Multiples of the standard deviation that cover the stated fraction of held-out errors.
     leverage_limit, distance_limit : float
@@ -130,7 +139,7 @@ class Calibration:
 
     def validate(self) -> None:
         """Raise :class:`SettingsError` unless shapes fit and values have a meaning."""
-        n = len(SIGNAL_NAMES)
+        n = min(max(self.exponents.size, _FIRST_SIGNALS), len(SIGNAL_NAMES))
         for name in ("exponents", "references", "floors"):
             array = getattr(self, name)
             if array.shape != (n,):
@@ -160,7 +169,8 @@ class Calibration:
         square of the atoms' distance from known environments, as the error of a smooth function
         does that is right at them.
         """
-        relative = np.maximum(signals.columns(), self.floors) / self.references
+        known = signals.columns()[:, : len(self.exponents)]
+        relative = np.maximum(known, self.floors) / self.references
         near = self.scale * np.exp(np.log(relative) @ self.exponents)
         return np.asarray(near * np.maximum(self._remoteness(signals), 1.0) ** 2)
 
@@ -266,13 +276,9 @@ def calibrate(
 
     start = np.zeros(1 + logs.shape[1])
     start[0] = np.log(np.mean(weights * size))
-    # An error that falls with distance or spread would be an artefact of small data. With size it
-    # may at a given variance: that of many atoms holds what they have in common many times over,
-    # errors of atoms partly cancel.
-    lowest = [-1.0 if name == "size" else 0.0 for name in SIGNAL_NAMES]
-    bounds = [(None, None)] + [
-        (low, 2.0) if v else (0.0, 0.0) for low, v in zip(lowest, varying, strict=True)
-    ]
+    # An error that falls with distance or spread would be an artefact of small data; one that falls
+    # with size, of large minima beside small structures off equilibrium.
+    bounds = [(None, None)] + [(0.0, 2.0) if v else (0.0, 0.0) for v in varying]
     parameters = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
     z = size / np.exp(parameters[0] + logs @ parameters[1:])
     spread = float(np.sqrt(np.mean(weights * np.minimum(z, np.quantile(z, 0.995)) ** 2)))

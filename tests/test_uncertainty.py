@@ -77,22 +77,38 @@ def test_strata_count_however_few_structures_they_have() -> None:
     assert np.average(held["fair"], weights=[1, 1, 4]) == pytest.approx(0.9, abs=0.02)
 
 
-def test_intervals_hold_for_every_size_where_errors_of_atoms_cancel() -> None:
-    """The variance of a sum over atoms grows with the square of their number, the error slower."""
+def test_what_is_far_from_known_environments_is_told_from_what_is_near() -> None:
+    """Errors that grow with the distance of atoms from environments, at one variance: minima are
+    near to them, structures off equilibrium are not."""
 
-    def clusters(seed: int) -> tuple[Signals, np.ndarray]:
+    def errors_of(seed: int) -> tuple[Signals, np.ndarray]:
         rng = np.random.default_rng(seed)
-        n_atoms = rng.integers(3, 100, 4000).astype(float)
-        each = rng.lognormal(sigma=1.0, size=4000)
+        leverage, remoteness = rng.lognormal(size=4000), rng.lognormal(sigma=0.5, size=4000)
         nothing = np.ones(4000)
-        signals = Signals((each * n_atoms) ** 2, nothing, nothing, n_atoms, nothing)
-        return signals, 0.01 * each * np.sqrt(n_atoms) * rng.normal(size=4000)
+        signals = Signals(leverage, nothing, nothing, nothing, remoteness)
+        return signals, 0.01 * np.sqrt(leverage) * remoteness * rng.normal(size=4000)
 
-    calibration = calibrate(*clusters(0))
-    signals, errors = clusters(1)
+    calibration = calibrate(*errors_of(0))
+    signals, errors = errors_of(1)
     inside = np.abs(errors) <= calibration.multiple(0.9) * calibration.std(signals)
-    for part in np.array_split(np.argsort(signals.n_atoms), 4):
+    for part in np.array_split(np.argsort(signals.remoteness), 4):
         assert 0.87 < inside[part].mean() < 0.93
+
+
+def test_a_calibration_of_before_says_what_it_said() -> None:
+    """Without an exponent for that distance."""
+    now = calibrate(*made_up(500, 0))
+    signals, _ = made_up(50, 1)
+    before = replace(
+        now, **{name: getattr(now, name)[:4] for name in ("exponents", "references", "floors")}
+    )
+    before.validate()
+    flat = replace(now, exponents=np.append(now.exponents[:4], 0.0))
+    np.testing.assert_allclose(before.std(signals), flat.std(signals), rtol=1e-12)
+    for shape in (3, 6):
+        wrong = replace(now, exponents=np.ones(shape))
+        with pytest.raises(SettingsError, match="shape"):
+            wrong.validate()
 
 
 def test_std_grows_with_every_signal() -> None:
@@ -159,9 +175,10 @@ def test_strange_environments_are_novel_and_widen_the_std() -> None:
     signals, errors = made_up(2000, 7)
     calibration = calibrate(signals, errors)
     assert np.mean(calibration.novelty(signals) > 1) == pytest.approx(0.01, abs=0.003)
-    usual = calibration.std(signals)
-    far = replace(signals, remoteness=2 * calibration.remoteness_limit * np.ones(len(errors)))
-    np.testing.assert_allclose(calibration.std(far), 4 * usual)
+    limit = calibration.remoteness_limit * np.ones(len(errors))
+    edge, far = (replace(signals, remoteness=times * limit) for times in (1, 2))
+    grown = 4 * 2 ** calibration.exponents[-1]
+    np.testing.assert_allclose(calibration.std(far), grown * calibration.std(edge))
     assert np.all(calibration.novelty(far) >= 2)
     assert calibration.novelties(far)["environments"] == pytest.approx(2.0)
     # Where it is not known it has no say.
