@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
-import pytest
-from threadpoolctl import ThreadpoolController, threadpool_limits
+import os
+import subprocess
+import sys
 
+import pytest
+
+# In a process of its own: how many threads BLAS may have is decided when it is loaded, and other
+# tests load libraries that bring their own.
+PROGRAM = """
+import sys
+import numpy
+import scipy.linalg
+from threadpoolctl import ThreadpoolController
 from ase_knncalc._lib.threads import alone_on_one_thread, one_blas_thread
 
+def threads():
+    pools = ThreadpoolController().select(user_api="blas").lib_controllers
+    return [pool.num_threads for pool in pools]
 
-def threads(api: str) -> list[int]:
-    return [
-        pool.num_threads for pool in ThreadpoolController().select(user_api=api).lib_controllers
-    ]
+before = threads()
+with one_blas_thread():
+    with alone_on_one_thread("numpy") if sys.argv[1] == "alone" else one_blas_thread():
+        print(threads())
+    print(threads())
+print(before, threads())
+"""
 
 
-@pytest.mark.parametrize("alone", [False, True])
-def test_limits_are_taken_back(alone) -> None:
-    with threadpool_limits(2):
-        before = threads("blas")
-        if 2 not in before:
-            pytest.skip("this BLAS has one thread")
-        with one_blas_thread():
-            inner = alone_on_one_thread("numpy") if alone else one_blas_thread()
-            with inner:
-                assert set(threads("blas")) == {1}
-            assert set(threads("blas")) == {1}, "the outer one still holds"
-        assert threads("blas") == before
+@pytest.mark.parametrize("inner", ["alone", "shared"])
+def test_limits_are_taken_back(inner) -> None:
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2", "OMP_NUM_THREADS": "2"}
+    run = [sys.executable, "-c", PROGRAM, inner]
+    found = subprocess.run(run, env=environment, capture_output=True, text=True, check=True)
+    within, outer, around = found.stdout.splitlines()
+    before, after = around[1:-1].split("] [")
+    assert before == after
+    if "2" not in before:
+        pytest.skip("this BLAS has one thread")
+    assert set(within[1:-1].split(", ")) == {"1"}
+    assert outer == within, "the outer one still holds"
