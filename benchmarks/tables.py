@@ -99,7 +99,7 @@ def accuracy() -> str:
 def steps() -> str:
     """Processor time of a step of dynamics, as multiples of tblite's own calculator's."""
     return table(
-        "atoms | tblite, ms | `uncertainty=\"asked\"` | `warm_start` | "
+        'atoms | tblite, ms | `uncertainty="asked"` | `warm_start` | '
         "with `forces_std` each step | cold SCF",
         (
             f"{r['atoms']} | {r['milliseconds']['tblite']:.0f} | {r['ratios']['alone']:.2f} | "
