@@ -8,6 +8,7 @@ import numpy as np
 from ase import Atoms
 
 from ase_knncalc._lib.threads import one_blas_thread
+from ase_knncalc.descriptors import FeatureBatch
 from ase_knncalc.knn.metrics import LinearMetric
 from ase_knncalc.model import KNNModel
 from ase_knncalc.prediction import Prediction
@@ -41,14 +42,9 @@ def step(
     with one_blas_thread():
         point = model.baseline.single_point(atoms, total, spin, {*properties, "forces"})
         moving = model.descriptor.moving(numbers, atoms.positions)
-        rows = moving.rows
-        summed = np.zeros((max(1, len(metric.elements)), rows.shape[1]))
-        if metric.elements:
-            np.add.at(summed, np.searchsorted(metric.elements, numbers), rows)
-        else:
-            rows.sum(axis=0, out=summed[0])
-        knn, of_place = model.knn.smooth_mean(metric.project(summed.ravel()))
-        energy, slopes = trend.of_one(numbers, rows, total)
+        batch = FeatureBatch.of_one(model.descriptor, numbers, moving.rows, total)
+        knn, of_place = model.knn.smooth_mean(metric.project(batch.summed()[0]))
+        energy, slopes = trend.of_one(batch)
         slopes += metric.pull(numbers, of_place)
         gradient = moving.pull(slopes)
     return Prediction(

@@ -35,6 +35,8 @@ Count = Annotated[int, Ge(1), Lt(2**31)]
 Seed = Annotated[int, Ge(0), Lt(2**32)]
 Positive = Annotated[float, Gt(0)]
 NotNegative = Annotated[float, Ge(0)]
+# Against 1 for something else, of which nothing is left beyond the limit.
+Share = Annotated[float, Ge(0), Le(1e6)]
 # Of smaller and of larger lengths the squares, or their inverses, overflow.
 Length = Annotated[float, Ge(1e-12), Le(1e18)]
 Several = Annotated[tuple[T, ...], MinLen(1)]

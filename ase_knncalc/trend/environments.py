@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ase_knncalc._lib.arguments import Length, NotNegative, checked
+from ase_knncalc._lib.arguments import Length, Share, checked
 from ase_knncalc._lib.arrays import AnyArray, FloatArray, IntArray, runs
 from ase_knncalc._lib.rowstore import Rows, allocate, folder_of
 from ase_knncalc.descriptors import FeatureBatch, MovingRows
@@ -80,7 +80,7 @@ class Environments:
     Raises
     ------
     SettingsError
-        If σ, s or the counts have the wrong shape, σ is no positive number, or s a negative one.
+        If σ, s or the counts have the wrong shape, σ is no positive number, or s negative or vast.
     """
 
     elements: tuple[int, ...]
@@ -102,7 +102,7 @@ class Environments:
         require_shape("counts", self.counts, (len(self.elements),))
         require_shape("sharp_share", self.sharp_share, ())
         sigma = checked("trend: length_scale", self.length_scale, Length)
-        share = float(checked("trend: sharp_share", self.sharp_share, NotNegative))
+        share = float(checked("trend: sharp_share", self.sharp_share, Share))
         starts = np.concatenate([[0], np.cumsum(self.counts)])
         blocks = [slice(int(a), int(b)) for a, b in pairwise(starts)]
         # In float64 from here on: single precision is amplified by the whitening.

@@ -70,22 +70,24 @@ def gaussian(a: FloatArray, b: FloatArray) -> FloatArray:
 
 def mixed(gaussians: FloatArray, share: float) -> FloatArray:
     """The kernel, of any shape, from its wide Gaussian; see the module."""
-    if not share:
-        return gaussians
-    squares = gaussians * gaussians
-    squares *= squares
-    squares *= share
-    squares += gaussians
-    squares /= 1.0 + share
-    return squares
+    return _mixed(gaussians, share, share)
 
 
 def mixed_slope(gaussians: FloatArray, share: float) -> FloatArray:
     """Slope of the kernel by the exponent −|z − p|² / 2 of its wide Gaussian, of any shape."""
+    return _mixed(gaussians, share, 4.0 * share)
+
+
+def _mixed(gaussians: FloatArray, share: float, sharp: float) -> FloatArray:
+    """(g + sharp · g⁴) / (1 + share)."""
     if not share:
         return gaussians
-    # The slope of g⁴ is 4 g⁴, and the sum of the shares stays 1 + s.
-    return mixed(gaussians, 4.0 * share) * ((1.0 + 4.0 * share) / (1.0 + share))
+    out = gaussians * gaussians
+    out *= out
+    out *= sharp
+    out += gaussians
+    out /= 1.0 + share
+    return out
 
 
 def whitener(points: FloatArray, floor: float = EIGENVALUE_FLOOR, share: float = 0.0) -> FloatArray:

@@ -29,6 +29,7 @@ from ase_knncalc._lib.arguments import (
     Positive,
     Settings,
     Several,
+    Share,
     Whole,
 )
 from ase_knncalc._lib.arrays import AnyArray, FloatArray, IntArray
@@ -88,7 +89,7 @@ class SparseSettings(Settings):
 
     environments: Count = 1000
     length_scale: Length = 5.0
-    sharp_share: NotNegative = 0.0
+    sharp_share: Share = 0.0
     rank: Count = 150
     whitening: NotNegative = 0.2
     metric_exponent: NotNegative = 0.0
@@ -194,11 +195,12 @@ class SparseTrend:
             slopes,
         )
 
-    def of_one(self, numbers: IntArray, rows: FloatArray, charge: int) -> tuple[float, FloatArray]:
-        """Trend of one structure in eV and its gradient by the rows, and nothing else."""
-        value, slope = self.environments.value_and_gradient(numbers, rows, self.coefficients)
-        counts = [np.count_nonzero(numbers == z) for z in self.elements]
-        free = np.array([*counts, charge, abs(charge)], dtype=np.float64)
+    def of_one(self, batch: FeatureBatch) -> tuple[float, FloatArray]:
+        """Trend of a single structure in eV and its gradient by the rows, and nothing else."""
+        value, slope = self.environments.value_and_gradient(
+            batch.numbers, batch.local[:], self.coefficients
+        )
+        (free,) = composition_columns(batch, self.elements)
         return value + float(free @ self.offsets), slope
 
     def atom_remoteness(self, batch: FeatureBatch) -> FloatArray:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ase_knncalc import load_model, save_model
 from ase_knncalc.descriptors import featurize
-from ase_knncalc.errors import ModelFileError
+from ase_knncalc.errors import ModelFileError, SettingsError
 from ase_knncalc.trend.kernels import gaussian, mixed, mixed_slope, whitener
 from ase_knncalc.trend.sparse import SparseSettings
 
@@ -78,9 +78,13 @@ def test_files_keep_the_share_and_refuse_nonsense(model, water_frames, tmp_path)
     assert np.any(plain.sums(batch) != model.trend.environments.sums(batch))
     assert "sharp_share" not in plain.arrays()
 
-    def forge(file: h5py.File) -> None:
-        file["trend/sharp_share"][...] = -0.3
+    for wrong in (-0.3, 1e10):
 
-    path.write_bytes(edited(path.read_bytes(), forge))
-    with pytest.raises(ModelFileError, match="sharp_share"):
-        load_model(path)
+        def forge(file: h5py.File, value: float = wrong) -> None:
+            file["trend/sharp_share"][...] = value
+
+        path.write_bytes(edited(path.read_bytes(), forge))
+        with pytest.raises(ModelFileError, match="sharp_share"):
+            load_model(path)
+        with pytest.raises(SettingsError, match="sharp_share"):
+            SparseSettings(sharp_share=wrong)
