@@ -21,7 +21,16 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from ase import Atoms
-from general_model import KCAL_PER_MOL, labels, minima, monomers, some, stratum
+from general_model import (
+    BASELINE,
+    KCAL_PER_MOL,
+    labels,
+    minima,
+    monomers,
+    some,
+    stratum,
+    without_baseline,
+)
 
 from ase_knncalc import TrainingSettings, load_model
 from ase_knncalc._lib.arrays import BoolArray, FloatArray, IntArray
@@ -226,12 +235,14 @@ def main(
     n_minima: Annotated[int, typer.Option("--minima")] = 1500,
     most_atoms: int = 60,
     environments: int = 400,
+    baseline: str = BASELINE,
     output: Path | None = None,
 ) -> None:
     """Print the table, a line for each choice."""
     settings = TrainingSettings.for_forces(environments=environments, curvature_frames=0)
     prepared = prepare(
-        frames_of(data, n_minima, most_atoms),
+        without_baseline(frames_of(data, n_minima, most_atoms)),
+        baseline=baseline,
         settings=settings,
         monomers=monomers(data) if data else None,
         minima=True,

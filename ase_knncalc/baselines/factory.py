@@ -11,7 +11,7 @@ from ase import Atoms
 from ase_knncalc.baselines.ase_calculator import ASEBaseline
 from ase_knncalc.baselines.base import Baseline, GivenBaseline, NoBaseline
 from ase_knncalc.baselines.named import NamedBaseline, registered
-from ase_knncalc.baselines.parameters import PUBLISHED, ParameterBaseline
+from ase_knncalc.baselines.parameters import PUBLISHED, SHIPPED, ParameterBaseline
 from ase_knncalc.baselines.xtb import (
     LIBRARIES,
     METHODS,
@@ -35,7 +35,9 @@ def make_baseline(spec: Any = "auto", method: str = "GFN1-xTB") -> Baseline:
           library.
         - ``"tblite"``, ``"xtb"``: that library, with ``method``; ``"tblite:GFN2-xTB"``: both.
           ``"tblite:/path/param.toml"``: GFN-xTB with the parameters of that file, see
-          :func:`~ase_knncalc.baselines.parameters.read_parameters`.
+          :func:`~ase_knncalc.baselines.parameters.read_parameters`; ``"tblite:gfn1-multibase"``:
+          GFN1-xTB fitted anew for clusters, see
+          :meth:`~ase_knncalc.baselines.parameters.ParameterBaseline.shipped`.
           Settings may follow each of these: ``"GFN1-xTB,max_iterations=1000,accuracy=0.1"``.
         - ``"none"`` or None: :class:`NoBaseline`; ``"given"``: :class:`GivenBaseline`.
         - a dict as :meth:`Baseline.spec` returns it; its version is not compared.
@@ -117,6 +119,8 @@ def _named(spec: str, method: str) -> Baseline:
 
 
 def _of_parameters(named: str) -> Baseline:
+    if named.lower() in SHIPPED:
+        return ParameterBaseline.shipped(named.lower())
     published = PUBLISHED.get(named.lower())
     if published:
         raise SettingsError(
@@ -125,8 +129,8 @@ def _of_parameters(named: str) -> Baseline:
         )
     if Path(named).suffix.lower() not in (".toml", ".json", ".txt"):
         raise SettingsError(
-            f"unknown method {named!r} of tblite; expected {', '.join(METHODS)}, or a file of "
-            "parameters (.toml, .json, .txt)"
+            f"unknown method {named!r} of tblite; expected {', '.join((*METHODS, *SHIPPED))}, or a "
+            "file of parameters (.toml, .json, .txt)"
         )
     return ParameterBaseline.of_file(named)
 
@@ -221,7 +225,7 @@ def _unknown(spec: Any) -> SettingsError:
     return SettingsError(
         f"unknown baseline {spec!r}; expected 'auto', 'none', 'given', a method "
         f"({', '.join(METHODS)}), a library ({', '.join(LIBRARIES)}), both as "
-        "'tblite:GFN2-xTB', parameters as 'tblite:/path/param.toml', "
+        f"'tblite:GFN2-xTB', parameters as 'tblite:/path/param.toml' or 'tblite:{SHIPPED[0]}', "
         "both with settings, 'GFN1-xTB,max_iterations=1000', "
         "a calculator that an installed package registers "
         f"({', '.join(sorted(registered())) or 'none is'}), "

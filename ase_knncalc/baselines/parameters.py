@@ -10,6 +10,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ else:
 
 Table = dict[str, Any]
 
-# Where parameters that are known by a name are published; none comes with this package.
+# Parameters that come with this package, by the name that they have after "tblite:".
+SHIPPED = ("gfn1-multibase",)
+# Where others that are known by a name are published.
 PUBLISHED = {
     "amc-xtb": (
         "AMC-xTB (GFN1-xTB refitted for atmospheric molecular clusters, doi 10.1039/d4ra03021d) is "
@@ -65,6 +68,18 @@ class ParameterBaseline(TBLiteBaseline):
     def of_file(cls, path: str) -> ParameterBaseline:
         """With the parameters of a file, see :func:`read_parameters`."""
         return cls(parameters=as_text(read_parameters(path)))
+
+    @classmethod
+    def shipped(cls, name: str) -> ParameterBaseline:
+        """With parameters that come with this package, one of :data:`SHIPPED`.
+
+        ``gfn1-multibase`` is GFN1-xTB with 87 parameters of H, C, N, O and S fitted anew, together
+        with the kernels of a trend, to ωB97X-D/6-31++G(d,p) energies and forces of clusters and
+        molecules off equilibrium (``benchmarks/refit_baseline.py``).
+        """
+        text = resources.files(__package__).joinpath(f"{name}.json").read_text("utf-8")
+        # As it stands: what tblite makes of it, and so its digest, depends on tblite's version.
+        return cls(parameters=as_text(json.loads(text)))
 
     def _canonical(self) -> str:
         try:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import io
 import math
 import os
 import re
 from collections.abc import Collection
-from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass, fields
-from functools import lru_cache
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -252,20 +249,8 @@ def _numbers(result: Any, dipole: bool) -> _Numbers:
         float(result.get("energy")),
         np.array(result.get("gradient"), dtype=float),
         np.array(result.get("charges"), dtype=float),
-        _dipole(result) if dipole else None,
+        np.array(result.get("dipole"), dtype=float) if dipole else None,
     )
-
-
-def _dipole(result: Any) -> FloatArray:
-    # tblite 0.4 prints all that it has whenever it is asked for it.
-    quiet = redirect_stdout(io.StringIO()) if _prints() else nullcontext()
-    with quiet:
-        return np.array(result.get("dipole"), dtype=float)
-
-
-@lru_cache
-def _prints() -> bool:
-    return importlib.metadata.version("tblite").startswith("0.4.")
 
 
 # Å. Structures that differ by more have little of a density in common.

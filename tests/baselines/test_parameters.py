@@ -25,8 +25,6 @@ from ase_knncalc.errors import BaselineError, SettingsError
 from ase_knncalc.sampling.engines import BaselineCalculator
 
 library = pytest.importorskip("tblite.library")
-if not hasattr(library, "dict_to_table"):
-    pytest.skip("this tblite takes no parameters", allow_module_level=True)
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +215,19 @@ def test_names_that_lead_nowhere_say_what_to_do(tmp_path) -> None:
         make_baseline(f"tblite:{tmp_path / 'nowhere.toml'}")
     with pytest.raises(SettingsError, match="cannot be read"):
         ParameterBaseline(parameters="no JSON")
+
+
+def test_shipped_parameters_go_by_their_name() -> None:
+    shipped, gfn1 = make_baseline("tblite:GFN1-multibase"), make_baseline("tblite:GFN1-xTB")
+    assert shipped.method.startswith("GFN1-multibase#")
+    assert baseline_of(shipped.spec()) == shipped
+    water = molecule("H2O")
+    # GFN1-xTB's own minimum, within what was learned: neither the same method nor nonsense.
+    energy, forces = shipped.energy_and_forces(water, 0, 1)
+    assert abs(energy - gfn1.energy(water, 0, 1)) > 0.1
+    assert np.abs(forces).max() < 1.0
+    with pytest.raises(BaselineError, match="no parameters for Cl"):
+        shipped.energy(molecule("HCl"), 0, 1)
 
 
 def test_a_tblite_that_takes_none_is_told(path, monkeypatch) -> None:
