@@ -131,4 +131,4 @@ def infrared() -> str:
         f"{of['learned_error']:.0%}"
         for name, of in results("infrared").items()
     ]
-    return table("molecule | all modes, km/mol | GFN1-xTB's dipole | learned dipole", rows)
+    return table("molecule | all modes, km/mol | the baseline's dipole | learned dipole", rows)
