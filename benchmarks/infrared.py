@@ -1,4 +1,4 @@
-"""Infrared intensities: slopes of dipoles as the general model has learned them, and the baseline's.
+"""Infrared intensities: slopes of dipoles as the general model learned them, and the baseline's.
 
     python benchmarks/infrared.py DATA multibase-wb97xd.h5 [--molecule 1w]
 

@@ -119,8 +119,11 @@ def _named(spec: str, method: str) -> Baseline:
 
 
 def _of_parameters(named: str) -> Baseline:
-    if named.lower() in SHIPPED:
-        return ParameterBaseline.shipped(named.lower())
+    # Also by the method's name, which has a digest: the error of a failed SCF calls it so.
+    shipped = {ParameterBaseline.shipped(name).method.lower(): name for name in SHIPPED}
+    name = shipped.get(named.lower(), named.lower())
+    if name in SHIPPED:
+        return ParameterBaseline.shipped(name)
     published = PUBLISHED.get(named.lower())
     if published:
         raise SettingsError(

@@ -202,7 +202,7 @@ def load_model(
     model = loaded(path, lambda: _read_model(path))
     if baseline is None:
         return model
-    if isinstance(baseline, str) and baseline == "auto":
+    if _is_own(baseline, model):
         try:
             chosen = baseline_of(model.info.baseline)
         except SettingsError as e:
@@ -221,11 +221,19 @@ def model_with_baseline(
     """
     if not isinstance(given, KNNModel):
         return load_model(given, baseline=baseline, allow_other_baseline=allow_other)
-    if not (isinstance(baseline, str) and baseline == "auto"):
+    if not _is_own(baseline, given):
         return given.with_baseline(make_baseline(baseline), allow_other=allow_other)
     if given.baseline is not None:
         return given
     return given.with_baseline(baseline_of(given.info.baseline))
+
+
+def _is_own(baseline: Any, model: KNNModel) -> bool:
+    """Whether a model's own baseline is meant, by ``"auto"`` or the library of its parameters."""
+    own = model.info.baseline
+    return isinstance(baseline, str) and (
+        baseline == "auto" or ("parameters" in own and baseline.lower() == own.get("library"))
+    )
 
 
 def _read_model(path: Path) -> KNNModel:

@@ -221,6 +221,8 @@ def test_shipped_parameters_go_by_their_name() -> None:
     shipped, gfn1 = make_baseline("tblite:GFN1-multibase"), make_baseline("tblite:GFN1-xTB")
     assert shipped.method.startswith("GFN1-multibase#")
     assert baseline_of(shipped.spec()) == shipped
+    assert make_baseline(f"tblite:{shipped.method}") == shipped
+    assert load_model("multibase-wb97xd", baseline="tblite").baseline == shipped
     water = molecule("H2O")
     # GFN1-xTB's own minimum, within what was learned: neither the same method nor nonsense.
     energy, forces = shipped.energy_and_forces(water, 0, 1)
