@@ -134,6 +134,9 @@ def main(
     settings = {"candidates": candidates, "vibrations": vibrations}
     results = []
     for composition in compositions or COMPOSITIONS:
+        if label(composition) not in known:
+            print(f"{composition}: the data have no minimum of it")
+            continue
         results.append(compared(composition, known, folder, settings))
         print(json.dumps(results[-1]), flush=True)
         output.write_text(json.dumps({**settings, "found": results}, indent=1) + "\n")
