@@ -154,12 +154,14 @@ class Problem:
 
 def frames_of(data: Path | None, n: int, most_atoms: int) -> list[Atoms]:
     """Minima that the general model was trained on and did not call false, and labels."""
-    if data is None:
-        return labels()
+    return labels() if data is None else some(believed(data, most_atoms), n) + labels()
+
+
+def believed(data: Path, most_atoms: int) -> list[Atoms]:
+    """Small minima that the general model was trained on and did not call false."""
     told = load_model("multibase-wb97xd", baseline=None).info.provenance
     false = {*told.trend["not_minima"], *(o["name"] for o in told.omitted)}
-    small = [a for a in minima(data) if len(a) <= most_atoms and a.info["name"] not in false]
-    return some(small, n) + labels()
+    return [a for a in minima(data) if len(a) <= most_atoms and a.info["name"] not in false]
 
 
 def problem_of(

@@ -19,7 +19,13 @@ from ase_knncalc._lib.arrays import FloatArray, IntArray
 from ase_knncalc._lib.parallel import run
 from ase_knncalc._lib.progress import track
 from ase_knncalc._lib.threads import alone_on_one_thread
-from ase_knncalc.baselines.parameters import ParameterBaseline, Table, as_text, exported
+from ase_knncalc.baselines.parameters import (
+    ParameterBaseline,
+    Table,
+    as_text,
+    exported,
+    of_elements,
+)
 from ase_knncalc.errors import BaselineError
 
 # Of differences, in units of change: far above what a self-consistent cycle of ACCURACY leaves.
@@ -100,14 +106,6 @@ def starting_table(symbols: Sequence[str]) -> Table:
     pairs = table["hamiltonian"]["xtb"]["kpair"]
     table["hamiltonian"]["xtb"]["kpair"] = dict.fromkeys(PAIRS, 1.0) | pairs
     return of_elements(table, set(symbols))
-
-
-def of_elements(table: Table, symbols: set[str]) -> Table:
-    """A table of no other elements."""
-    xtb = table["hamiltonian"]["xtb"]
-    pairs = {p: v for p, v in xtb["kpair"].items() if set(p.split("-")) <= symbols}
-    elements = {s: v for s, v in table["element"].items() if s in symbols}
-    return {**table, "element": elements, "hamiltonian": {"xtb": {**xtb, "kpair": pairs}}}
 
 
 def parameters_of(table: Table) -> tuple[Parameter, ...]:

@@ -23,9 +23,9 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 from ase import Atoms
-from general_model import labels, minima, some, stratum
+from general_model import labels, some, stratum
 from joint_regression import Joint, Weights
-from off_equilibrium import problem_of
+from off_equilibrium import believed, problem_of
 from parameter_slopes import (
     all_slopes,
     force_errors,
@@ -37,7 +37,7 @@ from parameter_slopes import (
     values,
 )
 
-from ase_knncalc import TrainingSettings, load_model
+from ase_knncalc import TrainingSettings
 from ase_knncalc.baselines.parameters import Table, read_parameters
 from ase_knncalc.data.properties import frequencies_of
 from ase_knncalc.labels.training_data import ASSUMED, prepare
@@ -54,18 +54,8 @@ META = {
 
 def minima_of(folder: Path, n: int, most_atoms: int) -> list[Atoms]:
     """As many small published minima that are minima, of all compositions in turn."""
-    told = load_model("multibase-wb97xd", baseline=None).info.provenance
-    false = {*told.trend["not_minima"], *(o["name"] for o in told.omitted)}
-    return some(
-        [
-            a
-            for a in minima(folder)
-            if len(a) <= most_atoms
-            and a.info["name"] not in false
-            and not np.any(frequencies_of(a) < 0)
-        ],
-        n,
-    )
+    real = [a for a in believed(folder, most_atoms) if not np.any(frequencies_of(a) < 0)]
+    return some(real, n)
 
 
 def refit(

@@ -119,11 +119,10 @@ def _named(spec: str, method: str) -> Baseline:
 
 
 def _of_parameters(named: str) -> Baseline:
-    # Also by the method's name, which has a digest: the error of a failed SCF calls it so.
-    shipped = {ParameterBaseline.shipped(name).method.lower(): name for name in SHIPPED}
-    name = shipped.get(named.lower(), named.lower())
-    if name in SHIPPED:
-        return ParameterBaseline.shipped(name)
+    name, _, digest = named.partition("#")
+    if name.lower() in SHIPPED:
+        # The error of a failed SCF calls the method by its name and digest.
+        return ParameterBaseline.shipped(name.lower(), method=named if digest else "")
     published = PUBLISHED.get(named.lower())
     if published:
         raise SettingsError(

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from copy import deepcopy
 from dataclasses import dataclass, fields
 from functools import lru_cache
@@ -70,7 +70,7 @@ class ParameterBaseline(TBLiteBaseline):
         return cls(parameters=as_text(read_parameters(path)))
 
     @classmethod
-    def shipped(cls, name: str) -> ParameterBaseline:
+    def shipped(cls, name: str, method: str = "") -> ParameterBaseline:
         """With parameters that come with this package, one of :data:`SHIPPED`.
 
         ``gfn1-multibase`` is GFN1-xTB with 87 parameters of H, C, N, O and S fitted anew, together
@@ -79,7 +79,7 @@ class ParameterBaseline(TBLiteBaseline):
         """
         text = resources.files(__package__).joinpath(f"{name}.json").read_text("utf-8")
         # As it stands: what tblite makes of it, and so its digest, depends on tblite's version.
-        return cls(parameters=as_text(json.loads(text)))
+        return cls(method=method, parameters=as_text(json.loads(text)))
 
     def _canonical(self) -> str:
         try:
@@ -128,15 +128,18 @@ def _table(text: str) -> Table:
 @lru_cache(maxsize=256)
 def _of_elements(text: str, numbers: frozenset[int]) -> Table:
     """What these elements need of parameters: handing all to the library takes longer than xTB."""
-    table = dict(_table(text))
-    symbols = {chemical_symbols[z] for z in numbers}
-    table["element"] = {s: v for s, v in table["element"].items() if s in symbols}
-    hamiltonian = dict(table["hamiltonian"]["xtb"])
-    pairs = hamiltonian.get("kpair", {})
-    kept = {pair: v for pair, v in pairs.items() if set(pair.split("-")) <= symbols}
-    hamiltonian["kpair"] = kept
-    table["hamiltonian"] = {**table["hamiltonian"], "xtb": hamiltonian}
-    return table
+    return of_elements(_table(text), {chemical_symbols[z] for z in numbers})
+
+
+def of_elements(table: Table, symbols: Collection[str]) -> Table:
+    """Parameters of some elements and of the pairs of them."""
+    xtb = table["hamiltonian"]["xtb"]
+    pairs = {p: v for p, v in xtb.get("kpair", {}).items() if set(p.split("-")) <= set(symbols)}
+    return {
+        **table,
+        "element": {s: v for s, v in table["element"].items() if s in symbols},
+        "hamiltonian": {**table["hamiltonian"], "xtb": {**xtb, "kpair": pairs}},
+    }
 
 
 def read_parameters(path: str) -> Table:

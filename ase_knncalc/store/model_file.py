@@ -183,7 +183,8 @@ def load_model(
         A shipped model's name, or a file.
     baseline
         ``"auto"``: the method and settings the model was trained on, from whichever library is
-        installed. None: no baseline, only the correction. Else as for
+        installed; ``"tblite"`` means the same where the model's baseline has parameters of its
+        own. None: no baseline, only the correction. Else as for
         :func:`ase_knncalc.baselines.make_baseline`.
     allow_other_baseline
         Accept a baseline that is not the one the model corrects.
@@ -223,7 +224,7 @@ def model_with_baseline(
         return load_model(given, baseline=baseline, allow_other_baseline=allow_other)
     if not _is_own(baseline, given):
         return given.with_baseline(make_baseline(baseline), allow_other=allow_other)
-    if given.baseline is not None:
+    if baseline == "auto" and given.baseline is not None:
         return given
     return given.with_baseline(baseline_of(given.info.baseline))
 
@@ -232,7 +233,8 @@ def _is_own(baseline: Any, model: KNNModel) -> bool:
     """Whether a model's own baseline is meant, by ``"auto"`` or the library of its parameters."""
     own = model.info.baseline
     return isinstance(baseline, str) and (
-        baseline == "auto" or ("parameters" in own and baseline.lower() == own.get("library"))
+        baseline == "auto"
+        or ("parameters" in own and baseline.strip().lower() == own.get("library"))
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -222,7 +223,17 @@ def test_shipped_parameters_go_by_their_name() -> None:
     assert shipped.method.startswith("GFN1-multibase#")
     assert baseline_of(shipped.spec()) == shipped
     assert make_baseline(f"tblite:{shipped.method}") == shipped
-    assert load_model("multibase-wb97xd", baseline="tblite").baseline == shipped
+    model = load_model("multibase-wb97xd", baseline=" tblite")
+    assert model.baseline == shipped
+    other = model.with_baseline(gfn1, allow_other=True)
+    assert KNNCalculator(other, baseline="tblite").model.baseline == shipped
+    with pytest.raises(SettingsError, match="the parameters are those of GFN1-multibase#"):
+        make_baseline("tblite:GFN1-multibase#00000000")
+    # What the error of a failed SCF advises is something that can be done.
+    with pytest.raises(BaselineError, match="max_iterations=1000") as failed:
+        make_baseline("tblite:gfn1-multibase,max_iterations=1").energy(molecule("CH3COOH"), 0, 1)
+    (advice,) = re.findall(r"baseline='([^']*)'", str(failed.value))
+    assert make_baseline(advice).energy(molecule("H2O"), 0, 1) < 0
     water = molecule("H2O")
     # GFN1-xTB's own minimum, within what was learned: neither the same method nor nonsense.
     energy, forces = shipped.energy_and_forces(water, 0, 1)
